@@ -1,0 +1,68 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace contraflow {
+
+/// A named number of a report, such as {"reward/mean", 0.31}.
+struct Metric {
+  std::string name;
+  double value;
+};
+
+/// What is known when a run begins.
+struct RunInfo {
+  std::int64_t first_epoch = 1;  ///< 1, or the epoch a resumed run continues with
+  std::int64_t last_epoch = 0;   ///< the last epoch asked for
+};
+
+/// What one epoch (collect, score, update) gave.
+///
+/// Names of metrics are stable; the page on observers lists them. A metric that has no value in an
+/// epoch (an evaluation that was not due) is absent, never zero.
+struct EpochReport {
+  std::int64_t epoch = 0;                 ///< epochs finished, counted from 1
+  std::int64_t gradient_steps = 0;        ///< optimiser steps since the start
+  std::int64_t forward_evaluations = 0;   ///< velocities of one sample computed since the start
+  std::int64_t backward_evaluations = 0;  ///< of those, the ones differentiated
+  double seconds = 0;                     ///< wall-clock seconds since the start, training only
+  std::vector<Metric> metrics;            ///< in a fixed order
+
+  /// Value of the metric called @p name, if the epoch has it.
+  std::optional<double> find(std::string_view name) const {
+    for (const Metric& metric : metrics) {
+      if (metric.name == name) return metric.value;
+    }
+    return std::nullopt;
+  }
+};
+
+/// A quantity that left the range in which training is healthy, or an event worth a person's
+/// attention.
+struct Warning {
+  std::string quantity;  ///< name of the metric or event
+  double value = 0;      ///< its value
+  std::string message;   ///< one sentence for a person
+};
+
+/// What an observer may answer to a report.
+struct Verdict {
+  bool stop = false;              ///< end the run after this epoch
+  std::string reason = {};        ///< why, for the final report
+  std::vector<Warning> warnings = {};  ///< passed on to every observer
+};
+
+/// How a run ended.
+struct RunReport {
+  std::int64_t epochs = 0;   ///< epochs finished in total, resumed ones included
+  bool stopped = false;      ///< an observer asked for the end
+  std::string reason = {};   ///< why, when stopped
+  EpochReport last = {};     ///< report of the last epoch
+};
+
+}  // namespace contraflow
