@@ -1,0 +1,241 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "contraflow/core/error.hpp"
+#include "contraflow/kernels/nft_element.hpp"
+
+namespace contraflow::kernels {
+
+/// Runs a loop on the calling thread: the least that `nft_loss` asks of a parallel loop.
+///
+/// A parallel loop has `threads()`, how many it uses at most, and `loop(count, body)`, which calls
+/// `body(begin, end)` on ranges that together cover [0, count) once and returns when all are done.
+struct SerialLoop {
+  static constexpr std::int64_t threads() { return 1; }
+  template <class Body>
+  void operator()(std::int64_t count, Body&& body) const {
+    if (count > 0) body(std::int64_t{0}, count);
+  }
+};
+
+namespace detail {
+
+// Elements whose sums are kept in the compute type before they join a double, and elements that
+// are the unit of work where there are fewer samples than threads. The partition depends on
+// nothing else, so bits do not depend on the number of threads.
+inline constexpr std::int64_t block_size = 1024;
+inline constexpr std::int64_t chunk_size = 16 * block_size;
+
+// Independent partial sums: the width of the vectors the compiler is free to use.
+template <class T>
+inline constexpr std::int64_t lanes = 32 / sizeof(T);
+
+template <class T>
+struct LaneSums {
+  std::array<T, lanes<T>> plus_absolute{}, plus_square{}, minus_absolute{}, minus_square{},
+      kl_square{};
+
+  void drain_into(NftSums<double>& sums) const {
+    for (std::int64_t lane = 0; lane < lanes<T>; ++lane) {
+      sums.plus_absolute += plus_absolute[lane];
+      sums.plus_square += plus_square[lane];
+      sums.minus_absolute += minus_absolute[lane];
+      sums.minus_square += minus_square[lane];
+      sums.kl_square += kl_square[lane];
+    }
+  }
+};
+
+template <bool with_absolute, bool with_kl, class V, class X>
+struct NftPass {
+  using T = ComputeType<V>;
+
+  const NftLossArrays<V, X>& arrays;
+  T beta;
+
+  NftDifferences<T> differences(std::int64_t i) const {
+    return nft_differences(static_cast<T>(arrays.v_theta[i]), static_cast<T>(arrays.v_old[i]),
+                           static_cast<T>(arrays.x0[i]), static_cast<T>(arrays.eps[i]));
+  }
+  T reference_difference(std::int64_t i) const {
+    return static_cast<T>(arrays.v_theta[i]) - static_cast<T>(arrays.v_ref[i]);
+  }
+
+  void add_element(LaneSums<T>& sums, std::int64_t i, std::int64_t lane) const {
+    const auto difference = differences(i);
+    const T step = beta * difference.d;
+    const T plus = difference.w + step;
+    const T minus = difference.w - step;
+    sums.plus_square[lane] += plus * plus;
+    sums.minus_square[lane] += minus * minus;
+    if constexpr (with_absolute) {
+      sums.plus_absolute[lane] += std::abs(plus);
+      sums.minus_absolute[lane] += std::abs(minus);
+    }
+    if constexpr (with_kl) {
+      const T deviation = reference_difference(i);
+      sums.kl_square[lane] += deviation * deviation;
+    }
+  }
+
+  void add_block(NftSums<double>& total, std::int64_t begin, std::int64_t end) const {
+    LaneSums<T> sums;
+    std::int64_t i = begin;
+    for (; i + lanes<T> <= end; i += lanes<T>) {
+      for (std::int64_t lane = 0; lane < lanes<T>; ++lane) add_element(sums, i + lane, lane);
+    }
+    for (std::int64_t lane = 0; i < end; ++i, ++lane) add_element(sums, i, lane);
+    sums.drain_into(total);
+  }
+
+  NftSums<double> sums(std::int64_t begin, std::int64_t end) const {
+    NftSums<double> total;
+    for (std::int64_t i = begin; i < end; i += block_size) {
+      add_block(total, i, std::min(end, i + block_size));
+    }
+    return total;
+  }
+
+  void write_gradient(const NftSlopes<double>& exact, std::int64_t begin, std::int64_t end) const {
+    const NftSlopes<T> slopes{static_cast<T>(exact.w), static_cast<T>(exact.d),
+                              static_cast<T>(exact.kl)};
+    for (std::int64_t i = begin; i < end; ++i) {
+      T slope = nft_slope(differences(i), slopes);
+      if constexpr (with_kl) slope += slopes.kl * reference_difference(i);
+      arrays.gradient[i] = static_cast<V>(slope);
+    }
+  }
+};
+
+inline void add(NftSums<double>& total, const NftSums<double>& part) {
+  total.plus_absolute += part.plus_absolute;
+  total.plus_square += part.plus_square;
+  total.minus_absolute += part.minus_absolute;
+  total.minus_square += part.minus_square;
+  total.kl_square += part.kl_square;
+}
+
+template <class V, class X>
+void check_nft_loss(const NftLossArrays<V, X>& arrays, const NftLossSettings& settings,
+                    const NftLossOutputs& outputs) {
+  const auto present = [](const void* array, const char* name) {
+    if (array == nullptr) throw Error(name, "an array", "a null pointer");
+  };
+  expects(arrays.batch >= 1, "batch", "at least one sample", arrays.batch);
+  expects(arrays.elements >= 1, "elements", "at least one element a sample", arrays.elements);
+  expects(settings.beta > 0 && std::isfinite(settings.beta), "beta", "a finite number above 0",
+          settings.beta);
+  present(arrays.v_theta, "v_theta");
+  present(arrays.v_old, "v_old");
+  present(arrays.x0, "x0");
+  present(arrays.eps, "eps");
+  present(arrays.t, "t");
+  present(arrays.r, "r");
+  present(outputs.positive, "positive");
+  present(outputs.negative, "negative");
+  if (arrays.v_ref != nullptr) present(outputs.kl, "kl");
+}
+
+template <bool with_kl, class V, class X, class Weighting, class Loop>
+NftLossValue nft_loss(const NftLossArrays<V, X>& arrays, const NftLossSettings& settings,
+                      const Weighting& weighting, const NftLossOutputs& outputs,
+                      const Loop& loop) {
+  using Pass = NftPass<Weighting::uses_absolute, with_kl, V, X>;
+  const Pass pass{arrays, static_cast<typename Pass::T>(settings.beta)};
+  const std::int64_t n = arrays.elements;
+  const std::int64_t chunks = (n + chunk_size - 1) / chunk_size;
+
+  const auto chunk_begin = [&](std::int64_t sample, std::int64_t chunk) {
+    return sample * n + std::min(n, chunk * chunk_size);
+  };
+  const auto finish = [&](std::int64_t i, const NftSums<double>& sums) {
+    const NftSample sample = nft_sample(sums, weighting, settings, i, arrays.batch, n, arrays.t[i],
+                                        arrays.r[i]);
+    outputs.positive[i] = sample.positive;
+    outputs.negative[i] = sample.negative;
+    if (outputs.kl != nullptr) outputs.kl[i] = sample.kl;
+    return sample.slopes;
+  };
+
+  if (chunks == 1 || arrays.batch >= 2 * loop.threads()) {
+    // A sample's gradient is written while its arrays are still in the cache.
+    loop(arrays.batch, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) {
+        NftSums<double> sums;
+        for (std::int64_t c = 0; c < chunks; ++c) {
+          add(sums, pass.sums(chunk_begin(i, c), chunk_begin(i, c + 1)));
+        }
+        const auto slopes = finish(i, sums);
+        if (arrays.gradient != nullptr) pass.write_gradient(slopes, i * n, (i + 1) * n);
+      }
+    });
+    return nft_total(outputs, arrays.r, arrays.batch, weighting, settings, with_kl);
+  }
+
+  std::vector<NftSums<double>> parts(static_cast<std::size_t>(arrays.batch * chunks));
+  loop(arrays.batch * chunks, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t k = begin; k < end; ++k) {
+      const std::int64_t i = k / chunks, c = k % chunks;
+      parts[static_cast<std::size_t>(k)] = pass.sums(chunk_begin(i, c), chunk_begin(i, c + 1));
+    }
+  });
+  std::vector<NftSlopes<double>> slopes(static_cast<std::size_t>(arrays.batch));
+  for (std::int64_t i = 0; i < arrays.batch; ++i) {
+    NftSums<double> sums;
+    for (std::int64_t c = 0; c < chunks; ++c) {
+      add(sums, parts[static_cast<std::size_t>(i * chunks + c)]);
+    }
+    slopes[static_cast<std::size_t>(i)] = finish(i, sums);
+  }
+  if (arrays.gradient != nullptr) {
+    loop(arrays.batch * chunks, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t k = begin; k < end; ++k) {
+        const std::int64_t i = k / chunks, c = k % chunks;
+        pass.write_gradient(slopes[static_cast<std::size_t>(i)], chunk_begin(i, c),
+                            chunk_begin(i, c + 1));
+      }
+    });
+  }
+  return nft_total(outputs, arrays.r, arrays.batch, weighting, settings, with_kl);
+}
+
+}  // namespace detail
+
+/// NFT loss, its terms per sample and its gradient in one operation.
+///
+/// Composed of tensor operations the loss runs about twenty times through memory; this runs once:
+/// the sums of a sample, then its gradient while the sample is in the cache.
+///
+/// \f[ L = \frac{1}{B} \sum_b f_b \, (r_b \ell_{b,+} + (1 - r_b) \ell_{b,-})
+///         + \lambda \, \overline{(v_\theta - v_{ref})^2} \f]
+/// with the factor f and the branch terms of the weighting: AdaptiveWeighting is the published
+/// code of arXiv 2509.16117, FixedWeighting the paper's equation. A weighting of the user's has
+/// the same three members.
+///
+/// @param arrays inputs and, unless null, the gradient of upstream * L by v_theta. Computed in
+///   double for double, else in float; sums over a sample in double. The gradient must not overlap
+///   an input.
+/// @param settings beta, weight of the KL term, upstream factor
+/// @param weighting AdaptiveWeighting, FixedWeighting or one like them
+/// @param outputs arrays for the terms of each sample
+/// @param loop parallel loop, see SerialLoop; bits do not depend on its number of threads
+/// @return policy loss, mean squared distance from the reference, and total
+/// @throws Error for an empty batch, empty samples, beta not above 0, or a missing array
+/// @par Random numbers
+/// none
+template <class V, class X, class Weighting, class Loop = SerialLoop>
+NftLossValue nft_loss(const NftLossArrays<V, X>& arrays, const NftLossSettings& settings,
+                      const Weighting& weighting, const NftLossOutputs& outputs,
+                      const Loop& loop = {}) {
+  detail::check_nft_loss(arrays, settings, outputs);
+  return arrays.v_ref != nullptr
+             ? detail::nft_loss<true>(arrays, settings, weighting, outputs, loop)
+             : detail::nft_loss<false>(arrays, settings, weighting, outputs, loop);
+}
+
+}  // namespace contraflow::kernels
