@@ -143,8 +143,7 @@ void check_nft_loss(const NftLossArrays<V, X>& arrays, const NftLossSettings& se
 
 template <bool with_kl, class V, class X, class Weighting, class Loop>
 NftLossValue nft_loss(const NftLossArrays<V, X>& arrays, const NftLossSettings& settings,
-                      const Weighting& weighting, const NftLossOutputs& outputs,
-                      const Loop& loop) {
+                      const Weighting& weighting, const NftLossOutputs& outputs, const Loop& loop) {
   using Pass = NftPass<Weighting::uses_absolute, with_kl, V, X>;
   const Pass pass{arrays, static_cast<typename Pass::T>(settings.beta)};
   const std::int64_t n = arrays.elements;
@@ -154,8 +153,8 @@ NftLossValue nft_loss(const NftLossArrays<V, X>& arrays, const NftLossSettings& 
     return sample * n + std::min(n, chunk * chunk_size);
   };
   const auto finish = [&](std::int64_t i, const NftSums<double>& sums) {
-    const NftSample sample = nft_sample(sums, weighting, settings, i, arrays.batch, n, arrays.t[i],
-                                        arrays.r[i]);
+    const NftSample sample =
+        nft_sample(sums, weighting, settings, i, arrays.batch, n, arrays.t[i], arrays.r[i]);
     outputs.positive[i] = sample.positive;
     outputs.negative[i] = sample.negative;
     if (outputs.kl != nullptr) outputs.kl[i] = sample.kl;

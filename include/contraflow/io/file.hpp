@@ -1,0 +1,144 @@
+#pragma once
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "contraflow/core/error.hpp"
+
+namespace contraflow {
+
+namespace detail {
+
+inline std::string system_text(int code) { return std::generic_category().message(code); }
+
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(int value) : value_(value) {}
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+  ~FileDescriptor() {
+    if (value_ >= 0) ::close(value_);
+  }
+  int get() const { return value_; }
+
+ private:
+  int value_;
+};
+
+}  // namespace detail
+
+/// A whole file in memory, read page by page on first use.
+///
+/// The file is opened for reading only and the map is private: what is written into the bytes
+/// stays in this process and never reaches the file. It must not be truncated by another process
+/// meanwhile: reading a page that is gone raises SIGBUS.
+class MappedFile {
+ public:
+  /// @param path an ordinary file, possibly empty
+  /// @throws Error naming the path, for a file that cannot be opened or mapped
+  explicit MappedFile(const std::string& path) {
+    const detail::FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (file.get() < 0) throw Error(path, "a readable file", detail::system_text(errno));
+    struct stat status {};
+    if (::fstat(file.get(), &status) != 0) {
+      throw Error(path, "a readable file", detail::system_text(errno));
+    }
+    if (!S_ISREG(status.st_mode)) throw Error(path, "a regular file", "another kind of file");
+    size_ = static_cast<std::uint64_t>(status.st_size);
+    if (size_ == 0) return;
+    void* address =
+        ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.get(), 0);
+    if (address == MAP_FAILED) {
+      throw Error(path, "a file that can be mapped", detail::system_text(errno));
+    }
+    bytes_ = static_cast<char*>(address);
+  }
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  ~MappedFile() {
+    if (bytes_ != nullptr) ::munmap(bytes_, size_);
+  }
+
+  /// First byte; null for an empty file.
+  char* bytes() const { return bytes_; }
+  /// Number of bytes.
+  std::uint64_t size() const { return size_; }
+
+ private:
+  char* bytes_ = nullptr;
+  std::uint64_t size_ = 0;
+};
+
+/// A file that takes its name only when it is complete and on the disk.
+///
+/// It is written beside the place it will take, so a reader sees the old file or the new one and
+/// never a part, also after a crash. Destroyed before publish(), it leaves nothing behind.
+class PendingFile {
+ public:
+  /// @param path file to create or replace
+  /// @throws Error naming the path, if nothing can be created beside it
+  explicit PendingFile(std::string path)
+      : path_(std::move(path)),
+        pending_(path_ + ".partial-" + std::to_string(::getpid()) + "-" +
+                 std::to_string(count_.fetch_add(1))),
+        file_(::open(pending_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
+    if (file_.get() < 0) {
+      throw Error(path_, "a file that can be created", detail::system_text(errno));
+    }
+  }
+  PendingFile(const PendingFile&) = delete;
+  PendingFile& operator=(const PendingFile&) = delete;
+  ~PendingFile() {
+    if (!published_) ::unlink(pending_.c_str());
+  }
+
+  /// Appends bytes.
+  /// @throws Error naming the path, e.g. for a full disk
+  void write(const void* data, std::uint64_t size) {
+    const char* next = static_cast<const char*>(data);
+    while (size > 0) {
+      const ssize_t written =
+          ::write(file_.get(), next, std::min<std::uint64_t>(size, std::uint64_t{1} << 30));
+      if (written < 0 && errno == EINTR) continue;
+      if (written <= 0) throw Error(path_, "a writable file", detail::system_text(errno));
+      next += written;
+      size -= static_cast<std::uint64_t>(written);
+    }
+  }
+
+  /// Flushes the file to the disk and gives it its name.
+  /// @throws Error naming the path, if it cannot be flushed or renamed
+  void publish() {
+    if (::fsync(file_.get()) != 0) throw Error(path_, "a disk", detail::system_text(errno));
+    if (::rename(pending_.c_str(), path_.c_str()) != 0) {
+      throw Error(path_, "a file that can be replaced", detail::system_text(errno));
+    }
+    published_ = true;
+    const std::string parent = std::filesystem::path(path_).parent_path().string();
+    const detail::FileDescriptor folder(
+        ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    // Some file systems cannot flush a folder; the file itself is complete either way.
+    if (folder.get() >= 0) ::fsync(folder.get());
+  }
+
+ private:
+  // Threads that write the same path must not share the file beside it.
+  inline static std::atomic<std::uint64_t> count_ = 0;
+
+  std::string path_, pending_;
+  detail::FileDescriptor file_;
+  bool published_ = false;
+};
+
+}  // namespace contraflow
