@@ -148,11 +148,33 @@ CONTRAFLOW_HOST_DEVICE NftDifferences<T> nft_differences(const T& v_theta, const
   return {v_old - (eps - x0), v_theta - v_old};
 }
 
+/// Magnitude of a number or of each number of a pack; NaN stays NaN.
+template <class T>
+CONTRAFLOW_HOST_DEVICE T nft_magnitude(const T& x) {
+  return x > -x ? x : -x;
+}
+
+/// Adds one element's parts of both branches.
+/// @tparam with_absolute whether the weighting asks for the sums of magnitudes
+template <bool with_absolute, class T, class S>
+CONTRAFLOW_HOST_DEVICE void nft_accumulate(NftSums<T>& sums, const NftDifferences<T>& differences,
+                                           const S& beta) {
+  const T step = beta * differences.d;
+  const T plus = differences.w + step;
+  const T minus = differences.w - step;
+  sums.plus_square += plus * plus;
+  sums.minus_square += minus * minus;
+  if (with_absolute) {
+    sums.plus_absolute += nft_magnitude(plus);
+    sums.minus_absolute += nft_magnitude(minus);
+  }
+}
+
 /// Gradient of one element without its KL part.
 template <class T, class S>
 CONTRAFLOW_HOST_DEVICE T nft_slope(const NftDifferences<T>& differences,
                                    const NftSlopes<S>& slopes) {
-  return differences.w * slopes.w + differences.d * slopes.d;
+  return slopes.w * differences.w + slopes.d * differences.d;
 }
 
 /// Terms and gradient factors of a sample from its sums.

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "contraflow/core/error.hpp"
@@ -31,66 +33,122 @@ namespace detail {
 inline constexpr std::int64_t block_size = 1024;
 inline constexpr std::int64_t chunk_size = 16 * block_size;
 
-// Independent partial sums: the width of the vectors the compiler is free to use.
-template <class T>
-inline constexpr std::int64_t lanes = 32 / sizeof(T);
+#if defined(__AVX__)
+inline constexpr std::size_t pack_bytes = 32;
+#else
+inline constexpr std::size_t pack_bytes = 16;
+#endif
 
+// Numbers that one instruction handles. Compilers do not turn sums of floats into vectors by
+// themselves, since that changes the order of the additions; here the order is part of the source.
 template <class T>
-struct LaneSums {
-  std::array<T, lanes<T>> plus_absolute{}, plus_square{}, minus_absolute{}, minus_square{},
-      kl_square{};
-
-  void drain_into(NftSums<double>& sums) const {
-    for (std::int64_t lane = 0; lane < lanes<T>; ++lane) {
-      sums.plus_absolute += plus_absolute[lane];
-      sums.plus_square += plus_square[lane];
-      sums.minus_absolute += minus_absolute[lane];
-      sums.minus_square += minus_square[lane];
-      sums.kl_square += kl_square[lane];
-    }
-  }
+struct PackOf {
+  typedef T type __attribute__((vector_size(pack_bytes)));
 };
+template <class T>
+using Pack = typename PackOf<T>::type;
 
+template <class T>
+inline constexpr std::int64_t lanes = pack_bytes / sizeof(T);
+
+template <class T, class V>
+Pack<T> load(const V* source) {
+  Pack<T> pack;
+  if constexpr (std::is_same_v<T, V>) {
+    std::memcpy(&pack, source, sizeof(pack));
+  } else {
+    T widened[lanes<T>];
+    for (std::int64_t lane = 0; lane < lanes<T>; ++lane) {
+      widened[lane] = static_cast<T>(source[lane]);
+    }
+    std::memcpy(&pack, widened, sizeof(pack));
+  }
+  return pack;
+}
+
+template <class T, class V>
+void store(V* target, const Pack<T>& pack) {
+  if constexpr (std::is_same_v<T, V>) {
+    std::memcpy(target, &pack, sizeof(pack));
+  } else {
+    for (std::int64_t lane = 0; lane < lanes<T>; ++lane) target[lane] = static_cast<V>(pack[lane]);
+  }
+}
+
+template <class T>
+void add(NftSums<double>& total, const NftSums<T>& part) {
+  total.plus_absolute += part.plus_absolute;
+  total.plus_square += part.plus_square;
+  total.minus_absolute += part.minus_absolute;
+  total.minus_square += part.minus_square;
+  total.kl_square += part.kl_square;
+}
+
+template <class T>
+void drain(NftSums<double>& total, const NftSums<Pack<T>>& sums) {
+  for (std::int64_t lane = 0; lane < lanes<T>; ++lane) {
+    total.plus_absolute += sums.plus_absolute[lane];
+    total.plus_square += sums.plus_square[lane];
+    total.minus_absolute += sums.minus_absolute[lane];
+    total.minus_square += sums.minus_square[lane];
+    total.kl_square += sums.kl_square[lane];
+  }
+}
+
+// The two passes over a stretch of a sample.
 template <bool with_absolute, bool with_kl, class V, class X>
 struct NftPass {
   using T = ComputeType<V>;
 
-  const NftLossArrays<V, X>& arrays;
+  NftLossArrays<V, X> arrays;
   T beta;
 
-  NftDifferences<T> differences(std::int64_t i) const {
-    return nft_differences(static_cast<T>(arrays.v_theta[i]), static_cast<T>(arrays.v_old[i]),
-                           static_cast<T>(arrays.x0[i]), static_cast<T>(arrays.eps[i]));
-  }
-  T reference_difference(std::int64_t i) const {
-    return static_cast<T>(arrays.v_theta[i]) - static_cast<T>(arrays.v_ref[i]);
+  // One element or, at lanes<T> elements from i on, a pack of them.
+  template <class P>
+  struct Element {
+    NftDifferences<P> differences;
+    P deviation;
+  };
+
+  Element<T> element(std::int64_t i) const {
+    const auto v_theta = static_cast<T>(arrays.v_theta[i]);
+    return {nft_differences(v_theta, static_cast<T>(arrays.v_old[i]), static_cast<T>(arrays.x0[i]),
+                            static_cast<T>(arrays.eps[i])),
+            with_kl ? v_theta - static_cast<T>(arrays.v_ref[i]) : T{}};
   }
 
-  void add_element(LaneSums<T>& sums, std::int64_t i, std::int64_t lane) const {
-    const auto difference = differences(i);
-    const T step = beta * difference.d;
-    const T plus = difference.w + step;
-    const T minus = difference.w - step;
-    sums.plus_square[lane] += plus * plus;
-    sums.minus_square[lane] += minus * minus;
-    if constexpr (with_absolute) {
-      sums.plus_absolute[lane] += std::abs(plus);
-      sums.minus_absolute[lane] += std::abs(minus);
-    }
-    if constexpr (with_kl) {
-      const T deviation = reference_difference(i);
-      sums.kl_square[lane] += deviation * deviation;
-    }
+  Element<Pack<T>> pack(std::int64_t i) const {
+    const auto v_theta = load<T>(arrays.v_theta + i);
+    Element<Pack<T>> result{nft_differences(v_theta, load<T>(arrays.v_old + i),
+                                            load<T>(arrays.x0 + i), load<T>(arrays.eps + i)),
+                            Pack<T>{}};
+    if constexpr (with_kl) result.deviation = v_theta - load<T>(arrays.v_ref + i);
+    return result;
+  }
+
+  template <class P>
+  void accumulate(NftSums<P>& sums, const Element<P>& e) const {
+    nft_accumulate<with_absolute>(sums, e.differences, beta);
+    if constexpr (with_kl) sums.kl_square += e.deviation * e.deviation;
+  }
+
+  template <class P>
+  P slope(const Element<P>& e, const NftSlopes<T>& slopes) const {
+    const P policy = nft_slope(e.differences, slopes);
+    if constexpr (with_kl) return policy + slopes.kl * e.deviation;
+    return policy;
   }
 
   void add_block(NftSums<double>& total, std::int64_t begin, std::int64_t end) const {
-    LaneSums<T> sums;
+    NftSums<Pack<T>> sums;
     std::int64_t i = begin;
-    for (; i + lanes<T> <= end; i += lanes<T>) {
-      for (std::int64_t lane = 0; lane < lanes<T>; ++lane) add_element(sums, i + lane, lane);
+    for (; i + lanes<T> <= end; i += lanes<T>) accumulate(sums, pack(i));
+    drain<T>(total, sums);
+    for (; i < end; ++i) {
+      NftSums<T> rest;
+      accumulate(rest, element(i));
+      add(total, rest);
     }
-    for (std::int64_t lane = 0; i < end; ++i, ++lane) add_element(sums, i, lane);
-    sums.drain_into(total);
   }
 
   NftSums<double> sums(std::int64_t begin, std::int64_t end) const {
@@ -104,21 +162,13 @@ struct NftPass {
   void write_gradient(const NftSlopes<double>& exact, std::int64_t begin, std::int64_t end) const {
     const NftSlopes<T> slopes{static_cast<T>(exact.w), static_cast<T>(exact.d),
                               static_cast<T>(exact.kl)};
-    for (std::int64_t i = begin; i < end; ++i) {
-      T slope = nft_slope(differences(i), slopes);
-      if constexpr (with_kl) slope += slopes.kl * reference_difference(i);
-      arrays.gradient[i] = static_cast<V>(slope);
+    std::int64_t i = begin;
+    for (; i + lanes<T> <= end; i += lanes<T>) {
+      store<T>(arrays.gradient + i, slope(pack(i), slopes));
     }
+    for (; i < end; ++i) arrays.gradient[i] = static_cast<V>(slope(element(i), slopes));
   }
 };
-
-inline void add(NftSums<double>& total, const NftSums<double>& part) {
-  total.plus_absolute += part.plus_absolute;
-  total.plus_square += part.plus_square;
-  total.minus_absolute += part.minus_absolute;
-  total.minus_square += part.minus_square;
-  total.kl_square += part.kl_square;
-}
 
 template <class V, class X>
 void check_nft_loss(const NftLossArrays<V, X>& arrays, const NftLossSettings& settings,
