@@ -52,6 +52,7 @@ struct NftLossSettings {
   double beta = 1.0;       ///< distance of the implicit branches from v_old, > 0
   double kl_weight = 0.0;  ///< weight of mean (v_theta - v_ref)^2
   double upstream = 1.0;   ///< factor of the gradient alone: what arrives from behind the loss
+  double negative_weight = 1.0;  ///< of the negative branch; 0 is the ablation without it
 };
 
 /// Where the terms of each sample go; double whatever the arrays are.
@@ -189,7 +190,7 @@ CONTRAFLOW_HOST_DEVICE NftSample nft_sample(const NftSums<double>& sums, const W
   const double unit = 2.0 * settings.upstream / (static_cast<double>(batch) * n);
   const double common = unit * settings.beta * weighting.factor(sample, settings.beta);
   const double plus = common * r * positive.slope;
-  const double minus = common * (1.0 - r) * negative.slope;
+  const double minus = common * settings.negative_weight * (1.0 - r) * negative.slope;
   return {positive.value,
           negative.value,
           sums.kl_square / n,
@@ -199,12 +200,14 @@ CONTRAFLOW_HOST_DEVICE NftSample nft_sample(const NftSums<double>& sums, const W
 /// Total of the terms of all samples, added in their order.
 /// @param outputs the samples' terms; those of the KL are read only if @p with_kl
 template <class Weighting>
-NftLossValue nft_total(const NftLossOutputs& outputs, const double* r, std::int64_t batch,
-                       const Weighting& weighting, const NftLossSettings& settings, bool with_kl) {
+CONTRAFLOW_HOST_DEVICE NftLossValue nft_total(const NftLossOutputs& outputs, const double* r,
+                                              std::int64_t batch, const Weighting& weighting,
+                                              const NftLossSettings& settings, bool with_kl) {
   NftLossValue value;
   for (std::int64_t i = 0; i < batch; ++i) {
     value.policy += weighting.factor(i, settings.beta) *
-                    (r[i] * outputs.positive[i] + (1.0 - r[i]) * outputs.negative[i]);
+                    (r[i] * outputs.positive[i] +
+                     settings.negative_weight * (1.0 - r[i]) * outputs.negative[i]);
     if (with_kl) value.kl += outputs.kl[i];
   }
   value.policy /= static_cast<double>(batch);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -41,15 +42,30 @@ inline constexpr std::size_t pack_bytes = 16;
 
 // Numbers that one instruction handles. Compilers do not turn sums of floats into vectors by
 // themselves, since that changes the order of the additions; here the order is part of the source.
+// nvcc refuses vectors in functions that it also compiles for the device: there a pack is a number.
 template <class T>
 struct PackOf {
+#if defined(__CUDACC__)
+  using type = T;
+#else
   typedef T type __attribute__((vector_size(pack_bytes)));
+#endif
 };
 template <class T>
 using Pack = typename PackOf<T>::type;
 
 template <class T>
-inline constexpr std::int64_t lanes = pack_bytes / sizeof(T);
+inline constexpr std::int64_t lanes = sizeof(Pack<T>) / sizeof(T);
+
+template <class T>
+using Lanes = std::array<T, static_cast<std::size_t>(lanes<T>)>;
+
+template <class T>
+Lanes<T> lanes_of(const Pack<T>& pack) {
+  Lanes<T> values;
+  std::memcpy(values.data(), &pack, sizeof(pack));
+  return values;
+}
 
 template <class T, class V>
 Pack<T> load(const V* source) {
@@ -57,11 +73,9 @@ Pack<T> load(const V* source) {
   if constexpr (std::is_same_v<T, V>) {
     std::memcpy(&pack, source, sizeof(pack));
   } else {
-    T widened[lanes<T>];
-    for (std::int64_t lane = 0; lane < lanes<T>; ++lane) {
-      widened[lane] = static_cast<T>(source[lane]);
-    }
-    std::memcpy(&pack, widened, sizeof(pack));
+    Lanes<T> widened;
+    for (T& value : widened) value = static_cast<T>(*source++);
+    std::memcpy(&pack, widened.data(), sizeof(pack));
   }
   return pack;
 }
@@ -71,7 +85,7 @@ void store(V* target, const Pack<T>& pack) {
   if constexpr (std::is_same_v<T, V>) {
     std::memcpy(target, &pack, sizeof(pack));
   } else {
-    for (std::int64_t lane = 0; lane < lanes<T>; ++lane) target[lane] = static_cast<V>(pack[lane]);
+    for (const T value : lanes_of<T>(pack)) *target++ = static_cast<V>(value);
   }
 }
 
@@ -85,14 +99,17 @@ void add(NftSums<double>& total, const NftSums<T>& part) {
 }
 
 template <class T>
-void drain(NftSums<double>& total, const NftSums<Pack<T>>& sums) {
-  for (std::int64_t lane = 0; lane < lanes<T>; ++lane) {
-    total.plus_absolute += sums.plus_absolute[lane];
-    total.plus_square += sums.plus_square[lane];
-    total.minus_absolute += sums.minus_absolute[lane];
-    total.minus_square += sums.minus_square[lane];
-    total.kl_square += sums.kl_square[lane];
-  }
+double sum_of_lanes(const Pack<T>& pack) {
+  double sum = 0;
+  for (const T value : lanes_of<T>(pack)) sum += static_cast<double>(value);
+  return sum;
+}
+
+template <class T>
+NftSums<double> sum_of_lanes(const NftSums<Pack<T>>& sums) {
+  return {sum_of_lanes<T>(sums.plus_absolute), sum_of_lanes<T>(sums.plus_square),
+          sum_of_lanes<T>(sums.minus_absolute), sum_of_lanes<T>(sums.minus_square),
+          sum_of_lanes<T>(sums.kl_square)};
 }
 
 // The two passes over a stretch of a sample.
@@ -143,7 +160,7 @@ struct NftPass {
     NftSums<Pack<T>> sums;
     std::int64_t i = begin;
     for (; i + lanes<T> <= end; i += lanes<T>) accumulate(sums, pack(i));
-    drain<T>(total, sums);
+    add(total, sum_of_lanes<T>(sums));
     for (; i < end; ++i) {
       NftSums<T> rest;
       accumulate(rest, element(i));
