@@ -1,0 +1,35 @@
+# Flags and tools of our own tests, examples and benchmarks; nothing here reaches a user of the target.
+
+add_library(contraflow_development INTERFACE)
+target_link_libraries(contraflow_development INTERFACE contraflow::contraflow)
+target_compile_options(contraflow_development INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion>
+  $<$<AND:$<BOOL:${CONTRAFLOW_WARNINGS_AS_ERRORS}>,$<COMPILE_LANGUAGE:CXX>>:-Werror>
+  $<$<AND:$<BOOL:${CONTRAFLOW_NATIVE}>,$<COMPILE_LANGUAGE:CXX>>:-march=native>)
+
+# Before version 13, g++ warns of overflows in optimised std::string code that has none.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  target_compile_options(contraflow_development INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict -Wno-stringop-overflow -Wno-stringop-overread
+                              -Wno-array-bounds>)
+endif()
+
+if(CONTRAFLOW_SANITIZE)
+  string(REPLACE ";" "," sanitizers "${CONTRAFLOW_SANITIZE}")
+  target_compile_options(contraflow_development INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${sanitizers} -fno-omit-frame-pointer
+                              -fno-sanitize-recover=all>)
+  target_link_options(contraflow_development INTERFACE -fsanitize=${sanitizers})
+endif()
+
+# LibTorch keeps some memory until the process ends; that is not ours to report.
+set(CONTRAFLOW_TEST_ENVIRONMENT
+    "ASAN_OPTIONS=detect_leaks=0" "UBSAN_OPTIONS=print_stacktrace=1")
+
+# Parsing torch/torch.h dominates compile time, so it is parsed once for each set of flags.
+function(contraflow_precompiled_headers name)
+  set(source "${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp")
+  file(CONFIGURE OUTPUT "${source}" CONTENT "// Only carries the precompiled header.\n")
+  add_library(${name} OBJECT "${source}")
+  target_link_libraries(${name} PRIVATE contraflow_development ${ARGN})
+endfunction()
