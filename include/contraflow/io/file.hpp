@@ -1,10 +1,5 @@
 #pragma once
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
@@ -14,7 +9,12 @@
 #include <system_error>
 #include <utility>
 
-#include "contraflow/core/error.hpp"
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <contraflow/core/error.hpp>
 
 namespace contraflow {
 

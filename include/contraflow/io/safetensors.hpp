@@ -1,9 +1,5 @@
 #pragma once
 
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
-
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -13,14 +9,18 @@
 #include <limits>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "contraflow/core/error.hpp"
-#include "contraflow/io/file.hpp"
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <nlohmann/json.hpp>
+
+#include <contraflow/core/error.hpp>
+#include <contraflow/io/file.hpp>
 
 /// @file
 /// Tensors in the safetensors format: eight bytes of header length, a JSON header, then the data.

@@ -1,12 +1,12 @@
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 
-#include "contraflow/kernels/nft_element.hpp"
+#include <cuda_runtime.h>
+
+#include <contraflow/kernels/nft_element.hpp>
 
 /// @file
 /// CUDA form of the fused NFT loss, C++17. Same arithmetic an element as the host form.

@@ -9,8 +9,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "contraflow/core/error.hpp"
-#include "contraflow/kernels/nft_element.hpp"
+#include <contraflow/core/error.hpp>
+#include <contraflow/kernels/nft_element.hpp>
 
 namespace contraflow::kernels {
 

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <contraflow/advantage/concept.hpp>
+#include <contraflow/advantage/groups.hpp>
+
+namespace contraflow {
+
+/// By what the difference to a group's mean is divided.
+enum class Spread {
+  global,  ///< standard deviation of the rewards of the whole epoch (published default)
+  group,   ///< standard deviation of the group's own rewards
+  none,    ///< nothing: the plain difference (Dr. GRPO)
+};
+
+/// `(reward - mean of the group) / (std + epsilon)`, population standard deviation.
+///
+/// As published for DiffusionNFT and Flow-GRPO, in float64.
+struct GroupAdvantage {
+  Spread spread = Spread::global;
+  double epsilon = 1e-4;  ///< above 0
+
+  /// @par Shape
+  /// @p reward float64 [N], @p group int64 [N]; result float64 [N]
+  Tensor operator()(const Tensor& reward, const Tensor& group) const {
+    expects_rewards(reward, group);
+    const Tensor values = reward.contiguous();
+    const std::span<const double> all(values.data_ptr<double>(),
+                                      static_cast<std::size_t>(values.numel()));
+    const double global = spread == Spread::global ? std_of(all) + epsilon : 1;
+    return map_groups(reward, group, [&](std::span<const double> r, std::span<double> a) {
+      const double mean = mean_of(r);
+      const double divisor = spread == Spread::group ? std_of(r) + epsilon : global;
+      for (std::size_t i = 0; i < r.size(); ++i) a[i] = (r[i] - mean) / divisor;
+    });
+  }
+};
+
+/// Ranks within the group, evenly from -1 (worst) to 1 (best); ties share their mean rank.
+///
+/// Knows no outliers and no scale: for rewards whose differences mean little.
+struct RankAdvantage {
+  Tensor operator()(const Tensor& reward, const Tensor& group) const {
+    return map_groups(reward, group, [](std::span<const double> r, std::span<double> a) {
+      for (std::size_t i = 0; i < r.size(); ++i) {
+        double below_minus_above = 0;
+        for (const double other : r) below_minus_above += (other < r[i]) - (other > r[i]);
+        a[i] = below_minus_above / static_cast<double>(r.size() - 1);
+      }
+    });
+  }
+};
+
+/// `reward - mean of the other rewards of the group`: an unbiased baseline (RLOO, Ahmadian et al.
+/// 2024).
+struct LeaveOneOut {
+  Tensor operator()(const Tensor& reward, const Tensor& group) const {
+    return map_groups(reward, group, [](std::span<const double> r, std::span<double> a) {
+      const double mean = mean_of(r);
+      const double size = static_cast<double>(r.size());
+      for (std::size_t i = 0; i < r.size(); ++i) a[i] = (r[i] - mean) * size / (size - 1);
+    });
+  }
+};
+
+}  // namespace contraflow

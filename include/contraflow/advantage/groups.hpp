@@ -1,0 +1,126 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <map>
+#include <span>
+#include <vector>
+
+#include <contraflow/core/tensor.hpp>
+
+namespace contraflow {
+
+/// Positions of the samples of each group, groups in ascending order of their ids.
+/// @par Shape
+/// @p group int64 [N]
+inline std::vector<std::vector<std::int64_t>> members_of_groups(const Tensor& group) {
+  const Tensor ids = group.contiguous();
+  std::map<std::int64_t, std::vector<std::int64_t>> members;
+  for (std::int64_t i = 0; i < ids.numel(); ++i)
+    members[ids.data_ptr<std::int64_t>()[i]].push_back(i);
+  std::vector<std::vector<std::int64_t>> result;
+  for (auto& [id, positions] : members) result.push_back(std::move(positions));
+  return result;
+}
+
+/// Throws Error unless rewards and groups are float64 and int64 [N], N > 0, all finite.
+inline void expects_rewards(const Tensor& reward, const Tensor& group) {
+  if (!reward.defined() || reward.dim() != 1 || reward.numel() == 0 ||
+      reward.scalar_type() != at::kDouble) {
+    throw Error("reward", "float64 [N] with N > 0", shape_text(reward));
+  }
+  if (!group.defined() || group.sizes() != reward.sizes() || group.scalar_type() != at::kLong) {
+    throw Error("group", "int64 " + shape_text(reward), shape_text(group));
+  }
+  if (!reward.isfinite().all().item<bool>()) {
+    throw Error("reward", "finite values (mask samples without a score first)", "NaN or infinity");
+  }
+}
+
+/// Applies @p f to the rewards of each group: `f(rewards, advantages)` fills the second span.
+/// Groups whose rewards are all equal get exact zeros without being asked.
+/// @par Shape
+/// @p reward float64 [N], @p group int64 [N]; result float64 [N]
+template <class F>
+Tensor map_groups(const Tensor& reward, const Tensor& group, F&& f) {
+  expects_rewards(reward, group);
+  const Tensor values = reward.contiguous();
+  Tensor result = at::zeros_like(values);
+  std::vector<double> rewards, advantages;
+  for (const auto& members : members_of_groups(group)) {
+    rewards.clear();
+    for (const std::int64_t i : members) rewards.push_back(values.data_ptr<double>()[i]);
+    const auto [least, greatest] = std::minmax_element(rewards.begin(), rewards.end());
+    if (*least == *greatest) continue;
+    advantages.assign(rewards.size(), 0);
+    f(std::span<const double>(rewards), std::span<double>(advantages));
+    for (std::size_t k = 0; k < members.size(); ++k) {
+      result.data_ptr<double>()[members[k]] = advantages[k];
+    }
+  }
+  return result;
+}
+
+/// Mean of @p values, which are not empty.
+inline double mean_of(std::span<const double> values) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return sum / static_cast<double>(values.size());
+}
+
+/// Population standard deviation of @p values.
+inline double std_of(std::span<const double> values) {
+  const double mean = mean_of(values);
+  double sum = 0;
+  for (const double value : values) sum += (value - mean) * (value - mean);
+  return std::sqrt(sum / static_cast<double>(values.size()));
+}
+
+/// What a person wants to know of the rewards of an epoch.
+struct GroupStatistics {
+  double zero_std_ratio;  ///< share of groups whose rewards are all equal: nothing to learn there
+  double mean_std;        ///< mean over groups of their population standard deviation
+};
+
+/// @par Shape
+/// @p reward float64 [N], @p group int64 [N]
+inline GroupStatistics group_statistics(const Tensor& reward, const Tensor& group) {
+  expects_rewards(reward, group);
+  const auto groups = members_of_groups(group);
+  GroupStatistics statistics{0, 0};
+  for (const auto& members : groups) {
+    std::vector<double> rewards;
+    for (const std::int64_t i : members) rewards.push_back(reward[i].item<double>());
+    const auto [least, greatest] = std::minmax_element(rewards.begin(), rewards.end());
+    const double share = 1 / static_cast<double>(groups.size());
+    statistics.mean_std += std_of(rewards) * share;
+    if (*least == *greatest) statistics.zero_std_ratio += share;
+  }
+  return statistics;
+}
+
+/// Mean over groups of the mean of each group's best rewards, those not below the percentile
+/// `100 - percent` (linear interpolation between ranks).
+/// @param percent in (0, 100]
+inline double mean_of_top(const Tensor& reward, const Tensor& group, double percent) {
+  expects_rewards(reward, group);
+  expects(percent > 0 && percent <= 100, "percent", "a value in (0, 100]", percent);
+  const auto groups = members_of_groups(group);
+  double sum = 0;
+  for (const auto& members : groups) {
+    std::vector<double> rewards;
+    for (const std::int64_t i : members) rewards.push_back(reward[i].item<double>());
+    std::sort(rewards.begin(), rewards.end());
+    const double place = (1 - percent / 100) * static_cast<double>(rewards.size() - 1);
+    const auto below = static_cast<std::size_t>(place);
+    const std::size_t above = std::min(below + 1, rewards.size() - 1);
+    const double share = place - static_cast<double>(below);
+    const double threshold = rewards[below] + share * (rewards[above] - rewards[below]);
+    const auto first = std::lower_bound(rewards.begin(), rewards.end(), threshold);
+    sum += mean_of({first, rewards.end()});
+  }
+  return sum / static_cast<double>(groups.size());
+}
+
+}  // namespace contraflow

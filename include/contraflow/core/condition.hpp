@@ -1,0 +1,56 @@
+#pragma once
+
+#include <concepts>
+
+#include <contraflow/core/tensor.hpp>
+
+namespace contraflow {
+
+/// The condition of a model that has none.
+struct Unconditional {};
+
+inline std::int64_t batch_size(const Unconditional&) { return -1; }
+inline Unconditional select(const Unconditional&, const Tensor&) { return {}; }
+inline Unconditional concatenate(const Unconditional&, const Unconditional&) { return {}; }
+inline Unconditional repeat(const Unconditional&, std::int64_t) { return {}; }
+
+inline std::int64_t batch_size(const Tensor& condition) { return condition.size(0); }
+inline Tensor select(const Tensor& condition, const Tensor& ids) {
+  return condition.index_select(0, ids.to(condition.device()));
+}
+inline Tensor concatenate(const Tensor& first, const Tensor& second) {
+  return at::cat({first, second});
+}
+inline Tensor repeat(const Tensor& condition, std::int64_t times) {
+  return condition.repeat_interleave(times, 0);
+}
+
+/// What a model is conditioned on: a tensor [B, ...], or any type for which the four functions
+/// below are overloaded beside the type.
+///
+/// Valid expressions, with `c`, `d` conditions and `ids` int64 [K]:
+/// - `batch_size(c)`: number of samples, or -1 where any number fits
+/// - `select(c, ids)`: the rows `ids`
+/// - `concatenate(c, d)`: the rows of both
+/// - `repeat(c, n)`: each row n times in a row
+///
+/// Laws: `batch_size(select(c, ids)) == ids.numel()`;
+/// `select(concatenate(c, d), 0 ... batch_size(c) - 1)` equals `c`.
+template <class C>
+concept Condition = requires(const C& c, const Tensor& ids) {
+  { batch_size(c) } -> std::convertible_to<std::int64_t>;
+  { select(c, ids) } -> std::same_as<C>;
+  { concatenate(c, c) } -> std::same_as<C>;
+  { repeat(c, std::int64_t{2}) } -> std::same_as<C>;
+};
+
+/// Throws Error unless @p condition belongs to the samples @p x [B, ...].
+template <class C>
+void expects_condition_of(const C& condition, const Tensor& x) {
+  const std::int64_t batch = batch_size(condition);
+  if (batch >= 0 && batch != x.size(0)) {
+    throw Error("condition", "one row a sample, " + shown(x.size(0)), shown(batch));
+  }
+}
+
+}  // namespace contraflow

@@ -1,0 +1,168 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <boost/hana/at_key.hpp>
+#include <boost/hana/contains.hpp>
+#include <boost/hana/length.hpp>
+#include <boost/hana/map.hpp>
+#include <boost/hana/pair.hpp>
+#include <boost/hana/set.hpp>
+#include <boost/hana/type.hpp>
+#include <boost/hana/union.hpp>
+#include <boost/hana/unpack.hpp>
+
+/// Compile-time sets, maps and names. The only header that knows Boost.Hana.
+namespace contraflow::meta {
+
+namespace hana = boost::hana;
+
+/// A string that can be a template argument.
+template <std::size_t N>
+struct FixedString {
+  char text[N]{};
+  consteval FixedString(const char (&literal)[N]) { std::copy_n(literal, N, text); }  // NOLINT
+  constexpr std::string_view view() const { return {text, N - 1}; }
+};
+
+/// A name as a type, so that a misspelt name does not compile.
+template <FixedString Text>
+struct Name {
+  static constexpr std::string_view text = Text.view();
+};
+
+/// A set of values of an enumeration, as a type.
+template <auto... Values>
+struct Set {
+  static constexpr std::size_t size = sizeof...(Values);
+  template <auto Value>
+  static constexpr bool contains = ((Values == Value) || ...);
+  /// Calls @p body with each value as an integral constant.
+  template <class Body>
+  static constexpr void for_each(Body&& body) {
+    (body(std::integral_constant<decltype(Values), Values>{}), ...);
+  }
+};
+
+namespace detail {
+template <auto Value>
+using Key = std::integral_constant<decltype(Value), Value>;
+
+template <auto... Values>
+constexpr auto as_hana(Set<Values...>) {
+  return hana::make_set(hana::type_c<Key<Values>>...);
+}
+
+template <class HanaSet>
+constexpr auto from_hana(HanaSet set) {
+  return hana::unpack(set, [](auto... keys) { return Set<decltype(keys)::type::value...>{}; });
+}
+}  // namespace detail
+
+/// Union of sets, each value once.
+template <class... Sets>
+struct UnionOf {
+  using type = Set<>;
+};
+template <class Only>
+struct UnionOf<Only> {
+  using type = Only;
+};
+template <class First, class Second, class... Rest>
+struct UnionOf<First, Second, Rest...> {
+  using Two = decltype(detail::from_hana(
+      hana::union_(detail::as_hana(First{}), detail::as_hana(Second{}))));
+  using type = typename UnionOf<Two, Rest...>::type;
+};
+template <class... Sets>
+using Union = typename UnionOf<Sets...>::type;
+
+/// A map from each value of a Set to a @p Mapped; a key that is not in the set does not compile.
+template <class Keys, class Mapped>
+class ValueMap;
+
+template <auto... Values, class Mapped>
+class ValueMap<Set<Values...>, Mapped> {
+ public:
+  template <auto Value>
+  static constexpr bool contains = Set<Values...>::template contains<Value>;
+
+  template <auto Value>
+  Mapped& get() {
+    static_assert(contains<Value>, "contraflow: this key is not in the map");
+    return map_[hana::type_c<detail::Key<Value>>];
+  }
+  template <auto Value>
+  const Mapped& get() const {
+    static_assert(contains<Value>, "contraflow: this key is not in the map");
+    return map_[hana::type_c<detail::Key<Value>>];
+  }
+
+ private:
+  using Map = decltype(hana::make_map(
+      hana::make_pair(hana::type_c<detail::Key<Values>>, std::declval<Mapped>())...));
+  Map map_;
+};
+
+/// A value under a name.
+template <class NameType, class Value>
+struct Named {
+  Value value;
+};
+
+/// A map from names to values of any types.
+template <class... Entries>
+class NamedMap;
+
+template <class... Names, class... Values>
+class NamedMap<Named<Names, Values>...> {
+ public:
+  static constexpr std::size_t size = sizeof...(Values);
+
+  explicit NamedMap(Named<Names, Values>... entries)
+      : map_(hana::make_map(hana::make_pair(hana::type_c<Names>, std::move(entries.value))...)) {
+    static_assert(
+        decltype(hana::length(hana::make_set(hana::type_c<Names>...)))::value == sizeof...(Names),
+        "contraflow: every name may be used once");
+  }
+
+  template <class NameType>
+  const auto& operator[](NameType) const {
+    static_assert((std::is_same_v<NameType, Names> || ...), "contraflow: no entry has this name");
+    return map_[hana::type_c<NameType>];
+  }
+
+  /// Calls @p body(index, text of the name, value) for each entry in the order of construction.
+  template <class Body>
+  void for_each(Body&& body) const {
+    std::size_t index = 0;
+    (body(index++, Names::text, map_[hana::type_c<Names>]), ...);
+  }
+
+  /// Position of a name in the order of construction.
+  template <class NameType>
+  static constexpr std::size_t index(NameType = {}) {
+    std::size_t position = 0;
+    static_cast<void>(((std::is_same_v<NameType, Names> || (++position, false)) || ...));
+    return position;
+  }
+
+ private:
+  decltype(hana::make_map(hana::make_pair(hana::type_c<Names>, std::declval<Values>())...)) map_;
+};
+
+/// Name of a type as the compiler writes it, without its namespaces: for messages.
+template <class T>
+constexpr std::string_view type_name() {
+  std::string_view text = __PRETTY_FUNCTION__;
+  const auto begin = text.find("T = ") + 4;
+  text = text.substr(begin, text.find_first_of(";]", begin) - begin);
+  const auto scope = text.substr(0, text.find('<')).rfind("::");
+  return scope == std::string_view::npos ? text : text.substr(scope + 2);
+}
+
+}  // namespace contraflow::meta

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include <contraflow/core/error.hpp>
+
+namespace contraflow {
+
+/// The tensor of the library is LibTorch's.
+using Tensor = at::Tensor;
+
+/// Shape of @p x as text, such as "[4, 2]".
+inline std::string shape_text(const Tensor& x) {
+  return x.defined() ? shown(x.sizes()) : "nothing";
+}
+
+/// @p x in float32, or unchanged when it is float32 or wider.
+///
+/// Rewards, log-densities, solver arithmetic and loss reductions never run in half precision.
+inline Tensor wide(const Tensor& x) {
+  const auto dtype = x.scalar_type();
+  return dtype == at::kFloat || dtype == at::kDouble ? x : x.to(at::kFloat);
+}
+
+/// Per-sample numbers shaped to broadcast over samples.
+/// @par Shape
+/// @p values [B], @p like [B, ...]; result [B, 1, ...] with the rank of @p like.
+inline Tensor per_sample(const Tensor& values, const Tensor& like) {
+  std::vector<std::int64_t> shape(static_cast<std::size_t>(like.dim()), 1);
+  shape[0] = values.size(0);
+  return values.reshape(shape);
+}
+
+/// Mean over everything but the batch, in float32 or wider.
+/// @par Shape
+/// @p x [B, ...]; result [B].
+inline Tensor mean_per_sample(const Tensor& x) { return wide(x).flatten(1).mean(1); }
+
+/// Throws Error unless @p x is a non-empty batch of floating-point samples [B, ...].
+inline void expects_samples(const Tensor& x, const char* argument) {
+  if (!x.defined() || x.dim() < 2 || x.numel() == 0) {
+    throw Error(argument, "a non-empty batch of samples [B, ...]", shape_text(x));
+  }
+  if (!x.is_floating_point()) {
+    throw Error(argument, "a floating-point tensor", shown(x.scalar_type()));
+  }
+}
+
+/// Throws Error unless @p x has the shape and the device of @p like.
+inline void expects_like(const Tensor& x, const Tensor& like, const char* argument) {
+  if (!x.defined() || x.sizes() != like.sizes()) {
+    throw Error(argument, "shape " + shape_text(like), shape_text(x));
+  }
+  if (x.device() != like.device()) {
+    throw Error(argument, "a tensor on " + like.device().str(), x.device().str());
+  }
+}
+
+/// Throws Error unless @p x is [B] with the batch size and the device of @p like.
+inline void expects_per_sample(const Tensor& x, const Tensor& like, const char* argument) {
+  if (!x.defined() || x.dim() != 1 || x.size(0) != like.size(0)) {
+    throw Error(argument, "one value a sample, shape [" + shown(like.size(0)) + "]", shape_text(x));
+  }
+  if (x.device() != like.device()) {
+    throw Error(argument, "a tensor on " + like.device().str(), x.device().str());
+  }
+}
+
+}  // namespace contraflow

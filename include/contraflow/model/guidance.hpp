@@ -1,0 +1,39 @@
+#pragma once
+
+#include <utility>
+
+#include <contraflow/model/adapters.hpp>
+
+namespace contraflow {
+
+/// Classifier-free guidance: `u + scale (c - u)` (Ho and Salimans 2022).
+///
+/// Both velocities come from one pass over a doubled batch [negative, positive]; at a scale of at
+/// most 1 the model runs once, on the condition alone, as published.
+template <class M, class C>
+class Guided : public detail::Wrapper<Guided<M, C>, M> {
+ public:
+  /// @param model a FlowModel under C
+  /// @param negative the unconditional or negative condition, one row
+  /// @param scale guidance scale, 4.5 for Stable Diffusion 3.5
+  Guided(M model, C negative, double scale)
+      : detail::Wrapper<Guided<M, C>, M>(std::move(model)),
+        negative_(std::move(negative)),
+        scale_(scale) {
+    expects(batch_size(negative_) == 1, "negative", "one row", batch_size(negative_));
+  }
+
+  Tensor operator()(const Tensor& x_t, const Tensor& t, const C& condition) {
+    if (scale_ <= 1) return velocity_of(this->model_, x_t, t, condition);
+    const C both = concatenate(repeat(negative_, x_t.size(0)), condition);
+    const Tensor v = velocity_of(this->model_, at::cat({x_t, x_t}), at::cat({t, t}), both);
+    const auto halves = v.chunk(2);
+    return at::lerp(halves[0], halves[1], scale_);
+  }
+
+ private:
+  C negative_;
+  double scale_;
+};
+
+}  // namespace contraflow

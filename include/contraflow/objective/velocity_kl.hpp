@@ -1,0 +1,24 @@
+#pragma once
+
+#include <string_view>
+
+#include <contraflow/objective/concept.hpp>
+
+namespace contraflow {
+
+/// `mean (v_theta - v_ref)^2`: keeps the policy near its start, on samples noised afresh.
+///
+/// Up to a factor the KL divergence between the paths of both velocities. Needs the reference.
+struct VelocityKl {
+  using Velocities = Roles<Role::current, Role::reference>;
+  using Points = ForwardProcess;
+  static constexpr std::string_view name = "velocity_kl";
+
+  template <class Batch>
+  Tensor loss(const Batch& batch, const Tensor&, Statistics&) const {
+    return mean_per_sample(
+        (wide(velocity<Role::current>(batch)) - wide(velocity<Role::reference>(batch))).square());
+  }
+};
+
+}  // namespace contraflow

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <filesystem>
+#include <string_view>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include <contraflow/observe/output_file.hpp>
+#include <contraflow/train/report.hpp>
+
+namespace contraflow {
+
+/// Options of JsonLines.
+struct JsonLinesOptions {
+  bool append = false;  ///< keep what the file holds, also when the run begins at epoch 1
+};
+
+/// Observer that writes a JSON object a line: for programs that read a run while or after it goes.
+///
+/// Every object has a "kind":
+/// - "start": first_epoch, last_epoch
+/// - "epoch": epoch, gradient_steps, forward_evaluations, backward_evaluations, seconds, and
+///   "metrics", an object from name to value in the report's order
+/// - "warning": quantity, value, message
+/// - "finish": epochs, stopped, reason
+///
+/// A number that is not finite is null, as JSON has no other word for it. A metric that the epoch
+/// does not have is absent. Each line is handed to the system as soon as it is complete.
+///
+/// The file is opened, and its missing parent directories made, when the run starts. A run that
+/// begins at epoch 1 replaces the file unless `append` is set; one that continues
+/// (`RunInfo::first_epoch` above 1) always appends, after cutting off an unfinished last line. It
+/// starts with its own "start" line: epochs it repeats appear again below that.
+///
+/// @throws Error naming the path, from any hook, when the file cannot be written
+///
+/// Draws no random numbers.
+class JsonLines {
+ public:
+  /// @param path file to write
+  explicit JsonLines(std::filesystem::path path, JsonLinesOptions options = {})
+      : path_(std::move(path)), options_(options) {}
+
+  void start(const RunInfo& info) {
+    const bool append = options_.append || info.first_epoch > 1;
+    file_ = append ? detail::OutputFile::append_lines(path_) : detail::OutputFile::replace(path_);
+    write({{"kind", "start"}, {"first_epoch", info.first_epoch}, {"last_epoch", info.last_epoch}});
+  }
+
+  void operator()(const EpochReport& report) {
+    Json metrics = Json::object();
+    for (const Metric& metric : report.metrics) metrics.emplace(metric.name, metric.value);
+    write({{"kind", "epoch"},
+           {"epoch", report.epoch},
+           {"gradient_steps", report.gradient_steps},
+           {"forward_evaluations", report.forward_evaluations},
+           {"backward_evaluations", report.backward_evaluations},
+           {"seconds", report.seconds},
+           {"metrics", std::move(metrics)}});
+  }
+
+  void warn(const Warning& warning) {
+    write({{"kind", "warning"},
+           {"quantity", warning.quantity},
+           {"value", warning.value},
+           {"message", warning.message}});
+  }
+
+  void finish(const RunReport& run) {
+    write({{"kind", "finish"},
+           {"epochs", run.epochs},
+           {"stopped", run.stopped},
+           {"reason", run.reason}});
+    file_.close();
+  }
+
+ private:
+  using Json = nlohmann::ordered_json;
+
+  void write(const Json& object) {
+    if (!file_.is_open()) file_ = detail::OutputFile::append_lines(path_);
+    // Names and messages are the user's bytes: what is not UTF-8 is replaced rather than thrown at.
+    file_.write(object.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n');
+  }
+
+  std::filesystem::path path_;
+  JsonLinesOptions options_;
+  detail::OutputFile file_;
+};
+
+}  // namespace contraflow

@@ -1,0 +1,140 @@
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <unistd.h>
+
+#include <contraflow/core/error.hpp>
+#include <contraflow/observe/output_file.hpp>
+#include <contraflow/observe/tfevents.hpp>
+#include <contraflow/train/report.hpp>
+
+namespace contraflow {
+
+/// Observer that writes an event file for TensorBoard: curves and pictures in a browser.
+///
+/// Every metric is a scalar under its name, at the epoch as step. So are, under "progress/",
+/// gradient_steps, forward_evaluations, backward_evaluations and seconds. Warnings are texts under
+/// "warning/" and the quantity; the reason of a run that was stopped is a text under
+/// "progress/stopped". The format holds scalars in single precision: JsonLines and Csv keep all
+/// digits. Where a report names a metric twice, both values are written.
+///
+/// The file is called `events.out.tfevents.<seconds>.<host>.<process>`, with a number behind that
+/// where the name is taken, and is made, with missing directories, when the run starts or something
+/// is first written. One observer writes one file, however many runs it sees. A run that continues
+/// (`RunInfo::first_epoch` above 1) makes TensorBoard drop what the directory's earlier files hold
+/// from that epoch on.
+///
+/// Other things can be put into the same file by keeping the observer in a variable:
+/// @code
+/// cf::TensorBoard board("runs/nft");
+/// trainer.run(200, board);
+/// board.image("samples", png, 256, 256, 200);
+/// @endcode
+///
+/// @throws Error naming the file, from any member but the constructor, when it cannot be written
+///
+/// Draws no random numbers.
+class TensorBoard {
+ public:
+  /// @param directory directory of the run: TensorBoard is to be pointed at it or at its parent
+  explicit TensorBoard(std::filesystem::path directory) : directory_(std::move(directory)) {}
+
+  /// Writes one number.
+  /// @param tag name; what stands before a "/" groups it
+  /// @param value the number; NaN and infinities are shown as such
+  /// @param step epoch, or whatever the horizontal axis is to count
+  void scalar(std::string_view tag, double value, std::int64_t step) {
+    write(tfevents::Message().message(1, tfevents::scalar_value(tag, value)), step);
+  }
+
+  /// Writes a picture.
+  /// @param tag name
+  /// @param png the bytes of a PNG file
+  /// @param width, height its size in pixels, above 0
+  /// @param step epoch
+  /// @throws Error when the bytes do not begin as a PNG file does, or a size is not positive
+  void image(std::string_view tag, std::span<const std::uint8_t> png, std::int64_t width,
+             std::int64_t height, std::int64_t step) {
+    const std::string_view bytes(reinterpret_cast<const char*>(png.data()), png.size());
+    expects(bytes.starts_with("\x89PNG\r\n\x1a\n"), "png", "the bytes of a PNG file",
+            std::to_string(png.size()) + " bytes that begin otherwise");
+    expects(width > 0, "width", "a number of pixels > 0", width);
+    expects(height > 0, "height", "a number of pixels > 0", height);
+    write(tfevents::Message().message(1, tfevents::image_value(tag, bytes, width, height)), step);
+  }
+
+  /// Writes a text, which TensorBoard shows as Markdown.
+  /// @param tag name
+  /// @param text UTF-8
+  /// @param step epoch
+  void text(std::string_view tag, std::string_view text, std::int64_t step) {
+    write(tfevents::Message().message(1, tfevents::text_value(tag, text)), step);
+  }
+
+  void start(const RunInfo& info) {
+    open();
+    if (info.first_epoch == 1) return;
+    file_.write(tfevents::record(tfevents::restart_event(now(), info.first_epoch).encoded()));
+  }
+
+  void operator()(const EpochReport& report) {
+    step_ = report.epoch;
+    tfevents::Message summary;
+    const auto add = [&](std::string_view tag, double value) {
+      summary.message(1, tfevents::scalar_value(tag, value));
+    };
+    for (const Metric& metric : report.metrics) add(metric.name, metric.value);
+    add("progress/gradient_steps", static_cast<double>(report.gradient_steps));
+    add("progress/forward_evaluations", static_cast<double>(report.forward_evaluations));
+    add("progress/backward_evaluations", static_cast<double>(report.backward_evaluations));
+    add("progress/seconds", report.seconds);
+    write(summary, report.epoch);
+  }
+
+  void warn(const Warning& warning) { text("warning/" + warning.quantity, warning.message, step_); }
+
+  void finish(const RunReport& run) {
+    if (run.stopped) text("progress/stopped", run.reason, run.epochs);
+  }
+
+ private:
+  static double now() {
+    const auto since_1970 = std::chrono::system_clock::now().time_since_epoch();
+    return std::chrono::duration<double>(since_1970).count();
+  }
+
+  void open() {
+    if (file_.is_open()) return;
+    std::array<char, 256> host = {};  // one more than a name may have, so it stays terminated
+    gethostname(host.data(), host.size() - 1);
+    const double time = now();
+    const std::string name = "events.out.tfevents." +
+                             std::to_string(static_cast<std::int64_t>(time)) + '.' + host.data() +
+                             '.' + std::to_string(getpid());
+    std::filesystem::path path = directory_ / name;
+    for (int n = 1; std::filesystem::exists(path); ++n) {
+      path = directory_ / (name + '.' + std::to_string(n));
+    }
+    file_ = detail::OutputFile::create(path);
+    file_.write(tfevents::record(tfevents::version_event(time).encoded()));
+  }
+
+  void write(const tfevents::Message& summary, std::int64_t step) {
+    open();
+    file_.write(tfevents::record(tfevents::summary_event(now(), step, summary).encoded()));
+  }
+
+  std::filesystem::path directory_;
+  detail::OutputFile file_;
+  std::int64_t step_ = 0;
+};
+
+}  // namespace contraflow

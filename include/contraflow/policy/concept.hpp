@@ -1,0 +1,78 @@
+#pragma once
+
+#include <concepts>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <contraflow/model/concept.hpp>
+#include <contraflow/policy/role.hpp>
+
+namespace contraflow {
+
+/// `P::Available`: the roles a policy can answer for.
+template <class P>
+concept HasRoles = requires {
+  P::Available::size;
+  { P::Available::template contains<Role::current> } -> std::convertible_to<bool>;
+};
+
+/// `p.velocity(role, x_t, t, condition)`: the velocity of a role.
+template <class P, class C>
+concept HasRoleVelocity = requires(P& p, const Tensor& x, const Tensor& t, const C& c) {
+  { p.velocity(Role::current, x, t, c) } -> std::convertible_to<Tensor>;
+};
+
+/// `p.parameters()`: what is trained.
+template <class P>
+concept HasParameters = requires(P& p) {
+  { p.parameters() } -> std::convertible_to<std::vector<Tensor>>;
+};
+
+/// `p.keep(roles)`, `p.after_gradient_step(i)` and `p.after_epoch(i)`: how roles follow the current
+/// one; i counts gradient steps since the start.
+template <class P>
+concept HasProgress = requires(P& p, std::int64_t step) {
+  p.keep(Roles<Role::current>{});
+  p.after_gradient_step(step);
+  p.after_epoch(step);
+};
+
+/// `p.state()` and `p.load(state)`: every tensor that a checkpoint needs, by name.
+template <class P>
+concept HasPolicyState = requires(P& p, const std::map<std::string, Tensor>& state) {
+  { p.state() } -> std::convertible_to<std::map<std::string, Tensor>>;
+  p.load(state);
+};
+
+/// Answers for the velocities of several roles and owns how they differ.
+///
+/// Valid expressions: those of HasRoles, HasRoleVelocity, HasParameters, HasProgress and
+/// HasPolicyState. Laws: training `current` leaves `old` bit-identical until `after_epoch` and
+/// `reference` for ever; only `current` carries gradients; `load(state())` changes nothing.
+template <class P, class C = Unconditional>
+concept Policy =
+    HasRoles<P> && HasRoleVelocity<P, C> && HasParameters<P> && HasProgress<P> && HasPolicyState<P>;
+
+/// Says in a sentence why @p P is not a Policy under the condition @p C.
+template <class P, class C = Unconditional>
+consteval bool explain_policy() {
+  static_assert(HasRoles<P>,
+                "contraflow: a Policy must name its roles: `using Available = "
+                "contraflow::Roles<Role::current, ...>`");
+  static_assert(
+      HasRoleVelocity<P, C>,
+      "contraflow: a Policy must answer `velocity(role, x_t, t, condition)` with a tensor "
+      "for the condition that the prompts give");
+  static_assert(HasParameters<P>,
+                "contraflow: a Policy must give `std::vector<Tensor> parameters()`, what is "
+                "trained");
+  static_assert(HasProgress<P>,
+                "contraflow: a Policy must have `keep(roles)`, `after_gradient_step(i)` and "
+                "`after_epoch(i)`");
+  static_assert(HasPolicyState<P>,
+                "contraflow: a Policy must have `state()` and `load(state)` for checkpoints");
+  return true;
+}
+
+}  // namespace contraflow

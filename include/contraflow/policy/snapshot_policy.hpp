@@ -1,0 +1,160 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <contraflow/policy/average.hpp>
+#include <contraflow/policy/concept.hpp>
+#include <contraflow/time/schedule.hpp>
+
+namespace contraflow {
+
+/// How the snapshots of a SnapshotPolicy follow the model.
+struct SnapshotOptions {
+  /// d in `old = d old + (1 - d) current`, after each epoch; the published ramp.
+  Schedule old_decay = Ramp{.rate = 0.001, .max = 0.5};
+  /// d in `average = d average + (1 - d) current`; the published one.
+  Schedule average_decay = WarmingUp{.max = 0.9};
+  /// Gradient steps between updates of the average, at least 1 (Flow-GRPO: 8).
+  std::int64_t average_every = 1;
+};
+
+/// A policy whose roles are clones of one model: for models small enough to be kept several times.
+///
+/// Only the roles that the objective asks for are cloned, and the average.
+template <class M>
+class SnapshotPolicy {
+ public:
+  using Model = M;
+  using Available = Roles<Role::current, Role::old, Role::reference, Role::average>;
+
+  /// @param model is trained itself: the caller's holder keeps seeing its weights
+  /// @param options how the snapshots follow
+  explicit SnapshotPolicy(M model, SnapshotOptions options = {})
+      : current_(std::move(model)), options_(std::move(options)) {
+    static_assert(explain_trainable<M>());
+    expects(options_.average_every >= 1, "average_every", "at least 1", options_.average_every);
+    average_ = frozen();
+  }
+
+  /// Clones the roles of a set that are not kept yet, from the model as it is now.
+  template <Role... R>
+  void keep(Roles<R...>) {
+    if (Roles<R...>::template contains<Role::old> && !old_) old_ = frozen();
+    if (Roles<R...>::template contains<Role::reference> && !reference_) reference_ = frozen();
+  }
+
+  /// The velocity of a role; only that of `current` carries gradients.
+  /// @throws Error for a role that is not kept
+  template <class C>
+  Tensor velocity(Role role, const Tensor& x_t, const Tensor& t, const C& condition) {
+    if (role == Role::current) return velocity_of(current_, x_t, t, condition);
+    const at::NoGradGuard no_gradient;
+    return velocity_of(model(role), x_t, t, condition);
+  }
+
+  /// The model of a role.
+  /// @throws Error for a role that is not kept
+  M& model(Role role) {
+    if (role == Role::current) return current_;
+    std::optional<M>& snapshot = role == Role::old         ? old_
+                                 : role == Role::reference ? reference_
+                                                           : average_;
+    if (!snapshot) throw Error("role", "a role that was kept before training", role_name(role));
+    return *snapshot;
+  }
+
+  /// What is trained: the parameters of the current model that require gradients.
+  std::vector<Tensor> parameters() {
+    std::vector<Tensor> trained;
+    for (const Tensor& parameter : module_of(current_)->parameters()) {
+      if (parameter.requires_grad()) trained.push_back(parameter);
+    }
+    return trained;
+  }
+
+  void after_gradient_step(std::int64_t step) {
+    if (step % options_.average_every == 0) follow(average_, options_.average_decay(step));
+  }
+  void after_epoch(std::int64_t step) {
+    if (old_) follow(old_, options_.old_decay(step));
+  }
+
+  /// `|current - old| / |old|` over the weights; 0 where no old role is kept.
+  double old_deviation() { return old_ ? relative_distance(weights(current_), weights(*old_)) : 0; }
+
+  /// The shape of a sample, where the model knows it.
+  std::vector<std::int64_t> sample_shape() requires HasSampleShape<M> {
+    return sample_shape_of(current_);
+  }
+
+  /// Every tensor of every role, as "role.parameter".
+  std::map<std::string, Tensor> state() {
+    std::map<std::string, Tensor> tensors;
+    for_each_model([&](Role role, M& model) {
+      for (const auto& [name, tensor] : named(model)) {
+        tensors.emplace(std::string(role_name(role)) + "." + name, tensor);
+      }
+    });
+    return tensors;
+  }
+
+  /// Takes over what state() gave.
+  /// @throws Error if a tensor is missing or has another shape
+  void load(const std::map<std::string, Tensor>& tensors) {
+    const at::NoGradGuard no_gradient;
+    for (auto& [name, own] : state()) {
+      const auto found = tensors.find(name);
+      if (found == tensors.end()) throw Error("state", "a tensor named " + name, "none");
+      expects_like(found->second, own, name.c_str());
+      own.copy_(found->second);
+    }
+  }
+
+ private:
+  std::optional<M> frozen() const {
+    M copy = clone_of(current_);
+    for (const Tensor& parameter : module_of(copy)->parameters()) {
+      Tensor(parameter).set_requires_grad(false);
+    }
+    return copy;
+  }
+
+  void follow(std::optional<M>& snapshot, double decay) {
+    move_average(weights(*snapshot), weights(current_), decay);
+  }
+
+  static std::map<std::string, Tensor> named(M& model) {
+    std::map<std::string, Tensor> tensors;
+    for (const auto& item : module_of(model)->named_parameters()) {
+      tensors.emplace(item.key(), item.value());
+    }
+    for (const auto& item : module_of(model)->named_buffers()) {
+      tensors.emplace(item.key(), item.value());
+    }
+    return tensors;
+  }
+
+  static std::vector<Tensor> weights(M& model) {
+    std::vector<Tensor> tensors;
+    for (const auto& [name, tensor] : named(model)) tensors.push_back(tensor);
+    return tensors;
+  }
+
+  template <class F>
+  void for_each_model(F&& f) {
+    f(Role::current, current_);
+    if (old_) f(Role::old, *old_);
+    if (reference_) f(Role::reference, *reference_);
+    f(Role::average, *average_);
+  }
+
+  M current_;
+  SnapshotOptions options_;
+  std::optional<M> old_, reference_, average_;
+};
+
+}  // namespace contraflow

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include <contraflow/core/tensor.hpp>
+
+namespace contraflow {
+
+/// `-|x0 - target|^2`, summed over all but the batch.
+struct NegativeDistance {
+  Tensor target;  ///< one sample, without the batch
+  Tensor operator()(const Tensor& x0) const {
+    return -(wide(x0) - target).square().flatten(1).sum(1);
+  }
+};
+
+/// 1 for samples within a radius of any of the centres, else 0.
+struct WithinRadius {
+  Tensor centres;     ///< [K, D]
+  double radius = 1;  ///< above 0
+  /// @par Shape
+  /// @p x0 [B, D]; result [B]
+  Tensor operator()(const Tensor& x0) const {
+    const Tensor distance = at::cdist(wide(x0), centres.to(wide(x0).options()));
+    return (distance.amin(1) <= radius).to(at::kFloat);
+  }
+};
+
+/// `direction . x0 + offset` over all but the batch.
+struct Linear {
+  Tensor direction;  ///< one sample, without the batch
+  double offset = 0;
+  Tensor operator()(const Tensor& x0) const {
+    return (wide(x0) * direction).flatten(1).sum(1) + offset;
+  }
+};
+
+}  // namespace contraflow

@@ -1,0 +1,181 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <contraflow/core/meta.hpp>
+#include <contraflow/reward/concept.hpp>
+
+namespace contraflow {
+
+/// What is done to the scores of one reward before they are added up, over all samples scored
+/// together.
+enum class Normalisation {
+  none,      ///< taken as they are
+  standard,  ///< mean 0 and population standard deviation 1; all equal: 0
+  min_max,   ///< least 0, greatest 1; all equal: 0
+  rank,      ///< evenly from 0 (least) to 1 (greatest), ties share their mean rank
+};
+
+/// A reward with its share in a combination.
+template <class R>
+struct Weighted {
+  R reward;
+  double weight = 1;
+  Normalisation normalisation = Normalisation::none;
+};
+
+/// @p reward with a weight and a normalisation.
+template <class R>
+Weighted<R> weighted(R reward, double weight, Normalisation normalisation = Normalisation::none) {
+  expects(std::isfinite(weight), "weight", "a finite number", weight);
+  return {std::move(reward), weight, normalisation};
+}
+
+/// The name of a reward; `"target"_r = reward` names it.
+template <meta::FixedString Text>
+struct RewardName : meta::Name<Text> {
+  template <class R>
+  constexpr auto operator=(R reward) const {  // NOLINT: names, does not assign
+    return meta::Named<RewardName, Weighted<R>>{{std::move(reward)}};
+  }
+  template <class R>
+  constexpr auto operator=(Weighted<R> reward) const {  // NOLINT
+    return meta::Named<RewardName, Weighted<R>>{std::move(reward)};
+  }
+};
+
+inline namespace literals {
+/// The name of a reward.
+template <meta::FixedString Text>
+consteval RewardName<Text> operator""_r() {
+  return {};
+}
+}  // namespace literals
+
+/// Scores of several rewards for the same samples.
+struct ScoreSheet {
+  std::vector<std::string> names;     ///< of the rewards
+  Tensor scores;                      ///< float64 [R, N]; not finite where a score is missing
+  std::vector<std::string> failures;  ///< what() of exceptions that rewards threw
+};
+
+namespace detail {
+
+inline double normalised_spread(double spread) { return spread > 0 ? spread : 1; }
+
+/// Ranks from 0 to 1, ties sharing their mean rank.
+inline Tensor ranks(const Tensor& values) {
+  const std::int64_t n = values.numel();
+  const Tensor order = values.argsort();
+  const auto* at_rank = order.data_ptr<std::int64_t>();
+  const auto* value = values.data_ptr<double>();
+  Tensor result = at::zeros({n}, at::kDouble);
+  auto* rank = result.data_ptr<double>();
+  for (std::int64_t first = 0; first < n;) {
+    std::int64_t last = first;
+    while (last + 1 < n && value[at_rank[last + 1]] == value[at_rank[first]]) ++last;
+    const double shared = n == 1 ? 0.5 : 0.5 * static_cast<double>(first + last) / double(n - 1);
+    for (std::int64_t k = first; k <= last; ++k) rank[at_rank[k]] = shared;
+    first = last + 1;
+  }
+  return result;
+}
+
+/// @p values [N] normalised over themselves.
+inline Tensor normalised(const Tensor& values, Normalisation normalisation) {
+  switch (normalisation) {
+    case Normalisation::none:
+      return values;
+    case Normalisation::standard:
+      return (values - values.mean()) /
+             normalised_spread(values.std(/*unbiased=*/false).item<double>());
+    case Normalisation::min_max: {
+      const Tensor least = values.min();
+      return (values - least) / normalised_spread((values.max() - least).item<double>());
+    }
+    case Normalisation::rank:
+      return ranks(values);
+  }
+  return values;
+}
+
+}  // namespace detail
+
+/// A bag of named rewards, each with its weight and normalisation, that adds up to one reward.
+template <class... Entries>
+class Rewards;
+
+template <class... Names, class... R>
+class Rewards<meta::Named<Names, Weighted<R>>...> {
+ public:
+  static constexpr std::size_t count = sizeof...(R);
+  static_assert(count > 0, "contraflow: rewards(...) needs at least one reward");
+
+  explicit Rewards(meta::Named<Names, Weighted<R>>... entries) : entries_(std::move(entries)...) {}
+
+  /// The rewards under their names.
+  const auto& entries() const { return entries_; }
+
+  /// Scores samples with every reward.
+  ///
+  /// A reward that throws leaves NaN for the whole batch and its text in the sheet: it does not
+  /// end the run.
+  /// @par Shape
+  /// @p x0 [B, ...]
+  template <class C>
+  ScoreSheet score(const Tensor& x0, const C& condition) const {
+    ScoreSheet sheet{{},
+                     at::full({std::int64_t(count), x0.size(0)},
+                              std::numeric_limits<double>::quiet_NaN(), at::kDouble),
+                     {}};
+    entries_.for_each([&](std::size_t row, std::string_view name, const auto& entry) {
+      sheet.names.emplace_back(name);
+      static_assert(explain_reward<std::remove_cvref_t<decltype(entry.reward)>, C>());
+      try {
+        sheet.scores[std::int64_t(row)].copy_(scores_of(entry.reward, x0, condition));
+      } catch (const std::exception& failure) {
+        sheet.failures.push_back(std::string(name) + ": " + failure.what());
+      }
+    });
+    return sheet;
+  }
+
+  /// The weighted sum of normalised scores of samples that have all scores.
+  /// @par Shape
+  /// @p scores float64 [R, N], finite; result float64 [N]
+  Tensor combine(const Tensor& scores) const {
+    Tensor sum = at::zeros({scores.size(1)}, at::kDouble);
+    entries_.for_each([&](std::size_t row, std::string_view, const auto& entry) {
+      sum.add_(detail::normalised(scores[std::int64_t(row)], entry.normalisation), entry.weight);
+    });
+    return sum;
+  }
+
+ private:
+  meta::NamedMap<meta::Named<Names, Weighted<R>>...> entries_;
+};
+
+/// Combines named rewards: `rewards("target"_r = a, "size"_r = weighted(b, 0.5))`.
+template <class... Names, class... R>
+auto rewards(meta::Named<Names, Weighted<R>>... entries) {
+  return Rewards<meta::Named<Names, Weighted<R>>...>(std::move(entries)...);
+}
+
+/// A bag of rewards as it is; a single reward under the name "reward".
+template <class... Entries>
+Rewards<Entries...> as_rewards(Rewards<Entries...> bag) {
+  return bag;
+}
+template <class R>
+auto as_rewards(R reward) {
+  using namespace literals;
+  return rewards("reward"_r = std::move(reward));
+}
+
+}  // namespace contraflow

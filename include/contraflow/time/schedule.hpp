@@ -1,0 +1,41 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+
+namespace contraflow {
+
+/// A number that depends on the count of gradient steps so far: a decay or a factor.
+using Schedule = std::function<double(std::int64_t step)>;
+
+/// The same value at every step.
+struct Constant {
+  double value = 0;
+  double operator()(std::int64_t) const { return value; }
+};
+
+/// 0 for the first @ref flat steps, then rising by @ref rate a step up to @ref max.
+///
+/// The published schedules of the old policy (DiffusionNFT) are `Constant{0}` (type 0),
+/// `Ramp{.rate = 0.001, .max = 0.5}` (type 1) and `Ramp{.rate = 0.0075, .max = 0.999, .flat = 75}`
+/// (type 2).
+struct Ramp {
+  double rate = 0.001;
+  double max = 0.5;
+  std::int64_t flat = 0;
+  double operator()(std::int64_t step) const {
+    return step < flat ? 0.0 : std::min(rate * static_cast<double>(step - flat), max);
+  }
+};
+
+/// `min((1 + i) / (10 + i), max)`: an average that forgets its start quickly (DiffusionNFT).
+struct WarmingUp {
+  double max = 0.9;
+  double operator()(std::int64_t step) const {
+    const auto i = static_cast<double>(step);
+    return std::min((1 + i) / (10 + i), max);
+  }
+};
+
+}  // namespace contraflow

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include <contraflow/toy/mixture.hpp>
+
+namespace contraflow::toy {
+
+/// 1 for samples within a radius of one of some modes of a mixture, else 0.
+///
+/// The default is the reward of the ring task.
+class InModes {
+ public:
+  /// @param modes numbers of the rewarded modes, in [0, K)
+  /// @param radius above 0
+  /// @param mixture the modes' owner
+  explicit InModes(std::vector<std::int64_t> modes, double radius = 0.4,
+                   const Mixture& mixture = ring())
+      : centres_(mixture.means().index_select(0, at::tensor(modes, at::kLong))), radius_(radius) {
+    expects(radius > 0, "radius", "above 0", radius);
+    expects(!modes.empty(), "modes", "at least one mode", 0);
+  }
+
+  /// @par Shape
+  /// @p x0 [B, D]; result [B]
+  Tensor operator()(const Tensor& x0) const {
+    return (at::cdist(wide(x0), centres_).amin(1) <= radius_).to(at::kFloat);
+  }
+
+ private:
+  Tensor centres_;
+  double radius_;
+};
+
+}  // namespace contraflow::toy

@@ -1,0 +1,114 @@
+#pragma once
+
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <torch/optim/adamw.h>
+
+#include <contraflow/core/tensor.hpp>
+
+namespace contraflow {
+
+/// Makes the optimiser of a run from its parameters: any of torch's, or the user's.
+using OptimizerFactory =
+    std::function<std::unique_ptr<torch::optim::Optimizer>(std::vector<Tensor> parameters)>;
+
+/// torch::optim::AdamW with its update of each tensor in one operation.
+///
+/// The same numbers and the same saved state as torch's class; torch's own step makes about ten
+/// passes over every parameter.
+class FusedAdamW : public torch::optim::AdamW {
+ public:
+  using torch::optim::AdamW::AdamW;
+
+  Tensor step(LossClosure closure = nullptr) override {
+    const at::NoGradGuard no_gradient;
+    Tensor loss;
+    if (closure) {
+      const at::AutoGradMode gradient(true);
+      loss = closure();
+    }
+    for (torch::optim::OptimizerParamGroup& group : param_groups()) update(group);
+    return loss;
+  }
+
+ private:
+  void update(torch::optim::OptimizerParamGroup& group) {
+    const auto& options = static_cast<const torch::optim::AdamWOptions&>(group.options());
+    std::vector<Tensor> parameters, gradients, mean, square, steps;
+    for (Tensor& parameter : group.params()) {
+      if (!parameter.grad().defined()) continue;
+      auto& state = state_of(parameter);
+      state.step(state.step() + 1);
+      parameters.push_back(parameter);
+      gradients.push_back(parameter.grad());
+      mean.push_back(state.exp_avg());
+      square.push_back(state.exp_avg_sq());
+      steps.push_back(at::full({}, static_cast<double>(state.step()),
+                               at::device(parameter.device()).dtype(at::kFloat)));
+    }
+    if (parameters.empty()) return;
+    const auto [beta1, beta2] = options.betas();
+    at::_fused_adamw_(parameters, gradients, mean, square, {}, steps, options.lr(), beta1, beta2,
+                      options.weight_decay(), options.eps(), /*amsgrad=*/false,
+                      /*maximize=*/false);
+  }
+
+  torch::optim::AdamWParamState& state_of(const Tensor& parameter) {
+    auto& slot = state_[parameter.unsafeGetTensorImpl()];
+    if (!slot) {
+      auto fresh = std::make_unique<torch::optim::AdamWParamState>();
+      fresh->step(0);
+      fresh->exp_avg(at::zeros_like(parameter, at::MemoryFormat::Preserve));
+      fresh->exp_avg_sq(at::zeros_like(parameter, at::MemoryFormat::Preserve));
+      slot = std::move(fresh);
+    }
+    return static_cast<torch::optim::AdamWParamState&>(*slot);
+  }
+};
+
+/// Settings of AdamW; defaults as published for DiffusionNFT.
+struct AdamWSettings {
+  double learning_rate = 3e-4;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 1e-4;
+};
+
+/// A factory of FusedAdamW.
+/// @throws Error if the learning rate is not above 0
+inline OptimizerFactory adamw(const AdamWSettings& settings = {}) {
+  expects(settings.learning_rate > 0, "learning_rate", "above 0", settings.learning_rate);
+  return [settings](std::vector<Tensor> parameters) {
+    return std::make_unique<FusedAdamW>(std::move(parameters),
+                                        torch::optim::AdamWOptions(settings.learning_rate)
+                                            .betas({settings.beta1, settings.beta2})
+                                            .eps(settings.epsilon)
+                                            .weight_decay(settings.weight_decay));
+  };
+}
+
+/// Norm of all gradients together; 0 where there are none.
+inline Tensor gradient_norm(const std::vector<Tensor>& parameters) {
+  const at::NoGradGuard no_gradient;
+  std::vector<Tensor> gradients;
+  for (const Tensor& parameter : parameters) {
+    if (parameter.grad().defined()) gradients.push_back(parameter.grad());
+  }
+  if (gradients.empty()) return at::zeros({});
+  return at::stack(at::_foreach_norm(gradients)).norm();
+}
+
+/// Multiplies all gradients by @p factor.
+inline void scale_gradients(const std::vector<Tensor>& parameters, double factor) {
+  const at::NoGradGuard no_gradient;
+  for (const Tensor& parameter : parameters) {
+    if (parameter.grad().defined()) parameter.grad().mul_(factor);
+  }
+}
+
+}  // namespace contraflow

@@ -1,0 +1,109 @@
+#pragma once
+
+#include <concepts>
+#include <utility>
+
+#include <contraflow/model/concept.hpp>
+#include <contraflow/objective/regression.hpp>
+#include <contraflow/path/rectified_flow.hpp>
+#include <contraflow/policy/average.hpp>
+#include <contraflow/time/schedule.hpp>
+#include <contraflow/time/training_times.hpp>
+#include <contraflow/train/observer.hpp>
+#include <contraflow/train/optimizer.hpp>
+
+namespace contraflow {
+
+/// Data with a condition a sample.
+template <class C>
+struct ConditionedData {
+  Tensor x0;    ///< [B, ...]
+  C condition;  ///< one row a sample
+};
+
+/// Settings of plain flow matching.
+struct PretrainOptions {
+  std::int64_t steps = 2000;  ///< gradient steps, at least 1
+  std::int64_t batch = 256;   ///< samples a step, at least 1
+  OptimizerFactory optimizer = adamw({.learning_rate = 2e-3});
+  Schedule learning_rate_factor = Constant{1};
+  double max_gradient_norm = 1;     ///< 0: never clipped
+  std::int64_t report_every = 100;  ///< steps in an "epoch" of the reports to observers, at least 1
+  std::uint64_t seed = 0;
+};
+
+/// Trains a model by flow matching, `mean (v_theta(x_t, t) - (eps - x0))^2`.
+///
+/// @param model a TrainableModel; its own weights are trained
+/// @param data called as `data(count, generator)`, gives x0 [count, ...] or ConditionedData
+/// @param options settings
+/// @param times TrainingTimes
+/// @param observers told after every `report_every` steps, with the metric "loss"
+/// @return how it ended; steps whose loss is not finite are skipped and counted
+template <class M, class Data, class Times = UniformTimes, class... Os>
+RunReport pretrain(M& model, Data&& data, const PretrainOptions& options, const Times& times = {},
+                   Os&&... observers) {
+  static_assert(explain_trainable<M>());
+  expects(options.steps >= 1, "steps", "at least 1", options.steps);
+  expects(options.batch >= 1, "batch", "at least 1", options.batch);
+  expects(options.report_every >= 1, "report_every", "at least 1", options.report_every);
+  Observers<std::remove_reference_t<Os>...> all(observers...);
+  Generator generator = seeded(options.seed);
+  const TimeGrid grid = uniform_grid(1000);
+  std::vector<Tensor> parameters = module_of(model)->parameters();
+  const auto optimizer = options.optimizer(parameters);
+  const double rate = optimizer->param_groups().front().options().get_lr();
+  const auto loss_of = [&](const Tensor& x0, const auto& condition) {
+    const Tensor eps = normal_like(x0, generator);
+    const Tensor t = times(x0.size(0), grid, generator).select(1, 0).to(x0.device());
+    const Tensor v = velocity_of(model, interpolate(x0, eps, t), t, condition);
+    return mean_per_sample((wide(v) - velocity_target(x0, eps)).square()).mean();
+  };
+  const auto next_loss = [&] {
+    auto batch = data(options.batch, generator);
+    if constexpr (std::convertible_to<decltype(batch), Tensor>) {
+      return loss_of(batch, Unconditional{});
+    } else {
+      return loss_of(batch.x0, batch.condition);
+    }
+  };
+
+  RunReport report;
+  all.start({1, options.steps / options.report_every});
+  double loss_sum = 0;
+  std::int64_t skipped = 0;
+  for (std::int64_t step = 1; step <= options.steps && !report.stopped; ++step) {
+    optimizer->zero_grad();
+    const Tensor loss = next_loss();
+    loss.backward();
+    const double norm = gradient_norm(parameters).template item<double>();
+    if (!std::isfinite(norm)) {
+      ++skipped;
+      continue;
+    }
+    if (options.max_gradient_norm > 0 && norm > options.max_gradient_norm) {
+      scale_gradients(parameters, options.max_gradient_norm / norm);
+    }
+    for (auto& group : optimizer->param_groups()) {
+      group.options().set_lr(rate * options.learning_rate_factor(step));
+    }
+    optimizer->step();
+    loss_sum += loss.template item<double>();
+    if (step % options.report_every != 0) continue;
+    report.last = {};
+    report.last.epoch = report.epochs = step / options.report_every;
+    report.last.gradient_steps = step;
+    report.last.forward_evaluations = report.last.backward_evaluations = step * options.batch;
+    report.last.metrics = {{"loss", loss_sum / double(options.report_every)},
+                           {"gradient_norm", norm},
+                           {"skipped_steps", double(skipped)}};
+    loss_sum = 0;
+    const Verdict verdict = all(report.last);
+    report.stopped = verdict.stop;
+    report.reason = verdict.reason;
+  }
+  all.finish(report);
+  return report;
+}
+
+}  // namespace contraflow

@@ -1,0 +1,127 @@
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+#include <contraflow/objective/algebra.hpp>
+#include <contraflow/solver/integrate.hpp>
+
+namespace contraflow {
+
+/// The record of an objective that needs none: no trajectory exists.
+struct NothingRecorded {};
+
+/// The record of an objective that trains on transitions: the stochastic steps of a rollout.
+/// @par Shape
+/// states [M, N, ...], each distinct state once; log_prob [S, N]; mean [S, N, ...] if recorded
+template <bool WithMean>
+struct RecordedSteps {
+  std::vector<Transition> transitions;      ///< of the S recorded steps
+  std::vector<std::int64_t> before, after;  ///< rows of `states` around each recorded step
+  Tensor states, log_prob, mean;
+  std::vector<double> sigma;  ///< at which each step starts
+};
+
+/// What the rollout must record for the objective @p S, a Sum.
+template <class S>
+using RecordOf =
+    std::conditional_t<S::uses_transitions, RecordedSteps<S::records_mean>, NothingRecorded>;
+
+/// The samples of an epoch.
+/// @par Shape
+/// x0 [N, ...]; prompt and group int64 [N]
+template <class Record>
+struct Rollout {
+  Tensor x0;      ///< clean samples, float32
+  Tensor prompt;  ///< number of each sample's prompt
+  Tensor group;   ///< which samples were drawn for one prompt together
+  [[no_unique_address]] Record record = {};
+};
+
+/// Plans and fills a record. The first step is @p solver's at epoch's start.
+template <class Record>
+struct Recorder {
+  Recorder(Record&, const auto&, const TimeGrid&, double, std::int64_t, at::IntArrayRef) {}
+  auto hook(std::int64_t) { return NoHook{}; }
+};
+
+template <bool WithMean>
+class Recorder<RecordedSteps<WithMean>> {
+ public:
+  using Record = RecordedSteps<WithMean>;
+
+  /// @param record is given its tensors
+  /// @param solver a StochasticSolver
+  /// @param grid the grid of the rollout
+  /// @param fraction share of the grid's steps to record, from the first on
+  /// @param samples N
+  /// @param shape of a sample
+  /// @throws Error if no step of the solver is stochastic
+  template <class S>
+  Recorder(Record& record, const S& solver, const TimeGrid& grid, double fraction,
+           std::int64_t samples, at::IntArrayRef shape)
+      : record_(record), slot_(grid.steps(), -1) {
+    const auto wanted = static_cast<std::size_t>(fraction * static_cast<double>(grid.steps()));
+    std::int64_t rows = 0;
+    for (std::size_t i = 0; i < std::max<std::size_t>(wanted, 1); ++i) {
+      const Transition transition = solver.transition(grid.step(i));
+      if (!transition.is_stochastic()) continue;
+      slot_[i] = static_cast<std::int64_t>(record.transitions.size());
+      const bool continues = i > 0 && slot_[i - 1] >= 0;
+      record.before.push_back(continues ? record.after.back() : rows++);
+      record.after.push_back(rows++);
+      record.transitions.push_back(transition);
+      record.sigma.push_back(grid.step(i).from);
+    }
+    const auto steps = static_cast<std::int64_t>(record.transitions.size());
+    expects(steps > 0, "solver", "at least one stochastic step to train on",
+            "noise of strength 0 at every recorded step");
+    record.states = at::empty(joined(rows, samples, shape), at::kFloat);
+    record.log_prob = at::empty({steps, samples}, at::kFloat);
+    if (WithMean) record.mean = at::empty(joined(steps, samples, shape), at::kFloat);
+  }
+
+  /// The hook of `integrate` for the samples from @p first on.
+  auto hook(std::int64_t first) {
+    return [this, first](const Step& step, const Tensor& x, const Tensor& next, const auto& state) {
+      const std::int64_t slot = slot_[step.index];
+      if (slot < 0) return;
+      const auto k = static_cast<std::size_t>(slot);
+      const auto rows = [&](const Tensor& of, std::int64_t row) {
+        return of.select(0, row).narrow(0, first, x.size(0));
+      };
+      const bool continues = k > 0 && record_.after[k - 1] == record_.before[k];
+      if (!continues) rows(record_.states, record_.before[k]).copy_(x);
+      rows(record_.states, record_.after[k]).copy_(next);
+      rows(record_.log_prob, slot).copy_(record_.transitions[k].log_density(next, state.mean));
+      if constexpr (WithMean) rows(record_.mean, slot).copy_(state.mean);
+    };
+  }
+
+ private:
+  static std::vector<std::int64_t> joined(std::int64_t first, std::int64_t second,
+                                          at::IntArrayRef rest) {
+    std::vector<std::int64_t> shape{first, second};
+    shape.insert(shape.end(), rest.begin(), rest.end());
+    return shape;
+  }
+
+  Record& record_;
+  std::vector<std::int64_t> slot_;  ///< of each step of the grid; -1: not recorded
+};
+
+/// Clean samples from noise by a Solver or a Sampler.
+template <class S, class V, class Hook = NoHook>
+Tensor sampled(const S& solver, V& velocity, const Tensor& noise, const TimeGrid& grid,
+               Generator& generator, Hook&& hook = {}) {
+  const at::NoGradGuard no_gradient;
+  if constexpr (Sampler<S>) {
+    return solver.sample(velocity, noise, generator);
+  } else {
+    return integrate(solver, velocity, noise, grid, generator, std::forward<Hook>(hook));
+  }
+}
+
+}  // namespace contraflow
