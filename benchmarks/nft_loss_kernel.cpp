@@ -1,7 +1,5 @@
 // The fused NFT loss against one pass over its six arrays, which no way to compute it can beat.
 
-#include <benchmark/benchmark.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -9,7 +7,9 @@
 #include <thread>
 #include <vector>
 
-#include "contraflow/kernels/nft_loss.hpp"
+#include <benchmark/benchmark.h>
+
+#include <contraflow/kernels/nft_loss.hpp>
 
 namespace {
 

@@ -1,8 +1,5 @@
 // The CUDA form of the NFT loss against the host form. Exits with 77 where there is no device.
 
-#include <cuda_bf16.h>
-#include <cuda_runtime.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -11,8 +8,11 @@
 #include <random>
 #include <vector>
 
-#include "contraflow/kernels/nft_loss.cuh"
-#include "contraflow/kernels/nft_loss.hpp"
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <contraflow/kernels/nft_loss.cuh>
+#include <contraflow/kernels/nft_loss.hpp>
 
 namespace {
 

@@ -64,13 +64,13 @@ inline constexpr const char* dtype_names =
 
 inline constexpr std::uint64_t max_header = 100'000'000;
 
-// Text of the file in an error: quoted, short, and free of control characters.
+// Text of the file in an error: quoted, short and in plain ASCII, whatever the file holds.
 inline std::string excerpt(std::string_view text) {
   constexpr std::size_t longest = 80;
   std::string result = "\"";
   for (const char c : text.substr(0, longest)) {
-    const bool control = static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
-    result += control ? '?' : c;
+    const bool plain = c >= 0x20 && c < 0x7f;
+    result += plain ? c : '?';
   }
   return result + (text.size() > longest ? "...\"" : "\"");
 }
@@ -320,6 +320,7 @@ inline Source source_of(const std::string& name, const at::Tensor& tensor) {
   if (tensor.layout() != at::kStrided) {
     throw Error("tensors", "dense tensors", excerpt(name) + " with another layout");
   }
+  if (tensor.is_meta()) throw Error("tensors", "tensors with values", excerpt(name) + " on meta");
   const auto found = std::find_if(dtypes.begin(), dtypes.end(), [&](const Dtype& known) {
     return known.type == tensor.scalar_type();
   });

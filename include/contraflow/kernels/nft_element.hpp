@@ -91,8 +91,7 @@ struct AdaptiveWeighting {
   CONTRAFLOW_HOST_DEVICE NftBranch branch(double mean_absolute, double mean_square,
                                           double t) const {
     const double error = t * mean_absolute;
-    // Written so that a NaN reaches the loss instead of turning into the floor.
-    const double weight = 1.0 / (error < weight_floor ? weight_floor : error);
+    const double weight = 1.0 / (error > weight_floor ? error : weight_floor);
     return {t * t * mean_square * weight, t * t * weight};
   }
   CONTRAFLOW_HOST_DEVICE double factor(std::int64_t /*sample*/, double beta) const {
