@@ -391,13 +391,7 @@ class Trainer {
   }
 
   void add_update_metrics(EpochReport& report, const UpdateReport& update) {
-    report.metrics.push_back({"loss", update.loss});
-    update.statistics.for_each([&](std::string_view name, double mean) {
-      report.metrics.push_back({"loss/" + std::string(name), mean});
-    });
-    report.metrics.push_back({"gradient_norm", update.gradient_norm});
-    report.metrics.push_back({"velocity_norm", update.velocity_norm});
-    report.metrics.push_back({"skipped_steps", double(update.skipped_steps)});
+    add_metrics(report, update);
     if constexpr (requires { policy_.old_deviation(); }) {
       report.metrics.push_back({"old_deviation", policy_.old_deviation()});
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include <contraflow/time/training_times.hpp>
 #include <contraflow/train/optimizer.hpp>
 #include <contraflow/train/prompts.hpp>
+#include <contraflow/train/report.hpp>
 #include <contraflow/train/rollout.hpp>
 
 namespace contraflow {
@@ -36,6 +38,17 @@ struct UpdateReport {
   double velocity_norm = 0;        ///< root mean square of v_theta in the last batch
   Statistics statistics = {};      ///< of the terms
 };
+
+/// Adds what an update did to the metrics of an epoch.
+inline void add_metrics(EpochReport& report, const UpdateReport& update) {
+  report.metrics.push_back({"loss", update.loss});
+  update.statistics.for_each([&](std::string_view name, double mean) {
+    report.metrics.push_back({"loss/" + std::string(name), mean});
+  });
+  report.metrics.push_back({"gradient_norm", update.gradient_norm});
+  report.metrics.push_back({"velocity_norm", update.velocity_norm});
+  report.metrics.push_back({"skipped_steps", double(update.skipped_steps)});
+}
 
 /// Counts velocities: one for each sample and role.
 struct EvaluationCount {
