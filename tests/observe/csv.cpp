@@ -114,7 +114,7 @@ TEST_CASE("Csv refuses to continue what is not its table", "[observe]") {
   const TemporaryDirectory directory;
   const auto path = directory / "run.csv";
   for (const std::string& content :
-       {std::string("x,y\n1,2\n"), fixed + "\r\n", fixed + "_more\n"}) {
+       {std::string("x,y\n1,2\n"), fixed + "\r\n", fixed + ",a\r\n", fixed + "_more\n"}) {
     write_all(path, content);
     cf::Csv csv{path};
     CHECK_THROWS_AS(csv.start({.first_epoch = 2, .last_epoch = 3}), cf::Error);

@@ -91,7 +91,7 @@ TEST_CASE("ProgressBar redraws one line and ends it with a newline", "[observe]"
   cf::ProgressBar bar{{.stream = memory.stream(), .width = 72}};
   bar.start({.first_epoch = 1, .last_epoch = 20});
   CHECK(memory.fresh() == "");
-  bar(report(5, 2, {{"reward/mean", 0.25}, {"evaluation/reward/mean", 0.5}}));
+  bar(report(5, 2, {{"reward/mean", 0.25}, {"evaluation/reward", 0.5}}));
   CHECK(memory.fresh() ==
         "\repoch  5/20 [====>           ]  reward 0.25  eval 0.5  2.0 s  ETA 6.0 s");
   bar(report(10, 2.01, {{"reward/mean", 0.3}}));

@@ -19,10 +19,11 @@ struct CollapseGuardState {
 
 /// Observer that warns, by name, of the quantities that leave their range when training collapses.
 ///
-/// - "old_deviation", how far the trained velocities are from those of the policy that collects:
-///   above its threshold the samples say little about the policy they train;
-/// - "velocity_norm", the size of the trained velocities: more than `velocity_growth` times its
-///   first value of the run, or less than that part of it;
+/// - "old_deviation", the distance of the trained weights from those of the policy that collects,
+///   as a part of the latter's length: above its threshold the samples say little about the policy
+///   they train;
+/// - "velocity_norm", the root mean square of the trained velocities: more than `velocity_growth`
+///   times its first value of the run, or less than that part of it;
 /// - "zero_std_ratio", the share of groups whose rewards are all equal: such a group teaches
 ///   nothing. Near the highest reward this is success rather than collapse.
 ///
@@ -34,7 +35,7 @@ struct CollapseGuardState {
 ///
 /// Draws no random numbers.
 struct CollapseGuard {
-  double old_deviation = 1.0;     ///< largest healthy "old_deviation"
+  double old_deviation = 0.5;     ///< largest healthy "old_deviation"
   double velocity_growth = 3.0;   ///< largest healthy factor on "velocity_norm", both ways
   double zero_std_ratio = 0.9;    ///< largest healthy "zero_std_ratio"
   CollapseGuardState state = {};  ///< kept by the observer, reset by `start`

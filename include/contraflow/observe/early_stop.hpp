@@ -23,7 +23,7 @@ struct EarlyStopState {
 ///
 /// @code
 /// trainer.run(1000, cf::EarlyStop{.metric = "reward/mean", .target = 0.95});
-/// trainer.run(1000, cf::EarlyStop{.metric = "evaluation/reward/mean", .patience = 10});
+/// trainer.run(1000, cf::EarlyStop{.metric = "evaluation/reward", .patience = 10});
 /// @endcode
 ///
 /// @throws Error from `start` when there is neither a target nor a patience, the target is not

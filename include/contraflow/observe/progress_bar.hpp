@@ -82,8 +82,8 @@ inline std::string duration_text(double seconds) {
 struct ProgressBarOptions {
   std::FILE* stream = stderr;  ///< where to draw; must outlive the observer
   int width = 0;               ///< columns; 0 asks the terminal, else drawn on any kind of stream
-  std::string reward = "reward/mean";                 ///< metric shown as "reward"
-  std::string evaluation = "evaluation/reward/mean";  ///< metric shown as "eval", when there is one
+  std::string reward = "reward/mean";            ///< metric shown as "reward"
+  std::string evaluation = "evaluation/reward";  ///< metric shown as "eval", when there is one
 };
 
 /// Observer that keeps one line of the terminal up to date: for a person who waits.
