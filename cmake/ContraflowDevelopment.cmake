@@ -33,3 +33,12 @@ function(contraflow_precompiled_headers name)
   add_library(${name} OBJECT "${source}")
   target_link_libraries(${name} PRIVATE contraflow_development ${ARGN})
 endfunction()
+
+# Command lines of examples and of the programs beside the benchmarks.
+find_package(CLI11 QUIET)
+if(NOT CLI11_FOUND)
+  message(STATUS "CLI11 is not installed: fetching v2.4.2")
+  FetchContent_Declare(CLI11 GIT_REPOSITORY https://github.com/CLIUtils/CLI11.git GIT_TAG v2.4.2
+                       GIT_SHALLOW TRUE SYSTEM)
+  FetchContent_MakeAvailable(CLI11)
+endif()
