@@ -101,10 +101,11 @@ consteval bool explain_trainable() {
 }
 
 /// The velocity of a model, checked: @p x_t [B, ...], @p t [B], result of the shape of x_t.
-/// @throws Error if the model returns another shape
+/// @throws Error if the condition is of another batch or the model returns another shape
 template <class M, class C>
 Tensor velocity_of(M& model, const Tensor& x_t, const Tensor& t, const C& condition) {
   static_assert(explain_flow_model<M, C>());
+  expects_condition_of(condition, x_t);
   Tensor v;
   if constexpr (HasConditionalVelocity<M, C>) {
     v = model(x_t, t, condition);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <memory>
 #include <string>
 #include <utility>
@@ -121,11 +122,13 @@ class MlpVelocityImpl : public torch::nn::Cloneable<MlpVelocityImpl> {
 /// x_t [B, dimension], t [B], labels int64 [B]; result [B, dimension]
 class MlpVelocity : public torch::nn::ModuleHolder<MlpVelocityImpl> {
  public:
-  using torch::nn::ModuleHolder<MlpVelocityImpl>::ModuleHolder;
   using Impl = MlpVelocityImpl;
   /// @throws Error if an option is out of range
   MlpVelocity(const MlpOptions& options)  // NOLINT: a braced list of options is a model
-      : ModuleHolder(std::make_shared<MlpVelocityImpl>(options)) {}
+      : ModuleHolder(std::make_shared<Impl>(options)) {}
+  /// The holder of a network that exists.
+  template <std::same_as<std::shared_ptr<MlpVelocityImpl>> Pointer>
+  explicit MlpVelocity(Pointer network) : ModuleHolder(std::move(network)) {}
 
   Tensor operator()(const Tensor& x_t, const Tensor& t) { return get()->forward(x_t, t); }
   Tensor operator()(const Tensor& x_t, const Tensor& t, const Tensor& labels) {

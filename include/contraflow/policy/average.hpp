@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cmath>
 #include <vector>
 
 #include <contraflow/core/tensor.hpp>
@@ -16,24 +15,32 @@ inline void move_average(const std::vector<Tensor>& average, const std::vector<T
   expects(decay >= 0 && decay <= 1, "decay", "a value in [0, 1]", decay);
   expects(average.size() == current.size(), "average", "as many tensors as the current list",
           average.size());
+  if (decay == 0) {
+    at::_foreach_copy_(average, current);
+    return;
+  }
+  std::vector<Tensor> moved, towards;
   for (std::size_t i = 0; i < average.size(); ++i) {
-    if (decay == 0 || !average[i].is_floating_point()) {
-      average[i].copy_(current[i]);
+    if (average[i].is_floating_point()) {
+      moved.push_back(average[i]);
+      towards.push_back(current[i]);
     } else {
-      average[i].lerp_(current[i], 1 - decay);
+      average[i].copy_(current[i]);
     }
   }
+  if (!moved.empty()) at::_foreach_lerp_(moved, towards, 1 - decay);
 }
 
-/// `|a - b| / |b|` over all tensors of two lists, 0 for empty lists.
+/// `|a - b| / |b|` over all tensors of two lists of floating-point tensors, 0 for empty lists.
 inline double relative_distance(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   const at::NoGradGuard no_gradient;
-  double difference = 0, size = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    difference += (a[i] - b[i]).square().sum().item<double>();
-    size += b[i].square().sum().item<double>();
-  }
-  return size > 0 ? std::sqrt(difference / size) : 0;
+  expects(a.size() == b.size(), "a", "as many tensors as b", a.size());
+  if (a.empty()) return 0;
+  const auto norm = [](const std::vector<Tensor>& tensors) {
+    return at::stack(at::_foreach_norm(tensors)).norm().item<double>();
+  };
+  const double size = norm(b);
+  return size > 0 ? norm(at::_foreach_sub(a, b)) / size : 0;
 }
 
 }  // namespace contraflow

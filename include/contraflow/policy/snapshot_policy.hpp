@@ -139,8 +139,8 @@ class SnapshotPolicy {
   }
 
   static std::vector<Tensor> weights(M& model) {
-    std::vector<Tensor> tensors;
-    for (const auto& [name, tensor] : named(model)) tensors.push_back(tensor);
+    std::vector<Tensor> tensors = module_of(model)->parameters();
+    for (const Tensor& buffer : module_of(model)->buffers()) tensors.push_back(buffer);
     return tensors;
   }
 

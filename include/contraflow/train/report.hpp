@@ -31,7 +31,7 @@ struct EpochReport {
   std::int64_t forward_evaluations = 0;   ///< velocities of one sample computed since the start
   std::int64_t backward_evaluations = 0;  ///< of those, the ones differentiated
   double seconds = 0;                     ///< wall-clock seconds since the start, training only
-  std::vector<Metric> metrics;            ///< in a fixed order
+  std::vector<Metric> metrics = {};       ///< in a fixed order
 
   /// Value of the metric called @p name, if the epoch has it.
   std::optional<double> find(std::string_view name) const {
