@@ -74,9 +74,11 @@ struct BasicGrpo {
   static Tensor log_ratio_of(const Batch& batch, const Tensor& mean) {
     const Tensor plain = batch.transition.log_density(batch.next, mean) - batch.old_log_prob;
     if constexpr (Form == RatioForm::plain) return plain;
-    const Tensor bias = mean_per_sample((mean - batch.old_mean).square()).detach() *
-                        -batch.transition.log_density_scale;
-    return (plain + bias) * batch.transition.std;
+    const TransitionRows& transition = batch.transition;
+    const Tensor bias = mean_per_sample((mean - batch.old_mean).square());
+    // The factor is std for a Gaussian's own log-density, and its like for a rescaled one.
+    return (plain - bias * transition.log_density_scale) /
+           (-2 * transition.log_density_scale * transition.std);
   }
 };
 
