@@ -1,0 +1,88 @@
+/// NFT and Flow-GRPO on the same toy tasks, side by side.
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "head_to_head/experiment.hpp"
+#include "head_to_head/report.hpp"
+#include "head_to_head/summary.hpp"
+
+namespace {
+
+using namespace head_to_head;
+
+struct Options {
+  bool quick = false;
+  std::filesystem::path output = "out/demo";
+  int seeds = 0;
+  int threads = 0;
+  std::vector<std::string> tasks;
+};
+
+std::vector<TaskPlan> all_tasks(bool quick) {
+  if (quick) {
+    return {{cf::toy::ring_task(), 60, 5}, {cf::toy::ladder(8), 100, 5}};
+  }
+  return {{cf::toy::ring_task(), 100, 5},        {cf::toy::checkerboard(), 150, 5},
+          {cf::toy::two_moons_to_one(), 100, 5}, {cf::toy::ladder(2), 100, 5},
+          {cf::toy::ladder(8), 200, 5},          {cf::toy::ladder(32), 300, 5},
+          {cf::toy::ladder(128), 400, 5}};
+}
+
+std::vector<TaskPlan> chosen_tasks(const Options& options) {
+  std::vector<TaskPlan> tasks = all_tasks(options.quick);
+  if (options.tasks.empty()) return tasks;
+  const auto is_unwanted = [&](const TaskPlan& plan) {
+    return std::find(options.tasks.begin(), options.tasks.end(), plan.task.name) ==
+           options.tasks.end();
+  };
+  tasks.erase(std::remove_if(tasks.begin(), tasks.end(), is_unwanted), tasks.end());
+  return tasks;
+}
+
+Plan plan_of(const Options& options) {
+  Plan plan;
+  plan.tasks = chosen_tasks(options);
+  plan.methods = {nft(true), flow_grpo(), nft(false)};
+  plan.rates = {3e-4, 1e-3, 3e-3};
+  const int seeds = options.seeds > 0 ? options.seeds : options.quick ? 2 : 5;
+  for (int i = 1; i <= seeds; ++i) plan.seeds.push_back(std::uint64_t(i));
+  plan.tuning_seeds = {101};
+  if (options.quick) plan.pretrain_steps = 1000;
+  plan.threads = options.threads > 0 ? options.threads : 2;
+  plan.output = options.output;
+  return plan;
+}
+
+void write(const std::filesystem::path& path, const std::string& text) {
+  std::ofstream(path) << text;
+  std::cout << "wrote " << path.string() << "\n";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("NFT and Flow-GRPO on the same toy tasks, side by side");
+  app.add_flag("--quick", options.quick, "fewer tasks, seeds and steps: under a minute");
+  app.add_option("--output", options.output, "folder of the results")->capture_default_str();
+  app.add_option("--seeds", options.seeds, "number of reported seeds");
+  app.add_option("--threads", options.threads, "runs at a time");
+  app.add_option("--tasks", options.tasks, "only these tasks")->delimiter(',');
+  CLI11_PARSE(app, argc, argv);
+
+  const Plan plan = plan_of(options);
+  std::filesystem::create_directories(plan.output);
+  Experiment experiment(plan);
+  const auto& results = experiment.run();
+  std::cout << final_table(plan, results).text() << "\n"
+            << ratio_table(plan, results).text() << "\n";
+  write(plan.output / "summary.json", summary(plan, results).dump(1));
+  write(plan.output / "report.html", report(plan, results));
+}

@@ -1,0 +1,180 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../support/progress.hpp"
+#include "methods.hpp"
+#include "statistics.hpp"
+#include "workers.hpp"
+
+namespace head_to_head {
+
+/// A task with its budget.
+struct TaskPlan {
+  cf::toy::Task task;
+  std::int64_t epochs;
+  std::int64_t evaluate_every;
+};
+
+/// Everything that is fixed before the first run.
+struct Plan {
+  static constexpr std::size_t nft = 0, flow_grpo = 1;  ///< places among the methods
+
+  std::vector<TaskPlan> tasks;
+  std::vector<Method> methods;
+  std::vector<double> rates;                ///< the grid of learning rates, for every method
+  std::vector<std::uint64_t> seeds;         ///< reported
+  std::vector<std::uint64_t> tuning_seeds;  ///< that choose the learning rate, none of the others
+  std::int64_t pretrain_steps = 2500;
+  std::int64_t pretrain_batch = 512;
+  int threads = 2;
+  std::filesystem::path output;
+};
+
+/// One method on one task.
+struct Group {
+  std::vector<std::vector<Run>> tuning;  ///< a list of runs for each rate
+  std::optional<double> rate;            ///< the best one, once it is known
+  std::vector<Run> runs;                 ///< by seed
+};
+
+/// All methods on one task.
+struct TaskResult {
+  double pretrain_seconds = 0;
+  cf::Tensor data;            ///< samples of the data
+  std::vector<Group> groups;  ///< by method
+};
+
+/// Pre-trains the base of each task, finds each method's learning rate, and runs all seeds.
+class Experiment {
+ public:
+  explicit Experiment(const Plan& plan)
+      : plan_(plan), results_(plan.tasks.size()), progress_(int(total_runs())) {
+    for (TaskResult& result : results_) result.groups.resize(plan_.methods.size());
+    for (std::size_t k = 0; k < plan_.tasks.size(); ++k) {
+      workers_.add(rank(k, 0), [this, k] { pretrain(k); });
+    }
+  }
+
+  /// Until all is done or a signal asks for the end.
+  const std::vector<TaskResult>& run() {
+    workers_.run(plan_.threads);
+    progress_.finish();
+    return results_;
+  }
+
+ private:
+  static int rank(std::size_t task, int stage) { return int(task) * 3 + stage; }
+
+  std::size_t total_runs() const {
+    const std::size_t per_group =
+        plan_.rates.size() * plan_.tuning_seeds.size() + plan_.seeds.size();
+    return plan_.tasks.size() * plan_.methods.size() * per_group;
+  }
+
+  void pretrain(std::size_t k) {
+    if (cf::StopOnInterrupt::interrupted()) return;
+    const TaskPlan& plan = plan_.tasks[k];
+    cf::Generator generator = cf::seeded(0);
+    results_[k].data = plan.task.data(Common::evaluation_samples, generator);
+    const cf::detail::Clock clock;
+    auto base = cf::MlpVelocity({.dimension = plan.task.dimension, .width = 128, .depth = 3});
+    const auto last = double(plan_.pretrain_steps);
+    const auto warm_up_and_decay = [last](std::int64_t step) {
+      const double cosine = 0.5 * (1 + std::cos(M_PI * double(step) / last));
+      return std::min(1.0, double(step) / 50) * (0.02 + 0.98 * cosine);
+    };
+    cf::pretrain(base, plan.task.data,
+                 {.steps = plan_.pretrain_steps,
+                  .batch = plan_.pretrain_batch,
+                  .optimizer = cf::adamw({.learning_rate = 2e-3}),
+                  .learning_rate_factor = warm_up_and_decay},
+                 cf::UniformTimes{}, cf::StopOnInterrupt{});
+    results_[k].pretrain_seconds = clock.seconds();
+    for (std::size_t m = 0; m < plan_.methods.size(); ++m) tune(k, m, base);
+  }
+
+  void tune(std::size_t k, std::size_t m, const cf::MlpVelocity& base) {
+    Group& group = results_[k].groups[m];
+    group.tuning.resize(plan_.rates.size());
+    for (std::size_t r = 0; r < plan_.rates.size(); ++r) {
+      for (const std::uint64_t seed : plan_.tuning_seeds) {
+        workers_.add(rank(k, 1), [=, this, &group] {
+          train(k, m, base, plan_.rates[r], seed, "tuning", group.tuning[r]);
+          const std::lock_guard lock(mutex_);
+          if (group.rate || !is_tuned(group)) return;
+          group.rate = best_rate(group);
+          report(k, m, base);
+        });
+      }
+    }
+  }
+
+  bool is_tuned(const Group& group) const {
+    return std::all_of(group.tuning.begin(), group.tuning.end(),
+                       [&](const auto& runs) { return runs.size() == plan_.tuning_seeds.size(); });
+  }
+
+  /// The rate with the least evaluations to 95 %, else with the highest reward at the end.
+  double best_rate(const Group& group) const {
+    std::size_t best = 0;
+    for (std::size_t r = 1; r < plan_.rates.size(); ++r) {
+      if (is_better(group.tuning[r], group.tuning[best])) best = r;
+    }
+    return plan_.rates[best];
+  }
+
+  void report(std::size_t k, std::size_t m, const cf::MlpVelocity& base) {
+    Group& group = results_[k].groups[m];
+    for (const std::uint64_t seed : plan_.seeds) {
+      workers_.add(rank(k, 2), [=, this, &group] {
+        train(k, m, base, *group.rate, seed, "run", group.runs);
+        const std::lock_guard lock(mutex_);
+        if (group.runs.size() == plan_.seeds.size()) announce(k, m);
+      });
+    }
+  }
+
+  void announce(std::size_t k, std::size_t m) {
+    const Group& group = results_[k].groups[m];
+    const Reached at95 = evaluations_to(group.runs, 0.95);
+    progress_.say(plan_.tasks[k].task.name + ", " + plan_.methods[m].name + ": learning rate " +
+                  support::scientific(*group.rate) + ", evaluations to 95 %: " + at95.text());
+  }
+
+  void train(std::size_t k, std::size_t m, const cf::MlpVelocity& base, double rate,
+             std::uint64_t seed, const std::string& kind, std::vector<Run>& into) {
+    if (cf::StopOnInterrupt::interrupted()) return;
+    const TaskPlan& plan = plan_.tasks[k];
+    const std::string name = plan.task.name + "-" + plan_.methods[m].file_name + "-" + kind + "-" +
+                             support::scientific(rate) + "-seed" + std::to_string(seed) + ".jsonl";
+    Run run = plan_.methods[m].train(plan.task, base,
+                                     {.learning_rate = rate,
+                                      .seed = seed,
+                                      .epochs = plan.epochs,
+                                      .evaluate_every = plan.evaluate_every,
+                                      .log = plan_.output / "runs" / name});
+    const std::lock_guard lock(mutex_);
+    if (!run.is_complete) return;
+    const auto place = std::find_if(into.begin(), into.end(),
+                                    [&](const Run& other) { return other.settings.seed > seed; });
+    into.insert(place, std::move(run));
+    progress_.advance(plan.task.name + ", " + plan_.methods[m].name);
+  }
+
+  const Plan& plan_;
+  std::vector<TaskResult> results_;
+  Workers workers_;
+  std::mutex mutex_;
+  support::Progress progress_;
+};
+
+}  // namespace head_to_head

@@ -1,0 +1,157 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../support/format.hpp"
+#include "methods.hpp"
+
+namespace head_to_head {
+
+/// The rewards at which speed is compared, as shares of the maximum, which is 1 for all tasks.
+inline constexpr double levels[] = {0.90, 0.95, 0.98};
+
+inline constexpr double never = std::numeric_limits<double>::infinity();
+
+/// What a run took to reach a reward first, between two evaluations by linear interpolation.
+inline double first_at(const Run& run, double level, double Point::*cost) {
+  for (std::size_t i = 0; i < run.curve.size(); ++i) {
+    const Point& point = run.curve[i];
+    if (point.reward < level) continue;
+    if (i == 0) return point.*cost;
+    const Point& before = run.curve[i - 1];
+    const double share = (level - before.reward) / (point.reward - before.reward);
+    return std::lerp(before.*cost, point.*cost, share);
+  }
+  return never;
+}
+
+/// Costs of several runs; `never` where a run did not get there.
+struct Reached {
+  std::vector<double> costs;
+
+  double median() const { return support::quantile(costs, 0.5).value_or(never); }
+  double least() const { return support::quantile(costs, 0).value_or(never); }
+  double most() const { return support::quantile(costs, 1).value_or(never); }
+  std::size_t count() const {
+    return std::size_t(
+        std::count_if(costs.begin(), costs.end(), [](double cost) { return std::isfinite(cost); }));
+  }
+
+  /// "median (least - most)".
+  std::string text() const {
+    if (costs.empty()) return "no run";
+    if (count() == 0) return "not reached";
+    const auto shown = [](double cost) {
+      return std::isfinite(cost) ? support::compact(cost) : std::string("never");
+    };
+    return shown(median()) + " (" + shown(least()) + " – " + shown(most()) + ")";
+  }
+};
+
+inline Reached reached(const std::vector<Run>& runs, double level, double Point::*cost) {
+  Reached result;
+  for (const Run& run : runs) result.costs.push_back(first_at(run, level, cost));
+  return result;
+}
+inline Reached evaluations_to(const std::vector<Run>& runs, double level) {
+  return reached(runs, level, &Point::evaluations);
+}
+
+/// Median over runs of the mean reward of the last three evaluations.
+inline double final_reward(const std::vector<Run>& runs) {
+  std::vector<double> rewards;
+  for (const Run& run : runs) {
+    const std::size_t count = std::min<std::size_t>(run.curve.size(), 3);
+    double sum = 0;
+    for (std::size_t i = run.curve.size() - count; i < run.curve.size(); ++i) {
+      sum += run.curve[i].reward;
+    }
+    rewards.push_back(sum / double(count));
+  }
+  return support::quantile(rewards, 0.5).value_or(0);
+}
+
+/// Whether one learning rate serves a method better than another: fewer evaluations to 95 % on the
+/// mean of all tuning runs, else a higher reward at the end.
+inline bool is_better(const std::vector<Run>& runs, const std::vector<Run>& than) {
+  const double own = evaluations_to(runs, 0.95).median();
+  const double other = evaluations_to(than, 0.95).median();
+  if (own != other) return own < other;
+  return final_reward(runs) > final_reward(than);
+}
+
+/// Median over runs of the share of each rewarded mode, as percentages: "80 / 20".
+///
+/// Modes are put in the order of their shares in each run first: which one wins differs by seed.
+inline std::string shares_text(const std::vector<Run>& runs) {
+  std::vector<std::vector<double>> ordered;
+  for (const Run& run : runs) {
+    std::vector<double> shares = run.shares;
+    std::sort(shares.rbegin(), shares.rend());
+    ordered.resize(shares.size());
+    for (std::size_t i = 0; i < shares.size(); ++i) ordered[i].push_back(shares[i]);
+  }
+  std::vector<std::string> texts;
+  for (const auto& shares : ordered) {
+    texts.push_back(support::fixed(100 * support::quantile(shares, 0.5).value_or(0), 0));
+  }
+  return support::joined(texts, " / ");
+}
+
+/// The release of the library.
+inline std::string version_text() {
+  return std::to_string(cf::version.major) + "." + std::to_string(cf::version.minor) + "." +
+         std::to_string(cf::version.patch);
+}
+
+/// How many times as much @p slow took as @p fast, on medians.
+struct Ratio {
+  double value = 0;          ///< a bound where one side did not get there
+  bool is_least = false;     ///< the true ratio is higher
+  bool is_most = false;      ///< the true ratio is lower
+  double low = 0, high = 0;  ///< over pairs of runs of one seed
+
+  std::string text() const {
+    const std::string sign = is_least ? "> " : is_most ? "< " : "";
+    return sign + support::compact(value);
+  }
+};
+
+/// The cost at which a run ended.
+inline double end_of(const Run& run, double Point::*cost) { return run.curve.back().*cost; }
+
+/// Ratio of costs to a level; runs that never got there count with what they had spent.
+/// @return nothing where neither side got there
+inline std::optional<Ratio> ratio_of(const std::vector<Run>& slow, const std::vector<Run>& fast,
+                                     double level, double Point::*cost) {
+  const auto spent = [&](const std::vector<Run>& runs) {
+    std::vector<double> costs;
+    for (const Run& run : runs) {
+      const double own = first_at(run, level, cost);
+      costs.push_back(std::isfinite(own) ? own : end_of(run, cost));
+    }
+    return costs;
+  };
+  const bool slow_reached = std::isfinite(reached(slow, level, cost).median());
+  const bool fast_reached = std::isfinite(reached(fast, level, cost).median());
+  if (slow.empty() || fast.empty() || (!slow_reached && !fast_reached)) return std::nullopt;
+  const std::vector<double> above = spent(slow), below = spent(fast);
+  Ratio ratio;
+  ratio.value = *support::quantile(above, 0.5) / *support::quantile(below, 0.5);
+  ratio.is_least = !slow_reached;
+  ratio.is_most = !fast_reached;
+  std::vector<double> pairs;
+  for (std::size_t i = 0; i < std::min(above.size(), below.size()); ++i) {
+    pairs.push_back(above[i] / below[i]);
+  }
+  ratio.low = *support::quantile(pairs, 0);
+  ratio.high = *support::quantile(pairs, 1);
+  return ratio;
+}
+
+}  // namespace head_to_head

@@ -1,0 +1,157 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "../support/table.hpp"
+#include "experiment.hpp"
+#include "statistics.hpp"
+
+namespace head_to_head {
+
+using Json = nlohmann::ordered_json;
+
+struct Cost {
+  const char* name;
+  double Point::*of;
+};
+inline constexpr Cost costs[] = {{"evaluations", &Point::evaluations},
+                                 {"seconds", &Point::seconds}};
+
+inline Json number(double value) { return std::isfinite(value) ? Json(value) : Json(); }
+
+inline Json to_json(const Reached& reached) {
+  Json all = Json::array();
+  for (const double cost : reached.costs) all.push_back(number(cost));
+  return {{"median", number(reached.median())}, {"least", number(reached.least())},
+          {"most", number(reached.most())},     {"reached", reached.count()},
+          {"of", reached.costs.size()},         {"each", std::move(all)}};
+}
+
+inline Json to_json(const Run& run) {
+  Json curve = Json::array();
+  for (const Point& p : run.curve) {
+    curve.push_back({p.epoch, p.evaluations, p.seconds, p.reward});
+  }
+  return {{"seed", run.settings.seed},
+          {"learning_rate", run.settings.learning_rate},
+          {"log", run.settings.log.filename().string()},
+          {"shares", run.shares},
+          {"curve", std::move(curve)}};
+}
+
+inline Json to_json(const std::vector<Run>& runs) {
+  Json list = Json::array();
+  for (const Run& run : runs) list.push_back(to_json(run));
+  return list;
+}
+
+inline std::string percent(double level) { return support::fixed(100 * level, 0); }
+
+inline Json levels_of(const std::vector<Run>& runs) {
+  Json json;
+  for (const double level : levels) {
+    for (const Cost& cost : costs) {
+      json[percent(level)][cost.name] = to_json(reached(runs, level, cost.of));
+    }
+  }
+  return json;
+}
+
+inline Json group_json(const Plan& plan, const Group& group) {
+  Json tuning = Json::array();
+  for (std::size_t r = 0; r < group.tuning.size(); ++r) {
+    tuning.push_back({{"learning_rate", plan.rates[r]}, {"runs", to_json(group.tuning[r])}});
+  }
+  return {{"learning_rate", group.rate ? Json(*group.rate) : Json()},
+          {"final_reward", group.runs.empty() ? Json() : Json(final_reward(group.runs))},
+          {"to_percent", levels_of(group.runs)},
+          {"runs", to_json(group.runs)},
+          {"tuning", std::move(tuning)}};
+}
+
+/// FlowGRPO over NFT.
+inline Json ratios_json(const Group& nft, const Group& flow_grpo) {
+  Json json;
+  for (const double level : levels) {
+    for (const Cost& cost : costs) {
+      const auto ratio = ratio_of(flow_grpo.runs, nft.runs, level, cost.of);
+      Json& entry = json[percent(level)][cost.name];
+      if (!ratio) continue;
+      entry = {{"value", ratio->value},
+               {"bound", ratio->is_least  ? "at least"
+                         : ratio->is_most ? "at most"
+                                          : "none"},
+               {"low", ratio->low},
+               {"high", ratio->high}};
+    }
+  }
+  return json;
+}
+
+inline Json summary(const Plan& plan, const std::vector<TaskResult>& results) {
+  Json tasks;
+  for (std::size_t k = 0; k < results.size(); ++k) {
+    Json methods;
+    for (std::size_t m = 0; m < plan.methods.size(); ++m) {
+      methods[plan.methods[m].name] = group_json(plan, results[k].groups[m]);
+    }
+    tasks[plan.tasks[k].task.name] = {
+        {"dimension", plan.tasks[k].task.dimension},
+        {"epochs", plan.tasks[k].epochs},
+        {"pretrain_seconds", results[k].pretrain_seconds},
+        {"methods", std::move(methods)},
+        {"flow_grpo_over_nft",
+         ratios_json(results[k].groups[Plan::nft], results[k].groups[Plan::flow_grpo])}};
+  }
+  return {{"version", version_text()},
+          {"complete", !cf::StopOnInterrupt::interrupted()},
+          {"threads", plan.threads},
+          {"learning_rates", plan.rates},
+          {"seeds", plan.seeds},
+          {"tuning_seeds", plan.tuning_seeds},
+          {"curve", {"epoch", "evaluations", "seconds", "reward"}},
+          {"tasks", std::move(tasks)}};
+}
+
+/// A row for each task and method.
+inline support::Table final_table(const Plan& plan, const std::vector<TaskResult>& results) {
+  support::Table table({"task", "method", "rate", "reward", "evaluations to 90 %", "to 95 %",
+                        "to 98 %", "seconds to 95 %", "shares of modes"});
+  for (std::size_t k = 0; k < results.size(); ++k) {
+    if (k > 0) table.add_rule();
+    for (std::size_t m = 0; m < plan.methods.size(); ++m) {
+      const Group& group = results[k].groups[m];
+      if (group.runs.empty()) continue;
+      table.add({plan.tasks[k].task.name, plan.methods[m].name, support::scientific(*group.rate),
+                 support::fixed(final_reward(group.runs), 3),
+                 evaluations_to(group.runs, 0.90).text(), evaluations_to(group.runs, 0.95).text(),
+                 evaluations_to(group.runs, 0.98).text(),
+                 reached(group.runs, 0.95, &Point::seconds).text(), shares_text(group.runs)});
+    }
+  }
+  return table;
+}
+
+/// FlowGRPO / NFT, a row for each task.
+inline support::Table ratio_table(const Plan& plan, const std::vector<TaskResult>& results) {
+  support::Table table(
+      {"FlowGRPO / NFT", "evaluations to 90 %", "95 %", "98 %", "seconds to 90 %", "95 %", "98 %"});
+  for (std::size_t k = 0; k < results.size(); ++k) {
+    const auto& groups = results[k].groups;
+    std::vector<std::string> row{plan.tasks[k].task.name};
+    for (const Cost& cost : costs) {
+      for (const double level : levels) {
+        const auto ratio =
+            ratio_of(groups[Plan::flow_grpo].runs, groups[Plan::nft].runs, level, cost.of);
+        row.push_back(ratio ? ratio->text() : "-");
+      }
+    }
+    table.add(std::move(row));
+  }
+  return table;
+}
+
+}  // namespace head_to_head

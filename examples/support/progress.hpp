@@ -1,0 +1,68 @@
+#pragma once
+
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <utility>
+
+#include <unistd.h>
+
+#include "format.hpp"
+
+namespace support {
+
+/// Shows how much of a known amount of work is done: a line drawn again and again on a terminal,
+/// and only what is said on anything else.
+class Progress {
+ public:
+  explicit Progress(int total, std::FILE* stream = stderr)
+      : total_(total), stream_(stream), is_terminal_(isatty(fileno(stream)) != 0) {}
+
+  /// One more piece of work is done.
+  void advance(const std::string& what) {
+    ++done_;
+    what_ = what;
+    draw();
+  }
+
+  /// A line that stays.
+  void say(const std::string& text) {
+    clear();
+    std::fprintf(stream_, "%s\n", text.c_str());
+    draw();
+  }
+
+  void finish() {
+    clear();
+    total_ = 0;
+  }
+
+ private:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+  void draw() {
+    if (!is_terminal_ || total_ == 0) return;
+    constexpr int width = 24;
+    const int filled = width * done_ / total_;
+    std::string bar;
+    for (int i = 0; i < width; ++i) bar += i < filled ? "█" : "░";
+    clear();
+    std::fprintf(stream_, "%s %d of %d runs, %.0f s  %s", bar.c_str(), done_, total_, seconds(),
+                 what_.c_str());
+    std::fflush(stream_);
+  }
+
+  void clear() {
+    if (is_terminal_) std::fputs("\r\033[2K", stream_);
+  }
+
+  int total_, done_ = 0;
+  std::FILE* stream_;
+  bool is_terminal_;
+  std::string what_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace support
