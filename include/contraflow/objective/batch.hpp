@@ -41,12 +41,15 @@ struct ForwardBatch {
 struct TransitionRows {
   Tensor on_x, on_v, std, log_density_scale, log_density_offset;
 
-  /// The rows @p index of the table of transitions @p steps.
+  /// The rows @p index (int64 [B]) of the table of transitions @p steps, on the index's device.
   static TransitionRows of(const std::vector<Transition>& steps, const Tensor& index) {
     const auto column = [&](double Transition::*member) {
       std::vector<double> values;
       for (const Transition& step : steps) values.push_back(step.*member);
-      return at::tensor(values, at::kDouble).to(at::kFloat).index_select(0, index);
+      return at::tensor(values, at::kDouble)
+          .to(at::kFloat)
+          .to(index.device())
+          .index_select(0, index);
     };
     return {column(&Transition::on_x), column(&Transition::on_v), column(&Transition::std),
             column(&Transition::log_density_scale), column(&Transition::log_density_offset)};

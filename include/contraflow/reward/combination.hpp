@@ -150,14 +150,29 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
   /// @par Shape
   /// @p scores float64 [R, N], finite; result float64 [N]
   Tensor combine(const Tensor& scores) const {
+    return weighted_sum(scores, [](const Tensor& row, Normalisation normalisation) {
+      return detail::normalised(row, normalisation);
+    });
+  }
+
+  /// The weighted sum of scores as they are: comparable between evaluations, where normalised
+  /// scores always have the same mean.
+  /// @par Shape
+  /// @p scores float64 [R, N], finite; result float64 [N]
+  Tensor combine_raw(const Tensor& scores) const {
+    return weighted_sum(scores, [](const Tensor& row, Normalisation) { return row; });
+  }
+
+ private:
+  template <class F>
+  Tensor weighted_sum(const Tensor& scores, F&& prepared) const {
     Tensor sum = at::zeros({scores.size(1)}, at::kDouble);
     entries_.for_each([&](std::size_t row, std::string_view, const auto& entry) {
-      sum.add_(detail::normalised(scores[std::int64_t(row)], entry.normalisation), entry.weight);
+      sum.add_(prepared(scores[std::int64_t(row)], entry.normalisation), entry.weight);
     });
     return sum;
   }
 
- private:
   meta::NamedMap<meta::Named<Names, Weighted<R>>...> entries_;
 };
 

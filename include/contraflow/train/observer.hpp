@@ -12,21 +12,29 @@ namespace contraflow {
 
 /// `o(report)`: is told of an epoch; returns nothing or a Verdict.
 template <class O>
-concept HasReport = requires(O& o, const EpochReport& report) { o(report); } &&
-                    (std::same_as<std::invoke_result_t<O&, const EpochReport&>, void> ||
-                     std::convertible_to<std::invoke_result_t<O&, const EpochReport&>, Verdict>);
+concept HasReport = requires(O& o, const EpochReport& report) {
+  o(report);
+}
+&&(std::same_as<std::invoke_result_t<O&, const EpochReport&>, void> ||
+   std::convertible_to<std::invoke_result_t<O&, const EpochReport&>, Verdict>);
 
 /// `o.start(info)`: is told of the beginning of a run.
 template <class O>
-concept HasStart = requires(O& o, const RunInfo& info) { o.start(info); };
+concept HasStart = requires(O& o, const RunInfo& info) {
+  o.start(info);
+};
 
 /// `o.warn(warning)`: is told of warnings, its own included.
 template <class O>
-concept HasWarn = requires(O& o, const Warning& warning) { o.warn(warning); };
+concept HasWarn = requires(O& o, const Warning& warning) {
+  o.warn(warning);
+};
 
 /// `o.finish(report)`: is told of the end of a run.
 template <class O>
-concept HasFinish = requires(O& o, const RunReport& report) { o.finish(report); };
+concept HasFinish = requires(O& o, const RunReport& report) {
+  o.finish(report);
+};
 
 /// Watches a run: shows it, writes it down, or ends it.
 ///

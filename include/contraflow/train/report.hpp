@@ -52,17 +52,17 @@ struct Warning {
 
 /// What an observer may answer to a report.
 struct Verdict {
-  bool stop = false;              ///< end the run after this epoch
-  std::string reason = {};        ///< why, for the final report
+  bool stop = false;                   ///< end the run after this epoch
+  std::string reason = {};             ///< why, for the final report
   std::vector<Warning> warnings = {};  ///< passed on to every observer
 };
 
 /// How a run ended.
 struct RunReport {
-  std::int64_t epochs = 0;   ///< epochs finished in total, resumed ones included
-  bool stopped = false;      ///< an observer asked for the end
-  std::string reason = {};   ///< why, when stopped
-  EpochReport last = {};     ///< report of the last epoch
+  std::int64_t epochs = 0;  ///< epochs finished in total, resumed ones included
+  bool stopped = false;     ///< an observer asked for the end
+  std::string reason = {};  ///< why, when stopped
+  EpochReport last = {};    ///< report of the last epoch
 };
 
 }  // namespace contraflow

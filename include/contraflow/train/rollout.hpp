@@ -40,10 +40,10 @@ struct Rollout {
   [[no_unique_address]] Record record = {};
 };
 
-/// Plans and fills a record. The first step is @p solver's at epoch's start.
+/// Plans and fills the record of a rollout.
 template <class Record>
 struct Recorder {
-  Recorder(Record&, const auto&, const TimeGrid&, double, std::int64_t, at::IntArrayRef) {}
+  Recorder(Record&, const auto&, const TimeGrid&, double, const Tensor&) {}
   auto hook(std::int64_t) { return NoHook{}; }
 };
 
@@ -56,14 +56,14 @@ class Recorder<RecordedSteps<WithMean>> {
   /// @param solver a StochasticSolver
   /// @param grid the grid of the rollout
   /// @param fraction share of the grid's steps to record, from the first on
-  /// @param samples N
-  /// @param shape of a sample
+  /// @param x0 the samples of the rollout [N, ...], of which only shape and device matter
   /// @throws Error if no step of the solver is stochastic
   template <class S>
-  Recorder(Record& record, const S& solver, const TimeGrid& grid, double fraction,
-           std::int64_t samples, at::IntArrayRef shape)
+  Recorder(Record& record, const S& solver, const TimeGrid& grid, double fraction, const Tensor& x0)
       : record_(record), slot_(grid.steps(), -1) {
-    const auto wanted = static_cast<std::size_t>(fraction * static_cast<double>(grid.steps()));
+    // The small addition keeps a product such as 0.29 * 100 from losing its last step to rounding.
+    const auto wanted =
+        static_cast<std::size_t>(fraction * static_cast<double>(grid.steps()) + 1e-9);
     std::int64_t rows = 0;
     for (std::size_t i = 0; i < std::max<std::size_t>(wanted, 1); ++i) {
       const Transition transition = solver.transition(grid.step(i));
@@ -78,9 +78,9 @@ class Recorder<RecordedSteps<WithMean>> {
     const auto steps = static_cast<std::int64_t>(record.transitions.size());
     expects(steps > 0, "solver", "at least one stochastic step to train on",
             "noise of strength 0 at every recorded step");
-    record.states = at::empty(joined(rows, samples, shape), at::kFloat);
-    record.log_prob = at::empty({steps, samples}, at::kFloat);
-    if (WithMean) record.mean = at::empty(joined(steps, samples, shape), at::kFloat);
+    record.states = stacked(rows, x0);
+    record.log_prob = at::empty({steps, x0.size(0)}, x0.options());
+    if (WithMean) record.mean = stacked(steps, x0);
   }
 
   /// The hook of `integrate` for the samples from @p first on.
@@ -101,11 +101,10 @@ class Recorder<RecordedSteps<WithMean>> {
   }
 
  private:
-  static std::vector<std::int64_t> joined(std::int64_t first, std::int64_t second,
-                                          at::IntArrayRef rest) {
-    std::vector<std::int64_t> shape{first, second};
-    shape.insert(shape.end(), rest.begin(), rest.end());
-    return shape;
+  static Tensor stacked(std::int64_t count, const Tensor& like) {
+    auto shape = like.sizes().vec();
+    shape.insert(shape.begin(), count);
+    return at::empty(shape, like.options());
   }
 
   Record& record_;

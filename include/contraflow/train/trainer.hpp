@@ -39,7 +39,7 @@ struct TrainerOptions {
 
 /// Scores of the averaged weights on fixed prompts and noise.
 struct Evaluation {
-  double reward = 0;           ///< mean combined reward of the samples that have all scores
+  double reward = 0;           ///< weighted sum of the mean scores, not normalised
   std::vector<Metric> scores;  ///< mean of each reward
   std::int64_t masked = 0;     ///< samples without a score
   Tensor x0;                   ///< the samples [N, ...]
@@ -187,7 +187,7 @@ class Trainer {
     const Tensor scores = sheet.scores.index_select(1, valid.nonzero().flatten());
     result.masked = count - scores.size(1);
     if (result.masked == count) return result;
-    result.reward = rewards_.combine(scores).mean().template item<double>();
+    result.reward = rewards_.combine_raw(scores).mean().template item<double>();
     for (std::size_t i = 0; i < sheet.names.size(); ++i) {
       result.scores.push_back(
           {sheet.names[i], scores[std::int64_t(i)].mean().template item<double>()});
@@ -290,7 +290,7 @@ class Trainer {
     rollout.group = at::arange(groups, at::kLong).repeat_interleave(options_.group_size);
     rollout.x0 = at::empty(batch_shape(count), tensor_options());
     Recorder<Record> recorder(rollout.record, solver, options_.grid, options_.recorded_fraction,
-                              count, options_.sample_shape);
+                              rollout.x0);
     const std::int64_t most = options_.rollout_batch > 0 ? options_.rollout_batch : count;
     std::vector<std::future<ScoreSheet>> sheets;
     counts_ = true;

@@ -177,7 +177,7 @@ class Updater {
     // Time-major, so that a micro-batch holds many samples at few times.
     const Tensor unit_t = times.t().reshape({-1});
     const Tensor members = samples.units.repeat({per_unit, 1}).reshape({-1});
-    const Tensor t = unit_t.repeat_interleave(size).to(samples.rollout.x0.device());
+    const Tensor t = unit_t.repeat_interleave(size).to(device_of(samples));
     const Tensor rows = samples.rows.index_select(0, members);
     auto shape = samples.rollout.x0.sizes().vec();
     shape[0] = unit_t.size(0);
@@ -186,13 +186,13 @@ class Updater {
     return in_micro_batches(rows.size(0), size, [&](std::int64_t first, std::int64_t last) {
       const Tensor own = rows.slice(0, first, last);
       ForwardBatch<typename S::ForwardVelocities> batch;
-      batch.x0 = samples.rollout.x0.index_select(0, own);
+      batch.x0 = samples.rollout.x0.index_select(0, own.to(device_of(samples)));
       batch.eps = eps.slice(0, first, last);
       batch.t = t.slice(0, first, last);
       batch.x_t = interpolate(batch.x0, batch.eps, batch.t);
       evaluate_roles(batch.velocities, batch.x_t, batch.t, condition_of(samples, own), report);
       return objective_.template loss<ForwardProcess>(
-          batch, selected(samples.signals, members.slice(0, first, last)), report.statistics);
+          batch, selected(samples, members.slice(0, first, last)), report.statistics);
     });
   }
 
@@ -212,14 +212,13 @@ class Updater {
     const Tensor rows = samples.rows.index_select(0, members);
     return in_micro_batches(rows.size(0), 1, [&](std::int64_t first, std::int64_t last) {
       const Tensor own = rows.slice(0, first, last);
-      const Tensor at = steps.slice(0, first, last);
-      const auto batch = transition_batch(record, own, at);
-      const Tensor sigma = at::tensor(record.sigma, at::kDouble).to(at::kFloat).index_select(0, at);
-      auto filled = batch;
-      evaluate_roles(filled.velocities, filled.x, sigma.to(filled.x.device()),
+      const Tensor own_steps = steps.slice(0, first, last).to(device_of(samples));
+      auto batch = transition_batch(record, own.to(device_of(samples)), own_steps);
+      const Tensor sigma = at::tensor(record.sigma, at::kDouble).to(batch.x.options());
+      evaluate_roles(batch.velocities, batch.x, sigma.index_select(0, own_steps),
                      condition_of(samples, own), report);
       return objective_.template loss<RecordedTransitions>(
-          filled, selected(samples.signals, members.slice(0, first, last)), report.statistics);
+          batch, selected(samples, members.slice(0, first, last)), report.statistics);
     });
   }
 
@@ -229,7 +228,7 @@ class Updater {
       return of.flatten(0, 1).index_select(0, major * samples + rows);
     };
     const auto row_of = [&](const std::vector<std::int64_t>& row) {
-      return at::tensor(row, at::kLong).index_select(0, steps);
+      return at::tensor(row, at::kLong).to(steps.device()).index_select(0, steps);
     };
     TransitionBatch<typename S::TransitionVelocities> batch;
     batch.x = gathered(record.states, row_of(record.before));
@@ -277,13 +276,16 @@ class Updater {
     return prompts_.condition(samples.rollout.prompt.index_select(0, rows));
   }
 
-  static Signals selected(const Signals& signals, const Tensor& members) {
+  static Signals selected(const Samples& samples, const Tensor& members) {
     Signals own;
     for (std::size_t i = 0; i < own.size(); ++i) {
-      if (signals[i].defined()) own[i] = signals[i].index_select(0, members);
+      if (!samples.signals[i].defined()) continue;
+      own[i] = samples.signals[i].index_select(0, members).to(device_of(samples));
     }
     return own;
   }
+
+  static at::Device device_of(const Samples& samples) { return samples.rollout.x0.device(); }
 
   P& policy_;
   S objective_;
