@@ -106,7 +106,8 @@ struct DpmSolver {
     const double curvature = std::isinf(r0 + r1) ? 0 : 1 / (r0 + r1);
     const double decay = std::expm1(-h);
     const double first = alpha * (decay / h + 1);
-    const double second = -alpha * ((decay + h) / (h * h) - 0.5);
+    // Twice the factor of the published code, which makes an order of 2: D2 is half of h^2 x0''.
+    const double second = -alpha * (2 * (decay + h) / (h * h) - 1);
     // D1 = d0 + r0 curvature (d0 - d1), D2 = curvature (d0 - d1) with d0 = slope0 (m0 - m1) and
     // d1 = slope1 (m1 - m2).
     const double on_d1 = -(first * (std::isinf(r0) ? 0 : r0 * curvature) + second * curvature);
