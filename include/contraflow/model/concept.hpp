@@ -17,26 +17,45 @@ namespace detail {
 template <class M>
 concept Holder = std::is_base_of_v<torch::detail::ModuleHolderIndicator, M>;
 
+/// The call of a model. A holder's own call operator cannot be tested without an error where its
+/// module has no such `forward`, so the module is asked.
+template <class M>
+struct Call {
+  template <class... C>
+  static auto of(M& model, const Tensor& x_t, const Tensor& t, const C&... condition)
+      -> decltype(model(x_t, t, condition...)) {
+    return model(x_t, t, condition...);
+  }
+};
+template <Holder M>
+struct Call<M> {
+  template <class... C>
+  static auto of(M& model, const Tensor& x_t, const Tensor& t, const C&... condition)
+      -> decltype(model->forward(x_t, t, condition...)) {
+    return model->forward(x_t, t, condition...);
+  }
+};
+
 template <class M, class C>
 concept CallableWith = requires(M& m, const Tensor& x, const Tensor& t, const C& c) {
-  m(x, t, c);
+  Call<M>::of(m, x, t, c);
 };
 template <class M>
 concept CallableWithout = requires(M& m, const Tensor& x, const Tensor& t) {
-  m(x, t);
+  Call<M>::of(m, x, t);
 };
 }  // namespace detail
 
-/// `m(x_t, t)` gives a tensor.
+/// `m(x_t, t)` gives a tensor; of a module holder, `m->forward(x_t, t)`.
 template <class M>
 concept HasUnconditionalVelocity = requires(M& m, const Tensor& x, const Tensor& t) {
-  { m(x, t) } -> std::convertible_to<Tensor>;
+  { detail::Call<M>::of(m, x, t) } -> std::convertible_to<Tensor>;
 };
 
-/// `m(x_t, t, condition)` gives a tensor.
+/// `m(x_t, t, condition)` gives a tensor; of a module holder, `m->forward(x_t, t, condition)`.
 template <class M, class C>
 concept HasConditionalVelocity = requires(M& m, const Tensor& x, const Tensor& t, const C& c) {
-  { m(x, t, c) } -> std::convertible_to<Tensor>;
+  { detail::Call<M>::of(m, x, t, c) } -> std::convertible_to<Tensor>;
 };
 
 /// The torch module behind a model: the model is a module holder, or has `m.module()`.
@@ -108,9 +127,9 @@ Tensor velocity_of(M& model, const Tensor& x_t, const Tensor& t, const C& condit
   expects_condition_of(condition, x_t);
   Tensor v;
   if constexpr (HasConditionalVelocity<M, C>) {
-    v = model(x_t, t, condition);
+    v = detail::Call<M>::of(model, x_t, t, condition);
   } else {
-    v = model(x_t, t);
+    v = detail::Call<M>::of(model, x_t, t);
   }
   expects_like(v, x_t, "velocity returned by the model");
   return v;
