@@ -53,7 +53,7 @@ struct RewardName : meta::Name<Text> {
 inline namespace literals {
 /// The name of a reward.
 template <meta::FixedString Text>
-consteval RewardName<Text> operator""_r() {
+constexpr RewardName<Text> operator""_r() {
   return {};
 }
 }  // namespace literals
