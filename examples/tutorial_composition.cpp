@@ -59,6 +59,7 @@ double trained_by_flow_grpo(cf::MlpVelocity model) {
 }  // namespace
 
 int main() {
+  at::set_num_threads(1);  // what so small a network takes; more threads only wait for each other
   const cf::MlpVelocity base = pretrained();
   const double nft = trained_by_nft(cf::clone_of(base));
   const double flow_grpo = trained_by_flow_grpo(cf::clone_of(base));
