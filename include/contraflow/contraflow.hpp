@@ -1,6 +1,11 @@
 #pragma once
 
-/// The library without its instantiations: everything but `toy`.
+/// @file
+/// What a program composes: models, solvers, rewards, advantages, policies, objectives, and the
+/// three ways to train.
+///
+/// Observers, checkpoints, files, kernels and toy tasks have headers of their own: what is not
+/// included is not compiled.
 
 #include <contraflow/advantage/advantages.hpp>
 #include <contraflow/model/adapters.hpp>
@@ -20,6 +25,7 @@
 #include <contraflow/solver/runge_kutta.hpp>
 #include <contraflow/solver/sde.hpp>
 #include <contraflow/solver/window.hpp>
+#include <contraflow/train/offline.hpp>
 #include <contraflow/train/pretrain.hpp>
 #include <contraflow/train/trainer.hpp>
 #include <contraflow/version.hpp>
