@@ -1,8 +1,9 @@
 #pragma once
 
-#include <cmath>
 #include <functional>
+#include <map>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -36,25 +37,36 @@ class FusedAdamW : public torch::optim::AdamW {
   }
 
  private:
+  /// Tensors of one device and dtype, which is what one operation can update.
+  struct Batch {
+    std::vector<Tensor> parameters, gradients, mean, square, steps;
+  };
+
   void update(torch::optim::OptimizerParamGroup& group) {
     const auto& options = static_cast<const torch::optim::AdamWOptions&>(group.options());
-    std::vector<Tensor> parameters, gradients, mean, square, steps;
+    expects(!options.amsgrad(), "amsgrad", "false, or torch::optim::AdamW instead", true);
+    std::map<std::pair<std::string, at::ScalarType>, Batch> batches;
     for (Tensor& parameter : group.params()) {
       if (!parameter.grad().defined()) continue;
-      auto& state = state_of(parameter);
-      state.step(state.step() + 1);
-      parameters.push_back(parameter);
-      gradients.push_back(parameter.grad());
-      mean.push_back(state.exp_avg());
-      square.push_back(state.exp_avg_sq());
-      steps.push_back(at::full({}, static_cast<double>(state.step()),
-                               at::device(parameter.device()).dtype(at::kFloat)));
+      add(batches[{parameter.device().str(), parameter.scalar_type()}], parameter);
     }
-    if (parameters.empty()) return;
     const auto [beta1, beta2] = options.betas();
-    at::_fused_adamw_(parameters, gradients, mean, square, {}, steps, options.lr(), beta1, beta2,
-                      options.weight_decay(), options.eps(), /*amsgrad=*/false,
-                      /*maximize=*/false);
+    for (auto& [kind, batch] : batches) {
+      at::_fused_adamw_(batch.parameters, batch.gradients, batch.mean, batch.square, {},
+                        batch.steps, options.lr(), beta1, beta2, options.weight_decay(),
+                        options.eps(), /*amsgrad=*/false, /*maximize=*/false);
+    }
+  }
+
+  void add(Batch& batch, Tensor& parameter) {
+    auto& state = state_of(parameter);
+    state.step(state.step() + 1);
+    batch.parameters.push_back(parameter);
+    batch.gradients.push_back(parameter.grad());
+    batch.mean.push_back(state.exp_avg());
+    batch.square.push_back(state.exp_avg_sq());
+    batch.steps.push_back(at::full({}, static_cast<double>(state.step()),
+                                   at::device(parameter.device()).dtype(at::kFloat)));
   }
 
   torch::optim::AdamWParamState& state_of(const Tensor& parameter) {
