@@ -1,14 +1,19 @@
-// What a user's first program may look like; each of the three projects builds it.
-
-#include <torch/types.h>
+// A user's first program: each of the three projects builds and runs it.
 
 #include <iostream>
 
-#include <contraflow/version.hpp>
+#include <contraflow/contraflow.hpp>
+
+namespace cf = contraflow;
 
 int main() {
-  const at::Tensor x = torch::ones({2, 3});
-  std::cout << "contraflow " << contraflow::version.major << '.' << contraflow::version.minor
-            << ", a tensor of sum " << x.sum().item<float>() << '\n';
-  return x.sum().item<float>() == 6 ? 0 : 1;
+  const auto velocity = [](const cf::Tensor& x, double) { return x; };
+  cf::Generator generator = cf::seeded(1);
+  const cf::Tensor noise = cf::normal({4, 2}, generator);
+  const cf::Tensor x =
+      cf::integrate(cf::DpmSolver<2>{}, velocity, noise, cf::uniform_grid(10), generator);
+  std::cout << "contraflow " << cf::version.major << '.' << cf::version.minor << ": " << x.size(0)
+            << " samples\n";
+  // The velocity points from data to noise: following it back shrinks the samples.
+  return x.norm().item<double>() < noise.norm().item<double>() ? 0 : 1;
 }
