@@ -60,6 +60,12 @@ inline void expects_like(const Tensor& x, const Tensor& like, const char* argume
   }
 }
 
+/// Throws Error unless @p x has the type @p dtype.
+inline void expects_dtype(const Tensor& x, at::ScalarType dtype, const char* argument) {
+  if (x.scalar_type() == dtype) return;
+  throw Error(argument, "dtype " + shown(dtype), shown(x.scalar_type()));
+}
+
 /// Throws Error unless @p x is [B] with the batch size and the device of @p like.
 inline void expects_per_sample(const Tensor& x, const Tensor& like, const char* argument) {
   if (!x.defined() || x.dim() != 1 || x.size(0) != like.size(0)) {

@@ -22,6 +22,7 @@ inline void expects_times(const Tensor& t, const char* argument = "t") {
 inline Tensor interpolate(const Tensor& x0, const Tensor& eps, const Tensor& t) {
   expects_samples(x0, "x0");
   expects_like(eps, x0, "eps");
+  expects_dtype(eps, x0.scalar_type(), "eps");
   expects_per_sample(t, x0, "t");
   expects_times(t);
   return at::lerp(x0, eps, per_sample(t.to(x0.scalar_type()), x0));

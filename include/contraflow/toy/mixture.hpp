@@ -22,6 +22,10 @@ class Mixture {
     }
     expects(std > 0, "std", "above 0", std);
     if (!weights_.defined()) weights_ = at::full({means_.size(0)}, 1.0 / double(means_.size(0)));
+    if (weights_.sizes() != at::IntArrayRef({means_.size(0)})) {
+      throw Error("weights", "one a mean, shape [" + shown(means_.size(0)) + "]",
+                  shape_text(weights_));
+    }
     weights_ = weights_.to(means_.options());
   }
 

@@ -17,9 +17,14 @@ class InModes {
   /// @param mixture the modes' owner
   explicit InModes(std::vector<std::int64_t> modes, double radius = 0.4,
                    const Mixture& mixture = ring())
-      : centres_(mixture.means().index_select(0, at::tensor(modes, at::kLong))), radius_(radius) {
+      : radius_(radius) {
     expects(radius > 0, "radius", "above 0", radius);
     expects(!modes.empty(), "modes", "at least one mode", 0);
+    for (const std::int64_t mode : modes) {
+      expects(mode >= 0 && mode < mixture.means().size(0), "modes",
+              "numbers of the mixture's modes", mode);
+    }
+    centres_ = mixture.means().index_select(0, at::tensor(modes, at::kLong));
   }
 
   /// @par Shape
