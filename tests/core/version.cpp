@@ -1,4 +1,5 @@
 #include <catch2/catch_test_macros.hpp>
+
 #include <contraflow/version.hpp>
 
 TEST_CASE("the version is the one that the package states") {
