@@ -16,8 +16,8 @@ enum class Spread {
 ///
 /// As published for DiffusionNFT and Flow-GRPO, in float64.
 struct GroupAdvantage {
-  Spread spread = Spread::global;
-  double epsilon = 1e-4;  ///< above 0
+  Spread spread = Spread::global;  ///< by what the difference is divided
+  double epsilon = 1e-4;           ///< above 0
 
   /// @par Shape
   /// @p reward float64 [N], @p group int64 [N]; result float64 [N]
@@ -39,6 +39,8 @@ struct GroupAdvantage {
 ///
 /// Knows no outliers and no scale: for rewards whose differences mean little.
 struct RankAdvantage {
+  /// @par Shape
+  /// @p reward float64 [N], @p group int64 [N]; result float64 [N]
   Tensor operator()(const Tensor& reward, const Tensor& group) const {
     return map_groups(reward, group, [](std::span<const double> r, std::span<double> a) {
       for (std::size_t i = 0; i < r.size(); ++i) {
@@ -53,6 +55,8 @@ struct RankAdvantage {
 /// `reward - mean of the other rewards of the group`: an unbiased baseline (RLOO, Ahmadian et al.
 /// 2024).
 struct LeaveOneOut {
+  /// @par Shape
+  /// @p reward float64 [N], @p group int64 [N]; result float64 [N]
   Tensor operator()(const Tensor& reward, const Tensor& group) const {
     return map_groups(reward, group, [](std::span<const double> r, std::span<double> a) {
       const double mean = mean_of(r);

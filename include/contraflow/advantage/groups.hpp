@@ -83,6 +83,7 @@ struct GroupStatistics {
   double mean_std;        ///< mean over groups of their population standard deviation
 };
 
+/// Statistics of the rewards of each group.
 /// @par Shape
 /// @p reward float64 [N], @p group int64 [N]
 inline GroupStatistics group_statistics(const Tensor& reward, const Tensor& group) {
@@ -102,6 +103,8 @@ inline GroupStatistics group_statistics(const Tensor& reward, const Tensor& grou
 
 /// Mean over groups of the mean of each group's best rewards, those not below the percentile
 /// `100 - percent` (linear interpolation between ranks).
+/// @param reward float64 [N]
+/// @param group int64 [N]
 /// @param percent in (0, 100]
 inline double mean_of_top(const Tensor& reward, const Tensor& group, double percent) {
   expects_rewards(reward, group);

@@ -9,18 +9,26 @@ namespace contraflow {
 /// The condition of a model that has none.
 struct Unconditional {};
 
+/// Any number of rows fits: -1.
 inline std::int64_t batch_size(const Unconditional&) { return -1; }
+/// Nothing.
 inline Unconditional select(const Unconditional&, const Tensor&) { return {}; }
+/// Nothing.
 inline Unconditional concatenate(const Unconditional&, const Unconditional&) { return {}; }
+/// Nothing.
 inline Unconditional repeat(const Unconditional&, std::int64_t) { return {}; }
 
+/// Number of rows of a tensor [B, ...].
 inline std::int64_t batch_size(const Tensor& condition) { return condition.size(0); }
+/// The rows @p ids, int64 [K], of a tensor [B, ...]: [K, ...].
 inline Tensor select(const Tensor& condition, const Tensor& ids) {
   return condition.index_select(0, ids.to(condition.device()));
 }
+/// The rows of both tensors.
 inline Tensor concatenate(const Tensor& first, const Tensor& second) {
   return at::cat({first, second});
 }
+/// Each row of a tensor @p times times in a row.
 inline Tensor repeat(const Tensor& condition, std::int64_t times) {
   return condition.repeat_interleave(times, 0);
 }

@@ -24,21 +24,25 @@ namespace hana = boost::hana;
 /// A string that can be a template argument.
 template <std::size_t N>
 struct FixedString {
-  char text[N]{};
+  char text[N]{};  ///< with its final zero
+  /// Of a literal.
   consteval FixedString(const char (&literal)[N]) { std::copy_n(literal, N, text); }  // NOLINT
+  /// Without its final zero.
   constexpr std::string_view view() const { return {text, N - 1}; }
 };
 
 /// A name as a type, so that a misspelt name does not compile.
 template <FixedString Text>
 struct Name {
+  /// The name.
   static constexpr std::string_view text = Text.view();
 };
 
 /// A set of values of an enumeration, as a type.
 template <auto... Values>
 struct Set {
-  static constexpr std::size_t size = sizeof...(Values);
+  static constexpr std::size_t size = sizeof...(Values);  ///< number of values
+  /// Whether a value is in the set.
   template <auto Value>
   static constexpr bool contains = ((Values == Value) || ...);
   /// Calls @p body with each value as an integral constant.
@@ -66,18 +70,22 @@ constexpr auto from_hana(HanaSet set) {
 /// Union of sets, each value once.
 template <class... Sets>
 struct UnionOf {
-  using type = Set<>;
+  using type = Set<>;  ///< the union
 };
+/// Of one set.
 template <class Only>
 struct UnionOf<Only> {
-  using type = Only;
+  using type = Only;  ///< the union
 };
+/// Of two sets and more.
 template <class First, class Second, class... Rest>
 struct UnionOf<First, Second, Rest...> {
+  /// The union of the first two.
   using Two = decltype(detail::from_hana(
       hana::union_(detail::as_hana(First{}), detail::as_hana(Second{}))));
-  using type = typename UnionOf<Two, Rest...>::type;
+  using type = typename UnionOf<Two, Rest...>::type;  ///< the union
 };
+/// Union of sets, each value once.
 template <class... Sets>
 using Union = typename UnionOf<Sets...>::type;
 
@@ -85,17 +93,21 @@ using Union = typename UnionOf<Sets...>::type;
 template <class Keys, class Mapped>
 class ValueMap;
 
+/// See the template.
 template <auto... Values, class Mapped>
 class ValueMap<Set<Values...>, Mapped> {
  public:
+  /// Whether a value is a key.
   template <auto Value>
   static constexpr bool contains = Set<Values...>::template contains<Value>;
 
+  /// What a key is mapped to.
   template <auto Value>
   Mapped& get() {
     static_assert(contains<Value>, "contraflow: this key is not in the map");
     return map_[hana::type_c<detail::Key<Value>>];
   }
+  /// What a key is mapped to.
   template <auto Value>
   const Mapped& get() const {
     static_assert(contains<Value>, "contraflow: this key is not in the map");
@@ -111,18 +123,20 @@ class ValueMap<Set<Values...>, Mapped> {
 /// A value under a name.
 template <class NameType, class Value>
 struct Named {
-  Value value;
+  Value value;  ///< under the name
 };
 
 /// A map from names to values of any types.
 template <class... Entries>
 class NamedMap;
 
+/// See the template.
 template <class... Names, class... Values>
 class NamedMap<Named<Names, Values>...> {
  public:
-  static constexpr std::size_t size = sizeof...(Values);
+  static constexpr std::size_t size = sizeof...(Values);  ///< number of entries
 
+  /// @param entries in the order in which they are visited
   explicit NamedMap(Named<Names, Values>... entries)
       : map_(hana::make_map(hana::make_pair(hana::type_c<Names>, std::move(entries.value))...)) {
     static_assert(
@@ -130,6 +144,7 @@ class NamedMap<Named<Names, Values>...> {
         "contraflow: every name may be used once");
   }
 
+  /// The value under a name.
   template <class NameType>
   const auto& operator[](NameType) const {
     static_assert((std::is_same_v<NameType, Names> || ...), "contraflow: no entry has this name");

@@ -49,12 +49,16 @@ template <class M>
 class PredictsX0 : public detail::Wrapper<PredictsX0<M>, M> {
  public:
   using detail::Wrapper<PredictsX0<M>, M>::Wrapper;
+  /// The velocity, converted.
+  /// @par Shape
+  /// @p x_t [B, ...], @p t [B]; result as x_t
   template <class... C>
   Tensor operator()(const Tensor& x_t, const Tensor& t, const C&... condition) {
     return velocity_from_x0(
         x_t, velocity_of(this->model_, x_t, t, detail::condition_of(condition...)), t);
   }
 };
+/// Deduces the type of the model.
 template <class M>
 PredictsX0(M) -> PredictsX0<M>;
 
@@ -63,12 +67,16 @@ template <class M>
 class PredictsEps : public detail::Wrapper<PredictsEps<M>, M> {
  public:
   using detail::Wrapper<PredictsEps<M>, M>::Wrapper;
+  /// The velocity, converted.
+  /// @par Shape
+  /// @p x_t [B, ...], @p t [B]; result as x_t
   template <class... C>
   Tensor operator()(const Tensor& x_t, const Tensor& t, const C&... condition) {
     return velocity_from_eps(
         x_t, velocity_of(this->model_, x_t, t, detail::condition_of(condition...)), t);
   }
 };
+/// Deduces the type of the model.
 template <class M>
 PredictsEps(M) -> PredictsEps<M>;
 
@@ -77,11 +85,15 @@ template <class M>
 class ReversedTime : public detail::Wrapper<ReversedTime<M>, M> {
  public:
   using detail::Wrapper<ReversedTime<M>, M>::Wrapper;
+  /// The velocity, converted.
+  /// @par Shape
+  /// @p x_t [B, ...], @p t [B]; result as x_t
   template <class... C>
   Tensor operator()(const Tensor& x_t, const Tensor& t, const C&... condition) {
     return -velocity_of(this->model_, x_t, 1 - t, detail::condition_of(condition...));
   }
 };
+/// Deduces the type of the model.
 template <class M>
 ReversedTime(M) -> ReversedTime<M>;
 
@@ -89,10 +101,15 @@ ReversedTime(M) -> ReversedTime<M>;
 template <class M>
 class ScaledTime : public detail::Wrapper<ScaledTime<M>, M> {
  public:
+  /// @param model a FlowModel whose time is t times the scale
+  /// @param scale above 0
   explicit ScaledTime(M model, double scale = 1000)
       : detail::Wrapper<ScaledTime<M>, M>(std::move(model)), scale_(scale) {
     expects(scale > 0, "scale", "above 0", scale);
   }
+  /// The velocity, converted.
+  /// @par Shape
+  /// @p x_t [B, ...], @p t [B]; result as x_t
   template <class... C>
   Tensor operator()(const Tensor& x_t, const Tensor& t, const C&... condition) {
     return velocity_of(this->model_, x_t, t * scale_, detail::condition_of(condition...));

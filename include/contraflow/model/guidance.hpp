@@ -23,6 +23,9 @@ class Guided : public detail::Wrapper<Guided<M, C>, M> {
     expects(batch_size(negative_) == 1, "negative", "one row", batch_size(negative_));
   }
 
+  /// The guided velocity.
+  /// @par Shape
+  /// @p x_t [B, ...], @p t [B], @p condition B rows; result as x_t
   Tensor operator()(const Tensor& x_t, const Tensor& t, const C& condition) {
     if (scale_ <= 1) return velocity_of(this->model_, x_t, t, condition);
     const C both = concatenate(repeat(negative_, x_t.size(0)), condition);

@@ -27,6 +27,7 @@ struct MlpOptions {
 /// The network behind MlpVelocity.
 class MlpVelocityImpl : public torch::nn::Cloneable<MlpVelocityImpl> {
  public:
+  /// @throws Error if an option is out of range
   explicit MlpVelocityImpl(const MlpOptions& options) : options_(options) {
     expects(options.dimension >= 1, "dimension", "at least 1", options.dimension);
     expects(options.width >= 1, "width", "at least 1", options.width);
@@ -36,6 +37,7 @@ class MlpVelocityImpl : public torch::nn::Cloneable<MlpVelocityImpl> {
     reset();
   }
 
+  /// Makes all parameters anew, from the seed of the options.
   void reset() override {
     Generator generator = seeded(options_.seed);
     layers_.clear();
@@ -70,6 +72,7 @@ class MlpVelocityImpl : public torch::nn::Cloneable<MlpVelocityImpl> {
     return run(x_t, t, embedding_.index_select(0, labels));
   }
 
+  /// [dimension].
   std::vector<std::int64_t> sample_shape() const { return {options_.dimension}; }
 
  private:
@@ -122,7 +125,7 @@ class MlpVelocityImpl : public torch::nn::Cloneable<MlpVelocityImpl> {
 /// x_t [B, dimension], t [B], labels int64 [B]; result [B, dimension]
 class MlpVelocity : public torch::nn::ModuleHolder<MlpVelocityImpl> {
  public:
-  using Impl = MlpVelocityImpl;
+  using Impl = MlpVelocityImpl;  ///< the network
   /// @throws Error if an option is out of range
   MlpVelocity(const MlpOptions& options)  // NOLINT: a braced list of options is a model
       : ModuleHolder(std::make_shared<Impl>(options)) {}
@@ -130,7 +133,9 @@ class MlpVelocity : public torch::nn::ModuleHolder<MlpVelocityImpl> {
   template <std::same_as<std::shared_ptr<MlpVelocityImpl>> Pointer>
   explicit MlpVelocity(Pointer network) : ModuleHolder(std::move(network)) {}
 
+  /// The velocity without a condition.
   Tensor operator()(const Tensor& x_t, const Tensor& t) { return get()->forward(x_t, t); }
+  /// The velocity under class labels.
   Tensor operator()(const Tensor& x_t, const Tensor& t, const Tensor& labels) {
     return get()->forward(x_t, t, labels);
   }

@@ -19,13 +19,16 @@ class ModuleVelocity {
   /// @param call velocity as `call(module, x_t, t)` or `call(module, x_t, t, condition)`
   ModuleVelocity(Module module, F call) : module_(std::move(module)), call_(std::move(call)) {}
 
+  /// The velocity, as the callable gives it.
   template <class... Condition>
   requires std::invocable<const F&, Module&, const Tensor&, const Tensor&, const Condition&...>
   auto operator()(const Tensor& x_t, const Tensor& t, const Condition&... condition) {
     return call_(module_, x_t, t, condition...);
   }
 
+  /// The module that is trained.
   std::shared_ptr<torch::nn::Module> module() const { return module_.ptr(); }
+  /// With weights of its own, and the same callable.
   ModuleVelocity clone() const { return {clone_of(module_), call_}; }
 
  private:

@@ -38,12 +38,12 @@ concept Absorbs = requires(const A& a, const B& b, const Batch& batch, const Ten
 /// trainer computes exactly these velocities and the rollout stores exactly these tensors.
 template <class... Terms>
 struct Sum {
-  using IsSum = void;
+  using IsSum = void;  ///< marks a sum
   static_assert((explain_term<Terms>() && ...));
-  static constexpr std::size_t size = sizeof...(Terms);
+  static constexpr std::size_t size = sizeof...(Terms);  ///< number of terms
 
-  std::tuple<Terms...> terms;
-  std::array<double, size> weights;
+  std::tuple<Terms...> terms;        ///< in the order of the sum
+  std::array<double, size> weights;  ///< of the terms, above 0
 
   /// Velocities needed at samples noised afresh.
   using ForwardVelocities = meta::Union<detail::VelocitiesAt<ForwardProcess, Terms>...>;
@@ -52,9 +52,13 @@ struct Sum {
   /// All of them.
   using AllVelocities = meta::Union<ForwardVelocities, TransitionVelocities>;
 
+  /// Whether a term looks at samples noised afresh.
   static constexpr bool uses_forward = ForwardVelocities::size > 0;
+  /// Whether a term looks at recorded transitions.
   static constexpr bool uses_transitions = TransitionVelocities::size > 0;
+  /// Whether a term needs the means of transitions.
   static constexpr bool records_mean = (HasRecordedMean<Terms> || ...);
+  /// Whether a term compares pairs of samples.
   static constexpr bool is_paired = (HasPairs<Terms> || ...);
   static_assert(((HasPairs<Terms> ? 1 : 0) + ... + 0) <= 1,
                 "contraflow: at most one term of an objective may compare pairs of samples");

@@ -28,18 +28,22 @@ using Velocities = meta::ValueMap<RoleSet, Tensor>;
 /// x0, eps, x_t and each velocity [B, ...]; t [B]
 template <class RoleSet>
 struct ForwardBatch {
-  Tensor x0;   ///< clean samples, float32
-  Tensor eps;  ///< noise, float32
-  Tensor t;    ///< times, float32
-  Tensor x_t;  ///< `(1 - t) x0 + t eps`
-  Velocities<RoleSet> velocities = {};
+  Tensor x0;                            ///< clean samples, float32
+  Tensor eps;                           ///< noise, float32
+  Tensor t;                             ///< times, float32
+  Tensor x_t;                           ///< `(1 - t) x0 + t eps`
+  Velocities<RoleSet> velocities = {};  ///< of the roles that are needed
 };
 
 /// Transitions of several steps as rows: the numbers of Transition, one each a sample.
 /// @par Shape
 /// all float32 [B]
 struct TransitionRows {
-  Tensor on_x, on_v, std, log_density_scale, log_density_offset;
+  Tensor on_x;                ///< see Transition::on_x
+  Tensor on_v;                ///< see Transition::on_v
+  Tensor std;                 ///< see Transition::std
+  Tensor log_density_scale;   ///< see Transition::log_density_scale
+  Tensor log_density_offset;  ///< see Transition::log_density_offset
 
   /// The rows @p index (int64 [B]) of the table of transitions @p steps, on the index's device.
   static TransitionRows of(const std::vector<Transition>& steps, const Tensor& index) {
@@ -70,12 +74,12 @@ struct TransitionRows {
 /// x, next and each velocity [B, ...]; old_log_prob [B]; old_mean [B, ...] or undefined
 template <class RoleSet>
 struct TransitionBatch {
-  Tensor x;             ///< state before the step, float32
-  Tensor next;          ///< state behind it, float32
-  Tensor old_log_prob;  ///< log-density under the collecting policy, float32
-  Tensor old_mean;      ///< mean under the collecting policy, where a term records it
-  TransitionRows transition;
-  Velocities<RoleSet> velocities = {};
+  Tensor x;                   ///< state before the step, float32
+  Tensor next;                ///< state behind it, float32
+  Tensor old_log_prob;        ///< log-density under the collecting policy, float32
+  Tensor old_mean;            ///< mean under the collecting policy, where a term records it
+  TransitionRows transition;  ///< of each sample's step
+  Velocities<RoleSet> velocities = {};  ///< of the roles that are needed
 };
 
 /// The velocity of a role in a batch.
@@ -86,11 +90,13 @@ const Tensor& velocity(const Batch& batch) {
 
 /// Where a term looks at velocities: samples noised afresh.
 struct ForwardProcess {
+  /// What its terms are given.
   template <class RoleSet>
   using Batch = ForwardBatch<RoleSet>;
 };
 /// Where a term looks at velocities: the recorded steps of the rollout.
 struct RecordedTransitions {
+  /// What its terms are given.
   template <class RoleSet>
   using Batch = TransitionBatch<RoleSet>;
 };

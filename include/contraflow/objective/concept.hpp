@@ -45,7 +45,7 @@ concept HasKeep = requires(const T& term, const Scores& scores) {
   { term.keep(scores) } -> std::convertible_to<Tensor>;
 };
 
-/// `T::paired`: the term compares two samples of a group, given by `t.pairs(scores)` int64 [P, 2];
+/// `t.pairs(scores)`: the term compares two samples of a group, given as positions int64 [P, 2];
 /// its batches hold complete pairs, side by side, under the same noise and time.
 template <class T>
 concept HasPairs = requires(const T& term, const Scores& scores) {

@@ -15,20 +15,29 @@ namespace contraflow {
 /// @par Shape
 /// velocities, x0 and eps [B, ...]; t and r [B]; v_ref may be undefined
 struct NftInputs {
-  Tensor v, v_old, v_ref, x0, eps, t, r;
+  Tensor v;      ///< velocity that is trained; float64, float32, bfloat16 or float16
+  Tensor v_old;  ///< velocity that collected
+  Tensor v_ref;  ///< velocity of the KL term; undefined: no such term
+  Tensor x0;     ///< clean samples
+  Tensor eps;    ///< noise
+  Tensor t;      ///< times in [0, 1]
+  Tensor r;      ///< optimality in [0, 1]
 };
 
 /// The numbers of one NFT loss.
 struct NftSettings {
-  double beta = 1;
-  double kl_weight = 0;
-  bool negative_branch = true;
+  double beta = 1;              ///< distance of the branches from v_old, above 0
+  double kl_weight = 0;         ///< of the KL term
+  bool negative_branch = true;  ///< false: the ablation without it
 };
 
 /// Losses a sample, [B] float64; `total = policy + kl_weight kl` carries the gradient by v.
 struct NftTerms {
-  Tensor total, policy, kl;
-  Tensor positive, negative;  ///< the terms of the two branches
+  Tensor total;     ///< `policy + kl_weight kl`
+  Tensor policy;    ///< both branches, weighted
+  Tensor kl;        ///< `mean (v - v_ref)^2`
+  Tensor positive;  ///< term of the positive branch
+  Tensor negative;  ///< term of the negative branch
 };
 
 namespace detail {

@@ -44,20 +44,24 @@ enum class RatioForm {
 /// Samples without advantage are not trained on.
 template <RatioForm Form>
 struct BasicGrpo {
-  using Velocities = Roles<Role::current>;
-  using Points = RecordedTransitions;
-  static constexpr std::string_view name = "grpo";
-  static constexpr bool records_mean = Form == RatioForm::normalised;
+  using Velocities = Roles<Role::current>;          ///< whose velocities it needs
+  using Points = RecordedTransitions;               ///< where it needs them
+  static constexpr std::string_view name = "grpo";  ///< under which it is reported
+  static constexpr bool records_mean =
+      Form == RatioForm::normalised;  ///< whether it needs means of transitions
 
   double clip_range = 1e-4;   ///< c, above 0
   double advantage_clip = 5;  ///< advantages are clipped to plus and minus this, above 0
 
+  /// Advantages, clipped.
   Tensor signal(const Scores& scores) const {
     expects(advantage_clip > 0, "advantage_clip", "above 0", advantage_clip);
     return scores.advantage.clamp(-advantage_clip, advantage_clip);
   }
+  /// Samples that differ from their group.
   Tensor keep(const Scores& scores) const { return scores.advantage != 0; }
 
+  /// The loss of each sample, [B].
   template <class Batch>
   Tensor loss(const Batch& batch, const Tensor& advantage, Statistics& statistics) const {
     expects(clip_range > 0, "clip_range", "above 0", clip_range);
@@ -89,10 +93,11 @@ using GrpoGuard = BasicGrpo<RatioForm::normalised>;
 
 /// KL divergence of a step's transition from the reference's, see transition_kl.
 struct TransitionKl {
-  using Velocities = Roles<Role::current, Role::reference>;
-  using Points = RecordedTransitions;
-  static constexpr std::string_view name = "transition_kl";
+  using Velocities = Roles<Role::current, Role::reference>;  ///< whose velocities it needs
+  using Points = RecordedTransitions;                        ///< where it needs them
+  static constexpr std::string_view name = "transition_kl";  ///< under which it is reported
 
+  /// The loss of each sample, [B].
   template <class Batch>
   Tensor loss(const Batch& batch, const Tensor&, Statistics&) const {
     const TransitionRows& transition = batch.transition;

@@ -23,8 +23,8 @@ enum class AdvantageMode {
 /// With clip 5 it is the published code's, with clip 1 and advantages divided by Z the paper's
 /// equation `r = 1/2 + 1/2 clip((reward - mean) / Z, -1, 1)`.
 struct Optimality {
-  double clip = 5;  ///< above 0
-  AdvantageMode mode = AdvantageMode::all;
+  double clip = 5;                          ///< above 0
+  AdvantageMode mode = AdvantageMode::all;  ///< which advantages count
 
   /// @par Shape
   /// @p advantage [N]; result alike
@@ -59,17 +59,19 @@ struct Optimality {
 /// `l_b = mean (x0_b - x0)^2 / max(mean |x0_b - x0|, weight_floor)`. One fused operation on the
 /// CPU; together with a VelocityKl that follows it in a sum, one for both.
 struct Nft {
-  using Velocities = Roles<Role::current, Role::old>;
-  using Points = ForwardProcess;
-  static constexpr std::string_view name = "nft";
+  using Velocities = Roles<Role::current, Role::old>;  ///< whose velocities it needs
+  using Points = ForwardProcess;                       ///< where it needs them
+  static constexpr std::string_view name = "nft";      ///< under which it is reported
 
   double beta = 1;              ///< above 0; 1 or 0.1 as published
   Optimality optimality = {};   ///< the map from advantages to r
   double weight_floor = 1e-5;   ///< least denominator of the adaptive weight, above 0
   bool negative_branch = true;  ///< false: the ablation that collapses
 
+  /// r of each sample, see Optimality.
   Tensor signal(const Scores& scores) const { return optimality(scores.advantage); }
 
+  /// The loss of each sample, [B].
   template <class Batch>
   Tensor loss(const Batch& batch, const Tensor& r, Statistics& statistics) const {
     return fused(batch, r, {}, 0, statistics);
@@ -100,8 +102,11 @@ struct Nft {
 
 /// Weights w(t) of the paper's form.
 namespace time_weight {
+/// `w(t) = 1`.
 inline Tensor one(const Tensor& t) { return at::ones_like(t); }
+/// `w(t) = t`.
 inline Tensor t(const Tensor& t) { return t; }
+/// `w(t) = 1 - t`: the ablation that collapses.
 inline Tensor one_minus_t(const Tensor& t) { return 1 - t; }
 }  // namespace time_weight
 
@@ -110,9 +115,9 @@ inline Tensor one_minus_t(const Tensor& t) { return 1 - t; }
 /// `loss = w(t) [r mean (v_plus - v)^2 + (1 - r) mean (v_minus - v)^2]`. Its minimiser is
 /// `v_old + (2 / beta) Delta`.
 struct PaperNft {
-  using Velocities = Roles<Role::current, Role::old>;
-  using Points = ForwardProcess;
-  static constexpr std::string_view name = "nft";
+  using Velocities = Roles<Role::current, Role::old>;  ///< whose velocities it needs
+  using Points = ForwardProcess;                       ///< where it needs them
+  static constexpr std::string_view name = "nft";      ///< under which it is reported
 
   double beta = 1;  ///< above 0
   /// w(t): [B] to [B], at least 0
@@ -120,8 +125,10 @@ struct PaperNft {
   Optimality optimality = {.clip = 1};  ///< the map from advantages to r
   bool negative_branch = true;          ///< false: the ablation that collapses
 
+  /// r of each sample, see Optimality.
   Tensor signal(const Scores& scores) const { return optimality(scores.advantage); }
 
+  /// The loss of each sample, [B].
   template <class Batch>
   Tensor loss(const Batch& batch, const Tensor& r, Statistics&) const {
     expects(beta > 0, "beta", "above 0", beta);

@@ -52,19 +52,22 @@ inline Tensor best_and_worst(const Scores& scores) {
 /// `ratio = exp(e_old - e_theta)`, `loss = max(-a ratio, -a clip(ratio, 1 - c, 1 + c))`, with the
 /// errors at the same noise and time. Needs no trajectory and no stochastic solver.
 struct Awm {
-  using Velocities = Roles<Role::current, Role::old>;
-  using Points = ForwardProcess;
-  static constexpr std::string_view name = "awm";
+  using Velocities = Roles<Role::current, Role::old>;  ///< whose velocities it needs
+  using Points = ForwardProcess;                       ///< where it needs them
+  static constexpr std::string_view name = "awm";      ///< under which it is reported
 
   double clip_range = 0.2;    ///< c, above 0
   double advantage_clip = 5;  ///< advantages are clipped to plus and minus this, above 0
 
+  /// Advantages, clipped.
   Tensor signal(const Scores& scores) const {
     expects(advantage_clip > 0, "advantage_clip", "above 0", advantage_clip);
     return scores.advantage.clamp(-advantage_clip, advantage_clip);
   }
+  /// Samples that differ from their group.
   Tensor keep(const Scores& scores) const { return scores.advantage != 0; }
 
+  /// The loss of each sample, [B].
   template <class Batch>
   Tensor loss(const Batch& batch, const Tensor& advantage, Statistics&) const {
     expects(clip_range > 0, "clip_range", "above 0", clip_range);
@@ -82,14 +85,16 @@ struct Awm {
 /// `loss = -log sigmoid(-beta / 2 [(e_theta - e_ref)(best) - (e_theta - e_ref)(worst)])` with
 /// flow-matching errors e under the same noise and time for both.
 struct Dpo {
-  using Velocities = Roles<Role::current, Role::reference>;
-  using Points = ForwardProcess;
-  static constexpr std::string_view name = "dpo";
+  using Velocities = Roles<Role::current, Role::reference>;  ///< whose velocities it needs
+  using Points = ForwardProcess;                             ///< where it needs them
+  static constexpr std::string_view name = "dpo";            ///< under which it is reported
 
   double beta = 100;  ///< strength of the reference, above 0
 
+  /// Best and worst of each group, int64 [P, 2].
   Tensor pairs(const Scores& scores) const { return detail::best_and_worst(scores); }
 
+  /// The loss of each sample, [B].
   template <class Batch>
   Tensor loss(const Batch& batch, const Tensor&, Statistics& statistics) const {
     expects(beta > 0, "beta", "above 0", beta);
@@ -105,18 +110,20 @@ struct Dpo {
 /// Reward-weighted regression: flow matching with samples weighted by `exp(a / temperature)`,
 /// weights scaled to a mean of 1 (Peters and Schaal 2007).
 struct RewardWeighted {
-  using Velocities = Roles<Role::current>;
-  using Points = ForwardProcess;
-  static constexpr std::string_view name = "reward_weighted";
+  using Velocities = Roles<Role::current>;                     ///< whose velocities it needs
+  using Points = ForwardProcess;                               ///< where it needs them
+  static constexpr std::string_view name = "reward_weighted";  ///< under which it is reported
 
   double temperature = 1;  ///< above 0
 
+  /// The weight of each sample.
   Tensor signal(const Scores& scores) const {
     expects(temperature > 0, "temperature", "above 0", temperature);
     const Tensor a = scores.advantage / temperature;
     return a.softmax(0) * static_cast<double>(a.numel());
   }
 
+  /// The loss of each sample, [B].
   template <class Batch>
   Tensor loss(const Batch& batch, const Tensor& weight, Statistics&) const {
     const Tensor error = matching_error(batch, velocity<Role::current>(batch));
@@ -126,17 +133,19 @@ struct RewardWeighted {
 
 /// Supervised fine-tuning on the best sample of each group, groups without difference left out.
 struct BestOfGroup {
-  using Velocities = Roles<Role::current>;
-  using Points = ForwardProcess;
-  static constexpr std::string_view name = "best_of_group";
+  using Velocities = Roles<Role::current>;                   ///< whose velocities it needs
+  using Points = ForwardProcess;                             ///< where it needs them
+  static constexpr std::string_view name = "best_of_group";  ///< under which it is reported
 
   /// 1 for the best of its group, else 0.
   Tensor signal(const Scores& scores) const { return keep(scores).to(at::kFloat); }
+  /// The best of each group.
   Tensor keep(const Scores& scores) const {
     return at::zeros_like(scores.group, at::kBool)
         .index_fill_(0, detail::best_and_worst(scores).select(1, 0), true);
   }
 
+  /// The loss of each sample, [B].
   template <class Batch>
   Tensor loss(const Batch& batch, const Tensor& is_best, Statistics&) const {
     return matching_error(batch, velocity<Role::current>(batch)) * is_best;
@@ -145,10 +154,11 @@ struct BestOfGroup {
 
 /// Plain flow matching, `mean (v_theta - (eps - x0))^2`: pre-training, or a regulariser.
 struct FlowMatching {
-  using Velocities = Roles<Role::current>;
-  using Points = ForwardProcess;
-  static constexpr std::string_view name = "flow_matching";
+  using Velocities = Roles<Role::current>;                   ///< whose velocities it needs
+  using Points = ForwardProcess;                             ///< where it needs them
+  static constexpr std::string_view name = "flow_matching";  ///< under which it is reported
 
+  /// The loss of each sample, [B].
   template <class Batch>
   Tensor loss(const Batch& batch, const Tensor&, Statistics&) const {
     return matching_error(batch, velocity<Role::current>(batch));

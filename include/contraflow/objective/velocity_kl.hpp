@@ -10,10 +10,11 @@ namespace contraflow {
 ///
 /// Up to a factor the KL divergence between the paths of both velocities. Needs the reference.
 struct VelocityKl {
-  using Velocities = Roles<Role::current, Role::reference>;
-  using Points = ForwardProcess;
-  static constexpr std::string_view name = "velocity_kl";
+  using Velocities = Roles<Role::current, Role::reference>;  ///< whose velocities it needs
+  using Points = ForwardProcess;                             ///< where it needs them
+  static constexpr std::string_view name = "velocity_kl";    ///< under which it is reported
 
+  /// The loss of each sample, [B].
   template <class Batch>
   Tensor loss(const Batch& batch, const Tensor&, Statistics&) const {
     return mean_per_sample(

@@ -23,15 +23,19 @@ struct CheckpointOptions {
 template <class T>
 class Checkpoint {
  public:
+  /// @param trainer whose state is written; must outlive the observer
+  /// @param options where and how often
   Checkpoint(T& trainer, CheckpointOptions options)
       : trainer_(trainer), options_(std::move(options)) {
     expects(options_.every >= 1, "every", "at least 1", options_.every);
     expects(options_.keep >= 1, "keep", "at least 1", options_.keep);
   }
 
+  /// Writes where it is due.
   void operator()(const EpochReport& report) {
     if (report.epoch % options_.every == 0) write();
   }
+  /// Writes the last epoch, unless that has been done.
   void finish(const RunReport& report) {
     if (report.epochs != written_ && report.epochs > 0) write();
   }

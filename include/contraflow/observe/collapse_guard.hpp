@@ -12,9 +12,9 @@ namespace contraflow {
 /// What CollapseGuard remembers of a run.
 struct CollapseGuardState {
   std::optional<double> first_velocity_norm = {};  ///< the first one that is finite and above 0
-  bool old_deviation_outside = false;
-  bool velocity_norm_outside = false;
-  bool zero_std_ratio_outside = false;
+  bool old_deviation_outside = false;              ///< was warned of, and has not been back
+  bool velocity_norm_outside = false;              ///< likewise
+  bool zero_std_ratio_outside = false;             ///< likewise
 };
 
 /// Observer that warns, by name, of the quantities that leave their range when training collapses.
@@ -40,6 +40,7 @@ struct CollapseGuard {
   double zero_std_ratio = 0.9;    ///< largest healthy "zero_std_ratio"
   CollapseGuardState state = {};  ///< kept by the observer, reset by `start`
 
+  /// Forgets an earlier run.
   void start(const RunInfo&) {
     expects(old_deviation >= 0, "CollapseGuard.old_deviation", "a number >= 0", old_deviation);
     expects(velocity_growth >= 1, "CollapseGuard.velocity_growth", "a number >= 1",
@@ -48,6 +49,7 @@ struct CollapseGuard {
     state = {};
   }
 
+  /// Warnings of quantities that have left their range.
   Verdict operator()(const EpochReport& report) {
     Verdict verdict;
     check_threshold(report, "old_deviation", old_deviation,

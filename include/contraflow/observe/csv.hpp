@@ -96,11 +96,14 @@ struct CsvOptions {
 class Csv {
  public:
   /// @param path file to write
+  /// @param options settings
   explicit Csv(std::filesystem::path path, CsvOptions options = {})
       : path_(std::move(path)), options_(options) {}
 
+  /// Opens the file.
   void start(const RunInfo& info) { open(options_.append || info.first_epoch > 1); }
 
+  /// Writes a row.
   void operator()(const EpochReport& report) {
     if (!file_.is_open()) open(true);
     add_columns(report.metrics);
@@ -115,6 +118,7 @@ class Csv {
     file_.write(row + '\n');
   }
 
+  /// Closes the file.
   void finish(const RunReport&) { file_.close(); }
 
  private:

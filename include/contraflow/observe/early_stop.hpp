@@ -38,6 +38,7 @@ struct EarlyStop {
   bool minimise = false;               ///< smaller is better
   EarlyStopState state = {};           ///< kept by the observer, reset by `start`
 
+  /// Forgets an earlier run.
   void start(const RunInfo&) {
     expects(target || patience > 0, "EarlyStop", "a target or a patience above 0", "neither");
     expects(std::isfinite(target.value_or(0)), "EarlyStop.target", "a finite number",
@@ -47,6 +48,7 @@ struct EarlyStop {
     state = {};
   }
 
+  /// A stop, with its reason, or nothing.
   Verdict operator()(const EpochReport& report) {
     const std::optional<double> value = report.find(metric);
     if (!value) return {};

@@ -39,15 +39,18 @@ struct JsonLinesOptions {
 class JsonLines {
  public:
   /// @param path file to write
+  /// @param options settings
   explicit JsonLines(std::filesystem::path path, JsonLinesOptions options = {})
       : path_(std::move(path)), options_(options) {}
 
+  /// Opens the file and writes a "start" line.
   void start(const RunInfo& info) {
     const bool append = options_.append || info.first_epoch > 1;
     file_ = append ? detail::OutputFile::append_lines(path_) : detail::OutputFile::replace(path_);
     write({{"kind", "start"}, {"first_epoch", info.first_epoch}, {"last_epoch", info.last_epoch}});
   }
 
+  /// Writes an "epoch" line.
   void operator()(const EpochReport& report) {
     Json metrics = Json::object();
     for (const Metric& metric : report.metrics) metrics.emplace(metric.name, metric.value);
@@ -60,6 +63,7 @@ class JsonLines {
            {"metrics", std::move(metrics)}});
   }
 
+  /// Writes a "warning" line.
   void warn(const Warning& warning) {
     write({{"kind", "warning"},
            {"quantity", warning.quantity},
@@ -67,6 +71,7 @@ class JsonLines {
            {"message", warning.message}});
   }
 
+  /// Writes a "finish" line and closes the file.
   void finish(const RunReport& run) {
     write({{"kind", "finish"},
            {"epochs", run.epochs},

@@ -98,9 +98,11 @@ struct ProgressBarOptions {
 /// Throws nothing: a display that cannot be written does not end a run. Draws no random numbers.
 class ProgressBar {
  public:
+  /// @param options settings
   explicit ProgressBar(ProgressBarOptions options = {})
       : options_(std::move(options)), line_(options_.stream) {}
 
+  /// Takes note of how many epochs there are.
   void start(const RunInfo& info) {
     info_ = info;
     evaluation_.reset();
@@ -109,6 +111,7 @@ class ProgressBar {
     pace_from_ = info.first_epoch == 1 ? std::optional<Point>(Point{}) : std::nullopt;
   }
 
+  /// Draws the line anew.
   void operator()(const EpochReport& report) {
     if (const auto value = report.find(options_.evaluation)) evaluation_ = value;
     if (!pace_from_) pace_from_ = Point{report.epoch, report.seconds};
@@ -117,8 +120,10 @@ class ProgressBar {
     draw(report);
   }
 
+  /// Gives a warning a line of its own.
   void warn(const Warning& warning) { print("warning: " + warning.message); }
 
+  /// Ends the line.
   void finish(const RunReport& run) {
     if (run.last.epoch > 0) draw(run.last);
     line_.end();

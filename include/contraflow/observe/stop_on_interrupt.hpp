@@ -88,6 +88,7 @@ class InterruptWatch {
 class StopOnInterrupt {
  public:
   StopOnInterrupt() = default;
+  /// Takes over what the other watches.
   StopOnInterrupt(StopOnInterrupt&& other) noexcept
       : watching_(std::exchange(other.watching_, false)) {}
   StopOnInterrupt& operator=(StopOnInterrupt&&) = delete;
@@ -97,12 +98,14 @@ class StopOnInterrupt {
   /// which has to leave out those to come.
   static bool interrupted() noexcept { return detail::InterruptWatch::received() != 0; }
 
+  /// Installs the handlers.
   void start(const RunInfo&) {
     release();
     detail::InterruptWatch::acquire();
     watching_ = true;
   }
 
+  /// A stop, if a signal came.
   Verdict operator()(const EpochReport&) const {
     const int number = detail::InterruptWatch::received();
     if (!watching_ || number == 0) return {};
@@ -110,6 +113,7 @@ class StopOnInterrupt {
             .reason = std::string("interrupted by ") + (number == SIGINT ? "SIGINT" : "SIGTERM")};
   }
 
+  /// Puts the earlier handlers back.
   void finish(const RunReport&) { release(); }
 
  private:

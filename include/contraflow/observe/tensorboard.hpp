@@ -79,12 +79,14 @@ class TensorBoard {
     write(tfevents::Message().message(1, tfevents::text_value(tag, text)), step);
   }
 
+  /// Makes the file.
   void start(const RunInfo& info) {
     open();
     if (info.first_epoch == 1) return;
     file_.write(tfevents::record(tfevents::restart_event(now(), info.first_epoch).encoded()));
   }
 
+  /// Writes every number of a report.
   void operator()(const EpochReport& report) {
     step_ = report.epoch;
     tfevents::Message summary;
@@ -99,8 +101,10 @@ class TensorBoard {
     write(summary, report.epoch);
   }
 
+  /// Writes a warning as a text.
   void warn(const Warning& warning) { text("warning/" + warning.quantity, warning.message, step_); }
 
+  /// Writes the reason of a run that was stopped.
   void finish(const RunReport& run) {
     if (run.stopped) text("progress/stopped", run.reason, run.epochs);
   }

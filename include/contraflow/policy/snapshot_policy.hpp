@@ -28,7 +28,8 @@ struct SnapshotOptions {
 template <class M>
 class SnapshotPolicy {
  public:
-  using Model = M;
+  using Model = M;  ///< of each role
+  /// The roles it answers for.
   using Available = Roles<Role::current, Role::old, Role::reference, Role::average>;
 
   /// @param model is trained itself: the caller's holder keeps seeing its weights
@@ -76,9 +77,11 @@ class SnapshotPolicy {
     return trained;
   }
 
+  /// Lets the average follow; @p step counts gradient steps since the start.
   void after_gradient_step(std::int64_t step) {
     if (step % options_.average_every == 0) follow(average_, options_.average_decay(step));
   }
+  /// Lets the old role follow; @p step counts gradient steps since the start.
   void after_epoch(std::int64_t step) {
     if (old_) follow(old_, options_.old_decay(step));
   }

@@ -10,6 +10,8 @@ namespace contraflow {
 /// `-|x0 - target|^2`, summed over all but the batch.
 struct NegativeDistance {
   Tensor target;  ///< one sample, without the batch
+  /// @par Shape
+  /// @p x0 [B, ...]; result [B]
   Tensor operator()(const Tensor& x0) const {
     return -(wide(x0) - target).square().flatten(1).sum(1);
   }
@@ -29,8 +31,10 @@ struct WithinRadius {
 
 /// `direction . x0 + offset` over all but the batch.
 struct Linear {
-  Tensor direction;  ///< one sample, without the batch
-  double offset = 0;
+  Tensor direction;   ///< one sample, without the batch
+  double offset = 0;  ///< added to each score
+  /// @par Shape
+  /// @p x0 [B, ...]; result [B]
   Tensor operator()(const Tensor& x0) const {
     return (wide(x0) * direction).flatten(1).sum(1) + offset;
   }

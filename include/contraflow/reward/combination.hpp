@@ -25,9 +25,9 @@ enum class Normalisation {
 /// A reward with its share in a combination.
 template <class R>
 struct Weighted {
-  R reward;
-  double weight = 1;
-  Normalisation normalisation = Normalisation::none;
+  R reward;                                           ///< what scores
+  double weight = 1;                                  ///< its factor in the sum
+  Normalisation normalisation = Normalisation::none;  ///< done to its scores first
 };
 
 /// @p reward with a weight and a normalisation.
@@ -40,10 +40,12 @@ Weighted<R> weighted(R reward, double weight, Normalisation normalisation = Norm
 /// The name of a reward; `"target"_r = reward` names it.
 template <meta::FixedString Text>
 struct RewardName : meta::Name<Text> {
+  /// A reward under this name, of weight 1.
   template <class R>
   constexpr auto operator=(R reward) const {  // NOLINT: names, does not assign
     return meta::Named<RewardName, Weighted<R>>{{std::move(reward)}};
   }
+  /// A weighted reward under this name.
   template <class R>
   constexpr auto operator=(Weighted<R> reward) const {  // NOLINT
     return meta::Named<RewardName, Weighted<R>>{std::move(reward)};
@@ -111,12 +113,14 @@ inline Tensor normalised(const Tensor& values, Normalisation normalisation) {
 template <class... Entries>
 class Rewards;
 
+/// See the template.
 template <class... Names, class... R>
 class Rewards<meta::Named<Names, Weighted<R>>...> {
  public:
-  static constexpr std::size_t count = sizeof...(R);
+  static constexpr std::size_t count = sizeof...(R);  ///< number of rewards
   static_assert(count > 0, "contraflow: rewards(...) needs at least one reward");
 
+  /// Made by rewards().
   explicit Rewards(meta::Named<Names, Weighted<R>>... entries) : entries_(std::move(entries)...) {}
 
   /// The rewards under their names.
@@ -182,11 +186,12 @@ auto rewards(meta::Named<Names, Weighted<R>>... entries) {
   return Rewards<meta::Named<Names, Weighted<R>>...>(std::move(entries)...);
 }
 
-/// A bag of rewards as it is; a single reward under the name "reward".
+/// A bag of rewards as it is.
 template <class... Entries>
 Rewards<Entries...> as_rewards(Rewards<Entries...> bag) {
   return bag;
 }
+/// A single reward under the name "reward".
 template <class R>
 auto as_rewards(R reward) {
   using namespace literals;

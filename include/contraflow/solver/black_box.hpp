@@ -13,9 +13,11 @@ namespace contraflow {
 template <class F>
 class BlackBox {
  public:
+  /// @param sampler called as `sampler(velocity, noise, generator)` or `sampler(noise)`
   explicit BlackBox(F sampler) : sampler_(std::move(sampler)) {}
 
-  /// @throws Error if the callable returns another shape
+  /// Clean samples [B, ...] of the callable, float32 or wider.
+  /// @throws Error if it returns another shape
   template <class V>
   Tensor sample(V& velocity, const Tensor& noise, Generator& generator) const {
     Tensor x0 = called(velocity, noise, generator);

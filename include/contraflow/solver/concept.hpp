@@ -19,6 +19,7 @@ concept Velocity = requires(V& velocity, const Tensor& x, double sigma) {
 
 /// The velocity with which concepts are tested.
 struct ProbeVelocity {
+  /// x itself.
   Tensor operator()(const Tensor& x, double) const { return x; }
 };
 
@@ -33,7 +34,7 @@ struct Transition {
   double std;   ///< standard deviation; 0 for a deterministic step
   /// The log-density is `offset + scale * mean((x' - mean)^2)`, a mean over all but the batch.
   double log_density_scale;
-  double log_density_offset;
+  double log_density_offset;  ///< see log_density_scale
 
   /// The transition with the Gaussian's own log-density, a mean over dimensions.
   static Transition gaussian(double on_x, double on_v, double std) {
@@ -42,6 +43,7 @@ struct Transition {
     return {on_x, on_v, std, -0.5 / (std * std), offset};
   }
 
+  /// Whether the step draws at all.
   bool is_stochastic() const { return std > 0; }
 
   /// Mean of the next state.

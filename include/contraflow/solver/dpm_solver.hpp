@@ -23,16 +23,18 @@ namespace contraflow {
 template <int Order>
 struct DpmSolver {
   static_assert(Order >= 1 && Order <= 3, "contraflow: DpmSolver has orders 1, 2 and 3");
-  static constexpr int order = Order;
+  static constexpr int order = Order;  ///< of the method
 
   /// Predictions of x0 at the latest steps with their sigmas, the latest first.
   struct State {
-    std::array<Tensor, Order> x0;
-    std::array<double, Order> sigma{};
-    int known = 0;
+    std::array<Tensor, Order> x0;       ///< predictions [B, ...]
+    std::array<double, Order> sigma{};  ///< at which they were made
+    int known = 0;                      ///< how many there are
   };
+  /// The state before the first step: nothing is known.
   State init(const Tensor&) const { return {}; }
 
+  /// One step; draws no random numbers.
   template <class V>
   Tensor step(V& velocity, const Tensor& x, const Step& step, State& state, Generator&) const {
     const Tensor v = wide(velocity(x, step.from));

@@ -6,6 +6,7 @@ namespace contraflow {
 
 /// The hook that watches nothing.
 struct NoHook {
+  /// Does nothing.
   template <class State>
   void operator()(const Step&, const Tensor&, const Tensor&, const State&) const {}
 };

@@ -13,44 +13,65 @@ namespace contraflow {
 /// difference of its two rows of weights.
 namespace tableau {
 
+/// Order 1, one stage.
 struct Euler {
-  static constexpr int order = 1;
+  static constexpr int order = 1;  ///< of its error over a unit of sigma
+  /// Weights of earlier slopes in each stage.
   static constexpr std::array<std::array<double, 1>, 1> a{};
+  /// Weights of the slopes in the step.
   static constexpr std::array<double, 1> b{1};
+  /// Where in the step each slope is taken.
   static constexpr std::array<double, 1> c{0};
 };
 
+/// Order 2, the slope at the middle.
 struct Midpoint {
-  static constexpr int order = 2;
+  static constexpr int order = 2;  ///< of its error over a unit of sigma
+  /// Weights of earlier slopes in each stage.
   static constexpr std::array<std::array<double, 2>, 2> a{{{}, {0.5}}};
+  /// Weights of the slopes in the step.
   static constexpr std::array<double, 2> b{0, 1};
+  /// Where in the step each slope is taken.
   static constexpr std::array<double, 2> c{0, 0.5};
 };
 
+/// Order 2, the mean of the slopes at both ends.
 struct Heun {
-  static constexpr int order = 2;
+  static constexpr int order = 2;  ///< of its error over a unit of sigma
+  /// Weights of earlier slopes in each stage.
   static constexpr std::array<std::array<double, 2>, 2> a{{{}, {1}}};
+  /// Weights of the slopes in the step.
   static constexpr std::array<double, 2> b{0.5, 0.5};
+  /// Where in the step each slope is taken.
   static constexpr std::array<double, 2> c{0, 1};
 };
 
+/// Kutta's method of order 3.
 struct Kutta3 {
-  static constexpr int order = 3;
+  static constexpr int order = 3;  ///< of its error over a unit of sigma
+  /// Weights of earlier slopes in each stage.
   static constexpr std::array<std::array<double, 3>, 3> a{{{}, {0.5}, {-1, 2}}};
+  /// Weights of the slopes in the step.
   static constexpr std::array<double, 3> b{1.0 / 6, 4.0 / 6, 1.0 / 6};
+  /// Where in the step each slope is taken.
   static constexpr std::array<double, 3> c{0, 0.5, 1};
 };
 
+/// The classical method of order 4.
 struct Rk4 {
-  static constexpr int order = 4;
+  static constexpr int order = 4;  ///< of its error over a unit of sigma
+  /// Weights of earlier slopes in each stage.
   static constexpr std::array<std::array<double, 4>, 4> a{{{}, {0.5}, {0, 0.5}, {0, 0, 1}}};
+  /// Weights of the slopes in the step.
   static constexpr std::array<double, 4> b{1.0 / 6, 1.0 / 3, 1.0 / 3, 1.0 / 6};
+  /// Where in the step each slope is taken.
   static constexpr std::array<double, 4> c{0, 0.5, 0.5, 1};
 };
 
 /// Dormand and Prince 1980, order 5 with an error estimate of order 4.
 struct DormandPrince {
-  static constexpr int order = 5;
+  static constexpr int order = 5;  ///< of its error over a unit of sigma
+  /// Weights of earlier slopes in each stage.
   static constexpr std::array<std::array<double, 7>, 7> a{
       {{},
        {1.0 / 5},
@@ -59,9 +80,12 @@ struct DormandPrince {
        {19372.0 / 6561, -25360.0 / 2187, 64448.0 / 6561, -212.0 / 729},
        {9017.0 / 3168, -355.0 / 33, 46732.0 / 5247, 49.0 / 176, -5103.0 / 18656},
        {35.0 / 384, 0, 500.0 / 1113, 125.0 / 192, -2187.0 / 6784, 11.0 / 84}}};
+  /// Weights of the slopes in the step.
   static constexpr std::array<double, 7> b{35.0 / 384, 0, 500.0 / 1113, 125.0 / 192, -2187.0 / 6784,
                                            11.0 / 84,  0};
+  /// Where in the step each slope is taken.
   static constexpr std::array<double, 7> c{0, 1.0 / 5, 3.0 / 10, 4.0 / 5, 8.0 / 9, 1, 1};
+  /// Weights of the slopes in the estimate of the error.
   static constexpr std::array<double, 7> error{
       71.0 / 57600, 0, -71.0 / 16695, 71.0 / 1920, -17253.0 / 339200, 22.0 / 525, -1.0 / 40};
 };
@@ -102,10 +126,13 @@ Tensor combined(const std::array<Tensor, N>& k, const std::array<double, N>& wei
 /// Deterministic; one velocity a stage.
 template <class Tableau>
 struct RungeKutta {
-  static constexpr int order = Tableau::order;
+  static constexpr int order = Tableau::order;  ///< that of the tableau
+  /// Nothing is carried.
   struct State {};
+  /// The state before the first step.
   State init(const Tensor&) const { return {}; }
 
+  /// One step; draws no random numbers.
   template <class V>
   Tensor step(V& velocity, const Tensor& x, const Step& step, State&, Generator&) const {
     const double h = step.to - step.from;
@@ -129,22 +156,25 @@ using Rk4 = RungeKutta<tableau::Rk4>;
 /// one batch therefore share their steps. Deterministic.
 template <class Tableau>
 struct AdaptiveRungeKutta {
-  static constexpr int order = Tableau::order;
-  double relative_tolerance = 1e-5;  ///< above 0
-  double absolute_tolerance = 1e-6;  ///< above 0
-  int max_evaluations = 10000;       ///< of the velocity, in one step of the grid
+  static constexpr int order = Tableau::order;  ///< that of the tableau
+  double relative_tolerance = 1e-5;             ///< above 0
+  double absolute_tolerance = 1e-6;             ///< above 0
+  int max_evaluations = 10000;                  ///< of the velocity, in one step of the grid
 
   /// The step size found so far (negative: sigma falls); 0 before the first step.
   struct State {
-    double h = 0;
+    double h = 0;  ///< signed step size
   };
 
+  /// The state before the first step.
+  /// @throws Error if a tolerance is not above 0
   State init(const Tensor&) const {
     expects(relative_tolerance > 0, "relative_tolerance", "above 0", relative_tolerance);
     expects(absolute_tolerance > 0, "absolute_tolerance", "above 0", absolute_tolerance);
     return {};
   }
 
+  /// One step of the grid, in as many inner steps as the tolerance takes; draws no random numbers.
   /// @throws Error if max_evaluations do not suffice
   template <class V>
   Tensor step(V& velocity, Tensor x, const Step& step, State& state, Generator&) const {

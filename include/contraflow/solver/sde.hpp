@@ -9,7 +9,7 @@ namespace contraflow {
 
 /// What a stochastic solver leaves after a step: the mean of the transition.
 struct TransitionState {
-  Tensor mean;
+  Tensor mean;  ///< of the step just made [B, ...]
 };
 
 /// Flow-GRPO's SDE (Liu et al. 2025, arXiv 2505.05470): noise that keeps the ODE's marginals.
@@ -20,11 +20,14 @@ struct TransitionState {
 struct FlowSde {
   double noise_level = 0.7;  ///< above 0; 0 is Euler
 
-  using State = TransitionState;
+  using State = TransitionState;  ///< the mean of the step just made
+  /// The state before the first step.
+  /// @throws Error if an option is out of range
   State init(const Tensor&) const {
     expects(noise_level >= 0, "noise_level", "at least 0", noise_level);
     return {};
   }
+  /// The Gaussian of a step.
   Transition transition(const Step& step) const {
     const double sigma = step.from;
     const double dt = step.to - sigma;
@@ -32,6 +35,7 @@ struct FlowSde {
     const double drift = s * s * dt / (2 * sigma);
     return Transition::gaussian(1 + drift, dt + drift * (1 - sigma), s * std::sqrt(-dt));
   }
+  /// One step; draws a normal number an element unless the step is deterministic.
   template <class V>
   Tensor step(V& velocity, const Tensor& x, const Step& step, State& state, Generator& g) const {
     return step_by_transition(*this, velocity, x, step, state, g);
@@ -45,17 +49,21 @@ struct FlowSde {
 struct DanceSde {
   double noise_level = 0.3;  ///< above 0; 0 is Euler
 
-  using State = TransitionState;
+  using State = TransitionState;  ///< the mean of the step just made
+  /// The state before the first step.
+  /// @throws Error if an option is out of range
   State init(const Tensor&) const {
     expects(noise_level >= 0, "noise_level", "at least 0", noise_level);
     return {};
   }
+  /// The Gaussian of a step.
   Transition transition(const Step& step) const {
     const double sigma = step.from;
     const double dt = step.to - sigma;
     const double drift = noise_level * noise_level * dt / (2 * sigma);
     return Transition::gaussian(1 + drift, dt + drift * (1 - sigma), noise_level * std::sqrt(-dt));
   }
+  /// One step; draws a normal number an element unless the step is deterministic.
   template <class V>
   Tensor step(V& velocity, const Tensor& x, const Step& step, State& state, Generator& g) const {
     return step_by_transition(*this, velocity, x, step, state, g);
@@ -77,11 +85,14 @@ inline Transition from_predictions(double sigma, double on_x0, double on_eps, do
 struct Cps {
   double noise_level = 0.7;  ///< in [0, 1]
 
-  using State = TransitionState;
+  using State = TransitionState;  ///< the mean of the step just made
+  /// The state before the first step.
+  /// @throws Error if an option is out of range
   State init(const Tensor&) const {
     expects(noise_level >= 0 && noise_level <= 1, "noise_level", "a value in [0, 1]", noise_level);
     return {};
   }
+  /// The Gaussian of a step.
   Transition transition(const Step& step) const {
     const double std = step.to * std::sin(std::numbers::pi * noise_level / 2);
     const double kept = std::sqrt(std::max(0.0, step.to * step.to - std * std));
@@ -92,6 +103,7 @@ struct Cps {
     }
     return result;
   }
+  /// One step; draws a normal number an element unless the step is deterministic.
   template <class V>
   Tensor step(V& velocity, const Tensor& x, const Step& step, State& state, Generator& g) const {
     return step_by_transition(*this, velocity, x, step, state, g);
@@ -106,17 +118,21 @@ struct Cps {
 struct Ddim {
   double eta = 0;  ///< in [0, 1]
 
-  using State = TransitionState;
+  using State = TransitionState;  ///< the mean of the step just made
+  /// The state before the first step.
+  /// @throws Error if an option is out of range
   State init(const Tensor&) const {
     expects(eta >= 0 && eta <= 1, "eta", "a value in [0, 1]", eta);
     return {};
   }
+  /// The Gaussian of a step.
   Transition transition(const Step& step) const {
     const double ratio = step.to * (1 - step.from) / (step.from * (1 - step.to));
     const double rho = eta * step.to * std::sqrt(1 - ratio * ratio);
     const double kept = std::sqrt(std::max(0.0, step.to * step.to - rho * rho));
     return detail::from_predictions(step.from, 1 - step.to, kept, rho);
   }
+  /// One step; draws a normal number an element unless the step is deterministic.
   template <class V>
   Tensor step(V& velocity, const Tensor& x, const Step& step, State& state, Generator& g) const {
     return step_by_transition(*this, velocity, x, step, state, g);

@@ -21,16 +21,19 @@ struct WindowPlace {
 /// multistep ODE solver starts afresh behind the window.
 template <StochasticSolver Sde = FlowSde, Solver Ode = Euler>
 struct Window {
-  Sde sde = {};
-  Ode ode = {};
-  WindowPlace place = {};
+  Sde sde = {};            ///< inside of the window
+  Ode ode = {};            ///< outside of it
+  WindowPlace place = {};  ///< where it lies
 
+  /// The states of both solvers, and the mean of the step just made.
   struct State {
-    typename Sde::State sde;
-    typename Ode::State ode;
-    Tensor mean;
+    typename Sde::State sde;  ///< of the stochastic solver
+    typename Ode::State ode;  ///< of the ODE solver
+    Tensor mean;              ///< of the step just made [B, ...]
   };
 
+  /// The state before the first step.
+  /// @throws Error if the window has no steps
   State init(const Tensor& x) const {
     expects(place.length >= 1, "length", "at least 1", place.length);
     return {sde.init(x), ode.init(x), {}};
@@ -51,6 +54,7 @@ struct Window {
     return {1, step.to - step.from, 0, 0, 0};
   }
 
+  /// One step; draws a normal number an element unless the step is deterministic.
   template <class V>
   Tensor step(V& velocity, const Tensor& x, const Step& step, State& state, Generator& g) const {
     if (!contains(step)) {

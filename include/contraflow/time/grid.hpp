@@ -16,7 +16,9 @@ struct Step {
   std::size_t index;  ///< 0 for the first step of the grid
   std::size_t count;  ///< number of steps of the grid
 
+  /// Whether it is the first step of the grid.
   bool is_first() const { return index == 0; }
+  /// Whether it is the last step of the grid.
   bool is_last() const { return index + 1 == count; }
 };
 

@@ -11,19 +11,21 @@ using Schedule = std::function<double(std::int64_t step)>;
 
 /// The same value at every step.
 struct Constant {
-  double value = 0;
+  double value = 0;  ///< at every step
+  /// The value.
   double operator()(std::int64_t) const { return value; }
 };
 
-/// 0 for the first @ref flat steps, then rising by @ref rate a step up to @ref max.
+/// 0 for the first `flat` steps, then rising by `rate` a step up to `max`.
 ///
 /// The published schedules of the old policy (DiffusionNFT) are `Constant{0}` (type 0),
 /// `Ramp{.rate = 0.001, .max = 0.5}` (type 1) and `Ramp{.rate = 0.0075, .max = 0.999, .flat = 75}`
 /// (type 2).
 struct Ramp {
-  double rate = 0.001;
-  double max = 0.5;
-  std::int64_t flat = 0;
+  double rate = 0.001;    ///< rise a step
+  double max = 0.5;       ///< greatest value
+  std::int64_t flat = 0;  ///< steps before it rises
+  /// The value at gradient step @p step.
   double operator()(std::int64_t step) const {
     return step < flat ? 0.0 : std::min(rate * static_cast<double>(step - flat), max);
   }
@@ -31,7 +33,8 @@ struct Ramp {
 
 /// `min((1 + i) / (10 + i), max)`: an average that forgets its start quickly (DiffusionNFT).
 struct WarmingUp {
-  double max = 0.9;
+  double max = 0.9;  ///< greatest value
+  /// The value at gradient step @p step.
   double operator()(std::int64_t step) const {
     const auto i = static_cast<double>(step);
     return std::min((1 + i) / (10 + i), max);

@@ -47,7 +47,9 @@ struct GridTimes {
 
 /// Independent uniform times.
 struct UniformTimes {
-  int per_sample = 1;
+  int per_sample = 1;  ///< times of each sample, at least 1
+  /// @par Shape
+  /// result [units, per_sample]
   Tensor operator()(std::int64_t units, const TimeGrid&, Generator& generator) const {
     expects(per_sample >= 1, "per_sample", "at least 1", per_sample);
     return uniform({units, per_sample}, generator);
@@ -56,9 +58,11 @@ struct UniformTimes {
 
 /// `sigmoid(mean + std n)` with n standard normal (Esser et al. 2024, section 3.1).
 struct LogitNormalTimes {
-  double mean = 0;
-  double std = 1;
-  int per_sample = 1;
+  double mean = 0;     ///< of the logit
+  double std = 1;      ///< of the logit, above 0
+  int per_sample = 1;  ///< times of each sample, at least 1
+  /// @par Shape
+  /// result [units, per_sample]
   Tensor operator()(std::int64_t units, const TimeGrid&, Generator& generator) const {
     expects(per_sample >= 1, "per_sample", "at least 1", per_sample);
     expects(std > 0, "std", "above 0", std);
@@ -71,7 +75,9 @@ struct LogitNormalTimes {
 /// Each sample has one time in each of `per_sample` strata, and within a stratum the samples of
 /// the batch have one time in each of its `units` sub-strata.
 struct StratifiedTimes {
-  int per_sample = 1;
+  int per_sample = 1;  ///< times of each sample, at least 1
+  /// @par Shape
+  /// result [units, per_sample]
   Tensor operator()(std::int64_t units, const TimeGrid&, Generator& generator) const {
     expects(per_sample >= 1, "per_sample", "at least 1", per_sample);
     std::vector<Tensor> columns;

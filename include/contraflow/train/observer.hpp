@@ -57,20 +57,24 @@ consteval bool explain_observer() {
 template <class... Os>
 class Observers {
  public:
+  /// @param observers told in this order; they must outlive this object
   explicit Observers(Os&... observers) : observers_(observers...) {
     static_assert((explain_observer<Os>() && ...));
   }
 
+  /// Tells all that want to know of the beginning of a run.
   void start(const RunInfo& info) {
     each([&](auto& o) {
       if constexpr (HasStart<std::remove_reference_t<decltype(o)>>) o.start(info);
     });
   }
+  /// Tells all that want to know of a warning.
   void warn(const Warning& warning) {
     each([&](auto& o) {
       if constexpr (HasWarn<std::remove_reference_t<decltype(o)>>) o.warn(warning);
     });
   }
+  /// Tells all that want to know of the end of a run.
   void finish(const RunReport& report) {
     each([&](auto& o) {
       if constexpr (HasFinish<std::remove_reference_t<decltype(o)>>) o.finish(report);

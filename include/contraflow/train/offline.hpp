@@ -10,11 +10,10 @@
 namespace contraflow {
 
 /// Stored samples with scores.
-/// @par Shape
-/// x0 [N, ...]; reward float64 [N], not finite where a score is missing; prompt int64 [N], the
-/// number of each sample's prompt: samples of one prompt are compared with each other
 struct StoredSamples {
-  Tensor x0, reward, prompt;
+  Tensor x0;      ///< clean samples [N, ...]
+  Tensor reward;  ///< float64 [N], not finite where a score is missing
+  Tensor prompt;  ///< int64 [N], each sample's prompt: those of one prompt are compared
 };
 
 /// A set of good and a set of bad examples as stored samples of one prompt: rewards 1 and 0.
@@ -31,9 +30,9 @@ inline StoredSamples good_and_bad(const Tensor& good, const Tensor& bad) {
 
 /// Settings of training on stored samples.
 struct OfflineOptions {
-  UpdateOptions update = {};
+  UpdateOptions update = {};     ///< how samples become gradient steps
   TimeGrid grid = sd3_grid(10);  ///< which GridTimes follow
-  std::uint64_t seed = 0;
+  std::uint64_t seed = 0;        ///< of everything that is drawn
 };
 
 /// Reinforcement learning from stored samples: no policy is asked to generate.
@@ -49,6 +48,9 @@ class OfflineTrainer {
   /// @param samples stored samples; those without a finite reward are left out and counted
   /// @param objective terms on the forward process
   /// @param options settings
+  /// @param prompts where the numbers of prompts lead
+  /// @param advantage of the stored rewards
+  /// @param times at which samples are noised
   /// @throws Error if shapes do not fit or no sample has a reward
   template <class RawObjective>
   OfflineTrainer(P policy, StoredSamples samples, RawObjective objective,
@@ -88,6 +90,7 @@ class OfflineTrainer {
     return report;
   }
 
+  /// The policy that is trained.
   P& policy() { return policy_; }
   /// Samples that were left out for want of a finite reward.
   std::int64_t masked() const { return masked_; }
@@ -133,9 +136,11 @@ class OfflineTrainer {
   std::int64_t epoch_ = 0;
 };
 
+/// Deduces the types of policy and objective.
 template <class P, class O>
 OfflineTrainer(P, StoredSamples, O) -> OfflineTrainer<P, decltype(as_sum(std::declval<O>()))>;
 
+/// Deduces the types of policy, objective and components.
 template <class P, class O, class... Rest>
 OfflineTrainer(P, StoredSamples, O, OfflineOptions, Rest...)
     -> OfflineTrainer<P, decltype(as_sum(std::declval<O>())), Rest...>;

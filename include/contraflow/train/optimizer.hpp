@@ -25,6 +25,7 @@ class FusedAdamW : public torch::optim::AdamW {
  public:
   using torch::optim::AdamW::AdamW;
 
+  /// One step of all parameters that have gradients; the loss of the closure, if there is one.
   Tensor step(LossClosure closure = nullptr) override {
     const at::NoGradGuard no_gradient;
     Tensor loss;
@@ -84,11 +85,11 @@ class FusedAdamW : public torch::optim::AdamW {
 
 /// Settings of AdamW; defaults as published for DiffusionNFT.
 struct AdamWSettings {
-  double learning_rate = 3e-4;
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double epsilon = 1e-8;
-  double weight_decay = 1e-4;
+  double learning_rate = 3e-4;  ///< above 0
+  double beta1 = 0.9;           ///< decay of the mean of gradients
+  double beta2 = 0.999;         ///< decay of the mean of their squares
+  double epsilon = 1e-8;        ///< added to the root of the latter
+  double weight_decay = 1e-4;   ///< decoupled, a step and unit of learning rate
 };
 
 /// A factory of FusedAdamW.

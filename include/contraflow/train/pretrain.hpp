@@ -23,13 +23,13 @@ struct ConditionedData {
 
 /// Settings of plain flow matching.
 struct PretrainOptions {
-  std::int64_t steps = 2000;  ///< gradient steps, at least 1
-  std::int64_t batch = 256;   ///< samples a step, at least 1
-  OptimizerFactory optimizer = adamw({.learning_rate = 2e-3});
-  Schedule learning_rate_factor = Constant{1};
-  double max_gradient_norm = 1;     ///< 0: never clipped
+  std::int64_t steps = 2000;                                    ///< gradient steps, at least 1
+  std::int64_t batch = 256;                                     ///< samples a step, at least 1
+  OptimizerFactory optimizer = adamw({.learning_rate = 2e-3});  ///< makes the optimiser
+  Schedule learning_rate_factor = Constant{1};  ///< of the optimiser's own, by gradient step
+  double max_gradient_norm = 1;                 ///< 0: never clipped
   std::int64_t report_every = 100;  ///< steps in an "epoch" of the reports to observers, at least 1
-  std::uint64_t seed = 0;
+  std::uint64_t seed = 0;           ///< of data, noise and times
 };
 
 /// Trains a model by flow matching, `mean (v_theta(x_t, t) - (eps - x0))^2`.

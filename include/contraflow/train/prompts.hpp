@@ -43,7 +43,9 @@ consteval bool explain_prompt_source() {
 
 /// No prompts: one prompt that says nothing, for unconditional models.
 struct NoPrompts {
+  /// One.
   std::int64_t size() const { return 1; }
+  /// Nothing.
   Unconditional condition(const Tensor&) const { return {}; }
 };
 
@@ -55,7 +57,9 @@ class PromptRows {
   explicit PromptRows(C rows) : rows_(std::move(rows)) {
     expects(batch_size(rows_) >= 1, "rows", "at least one prompt", batch_size(rows_));
   }
+  /// Number of rows.
   std::int64_t size() const { return batch_size(rows_); }
+  /// The rows @p ids, int64 [B].
   C condition(const Tensor& ids) const { return select(rows_, ids); }
 
  private:

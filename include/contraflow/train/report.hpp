@@ -11,8 +11,8 @@ namespace contraflow {
 
 /// A named number of a report, such as {"reward/mean", 0.31}.
 struct Metric {
-  std::string name;
-  double value;
+  std::string name;  ///< as listed on the page on observers
+  double value;      ///< may be NaN or infinite
 };
 
 /// What is known when a run begins.

@@ -18,10 +18,13 @@ struct NothingRecorded {};
 /// states [M, N, ...], each distinct state once; log_prob [S, N]; mean [S, N, ...] if recorded
 template <bool WithMean>
 struct RecordedSteps {
-  std::vector<Transition> transitions;      ///< of the S recorded steps
-  std::vector<std::int64_t> before, after;  ///< rows of `states` around each recorded step
-  Tensor states, log_prob, mean;
-  std::vector<double> sigma;  ///< at which each step starts
+  std::vector<Transition> transitions;  ///< of the S recorded steps
+  std::vector<std::int64_t> before;     ///< row of `states` before each recorded step
+  std::vector<std::int64_t> after;      ///< row of `states` behind it
+  Tensor states;                        ///< float32
+  Tensor log_prob;                      ///< under the collecting policy, float32
+  Tensor mean;                          ///< of the transitions, float32; undefined if not recorded
+  std::vector<double> sigma;            ///< at which each step starts
 };
 
 /// What the rollout must record for the objective @p S, a Sum.
@@ -34,23 +37,26 @@ using RecordOf =
 /// x0 [N, ...]; prompt and group int64 [N]
 template <class Record>
 struct Rollout {
-  Tensor x0;      ///< clean samples, float32
-  Tensor prompt;  ///< number of each sample's prompt
-  Tensor group;   ///< which samples were drawn for one prompt together
-  [[no_unique_address]] Record record = {};
+  Tensor x0;                                 ///< clean samples, float32
+  Tensor prompt;                             ///< number of each sample's prompt
+  Tensor group;                              ///< which samples were drawn for one prompt together
+  [[no_unique_address]] Record record = {};  ///< what the objective needs beside them
 };
 
 /// Plans and fills the record of a rollout.
 template <class Record>
 struct Recorder {
+  /// There is nothing to plan.
   Recorder(Record&, const auto&, const TimeGrid&, double, const Tensor&) {}
+  /// Watches nothing.
   auto hook(std::int64_t) { return NoHook{}; }
 };
 
+/// Plans and fills a record of stochastic steps.
 template <bool WithMean>
 class Recorder<RecordedSteps<WithMean>> {
  public:
-  using Record = RecordedSteps<WithMean>;
+  using Record = RecordedSteps<WithMean>;  ///< what is filled
 
   /// @param record is given its tensors
   /// @param solver a StochasticSolver

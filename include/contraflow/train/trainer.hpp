@@ -31,8 +31,8 @@ struct TrainerOptions {
   std::int64_t rollout_batch = 0;       ///< most samples generated at a time; 0: no limit
   bool asynchronous_scoring = false;    ///< score a batch while the next one is generated
   double recorded_fraction = 0.99;      ///< share of the grid's steps whose transitions are trained
-  UpdateOptions update = {};
-  EvaluationOptions evaluation = {};
+  UpdateOptions update = {};            ///< how samples become gradient steps
+  EvaluationOptions evaluation = {};    ///< when and how the average is evaluated
   std::vector<std::int64_t> sample_shape = {};  ///< only needed if the model does not know it
   std::uint64_t seed = 0;                       ///< of everything that is drawn
 };
@@ -115,7 +115,8 @@ class Clock {
 template <class P, class S, class R, class O, class Prompts, class A, class Times>
 class Trainer {
  public:
-  using Record = RecordOf<O>;
+  using Record = RecordOf<O>;  ///< what the rollout records
+  /// What the prompts give.
   using C = decltype(std::declval<const Prompts&>().condition(std::declval<const Tensor&>()));
 
   /// @throws Error if an option is out of range
@@ -198,6 +199,7 @@ class Trainer {
   /// Clean samples of a role for the prompts @p ids, by the trainer's own solver and grid.
   /// @param ids int64 [N]
   /// @param seed of the noise
+  /// @param role whose velocity is followed, one that the policy keeps
   Tensor sample(const Tensor& ids, std::uint64_t seed, Role role = Role::average) {
     Generator generator = seeded(stream_seed(seed, 2));
     const Tensor noise = normal(batch_shape(ids.numel()), generator, tensor_options());
@@ -209,14 +211,21 @@ class Trainer {
     return sample(at::arange(count, at::kLong).remainder(prompts_.size()), seed, role);
   }
 
+  /// The policy that is trained.
   P& policy() { return policy_; }
+  /// The objective, as a Sum.
   const O& objective() const { return updater_.objective(); }
+  /// The settings, with the shape of a sample filled in.
   const TrainerOptions& options() const { return options_; }
+  /// The optimiser, as its factory made it.
   torch::optim::Optimizer& optimizer() { return updater_.optimizer(); }
+  /// The source of everything that is drawn.
   Generator& generator() { return generator_; }
   /// Epochs finished, those of a resumed run included.
   std::int64_t epoch() const { return epoch_; }
+  /// Gradient steps made, those of a resumed run included.
   std::int64_t gradient_steps() const { return updater_.gradient_steps(); }
+  /// Velocities computed, those of a resumed run included.
   const EvaluationCount& evaluations() const { return updater_.evaluations(); }
   /// Seconds of training so far, evaluations not counted.
   double seconds() const { return seconds_; }
@@ -421,6 +430,7 @@ class Trainer {
   bool counts_ = false;
 };
 
+/// Deduces the types of all parts.
 template <class P, class S, class R, class O, class... Components>
 Trainer(P, S, R, O, TrainerOptions, Components...)
     -> Trainer<P, S, decltype(as_rewards(std::declval<R>())), decltype(as_sum(std::declval<O>())),
@@ -428,6 +438,7 @@ Trainer(P, S, R, O, TrainerOptions, Components...)
                detail::Pick<detail::IsAdvantage, GroupAdvantage, Components...>,
                detail::Pick<detail::IsTrainingTimes, GridTimes, Components...>>;
 
+/// Deduces the types of all parts, with the published defaults.
 template <class P, class S, class R, class O>
 Trainer(P, S, R, O)
     -> Trainer<P, S, decltype(as_rewards(std::declval<R>())), decltype(as_sum(std::declval<O>())),

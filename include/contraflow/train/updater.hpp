@@ -24,19 +24,19 @@ struct UpdateOptions {
   std::int64_t inner_epochs = 1;    ///< passes over the samples, each with fresh noise and times
   std::int64_t micro_batch = 0;     ///< most samples of one forward pass; 0: no limit
   double max_gradient_norm = 1;     ///< gradients are scaled down to this norm; 0: never
-  std::int64_t transitions_per_sample = 0;  ///< random recorded steps trained on; 0: all
-  OptimizerFactory optimizer = adamw();
+  std::int64_t transitions_per_sample = 0;      ///< random recorded steps trained on; 0: all
+  OptimizerFactory optimizer = adamw();         ///< makes the optimiser
   Schedule learning_rate_factor = Constant{1};  ///< of the optimiser's own, by gradient step
 };
 
 /// What an update did.
 struct UpdateReport {
-  std::int64_t gradient_steps = 0;
-  std::int64_t skipped_steps = 0;  ///< loss or gradient was not finite
-  double loss = 0;                 ///< mean over gradient steps
-  double gradient_norm = 0;        ///< mean over gradient steps, before clipping
-  double velocity_norm = 0;        ///< root mean square of v_theta in the last batch
-  Statistics statistics = {};      ///< of the terms
+  std::int64_t gradient_steps = 0;  ///< that were made
+  std::int64_t skipped_steps = 0;   ///< loss or gradient was not finite
+  double loss = 0;                  ///< mean over gradient steps
+  double gradient_norm = 0;         ///< mean over gradient steps, before clipping
+  double velocity_norm = 0;         ///< root mean square of v_theta in the last batch
+  Statistics statistics = {};       ///< of the terms
 };
 
 /// Adds what an update did to the metrics of an epoch.
@@ -63,10 +63,15 @@ struct EvaluationCount {
 template <class P, class S, class Prompts, class Times>
 class Updater {
  public:
-  using Record = RecordOf<S>;
+  using Record = RecordOf<S>;  ///< what the rollout has recorded
+  /// What the prompts give.
   using C = decltype(std::declval<const Prompts&>().condition(std::declval<const Tensor&>()));
 
   /// @param policy is trained; its clones are made here
+  /// @param objective a Sum
+  /// @param prompts a PromptSource
+  /// @param times TrainingTimes
+  /// @param options settings
   /// @throws Error if an option is out of range
   Updater(P& policy, S objective, const Prompts& prompts, Times times, UpdateOptions options)
       : policy_(policy),
@@ -111,10 +116,15 @@ class Updater {
     return report;
   }
 
+  /// Velocities computed so far.
   const EvaluationCount& evaluations() const { return evaluations_; }
+  /// The same, for whoever computes velocities beside the updates.
   EvaluationCount& evaluations() { return evaluations_; }
+  /// Gradient steps made so far.
   std::int64_t gradient_steps() const { return gradient_steps_; }
+  /// The optimiser, as its factory made it.
   torch::optim::Optimizer& optimizer() { return *optimizer_; }
+  /// The objective.
   const S& objective() const { return objective_; }
 
   /// Continues the count of gradient steps of an earlier run.
