@@ -32,8 +32,8 @@ static_assert(std::endian::native == std::endian::little,
 
 /// What a safetensors file holds.
 struct SafetensorsFile {
-  std::map<std::string, at::Tensor> tensors;
-  std::map<std::string, std::string> metadata;
+  std::map<std::string, at::Tensor> tensors;    ///< by name, on the CPU
+  std::map<std::string, std::string> metadata;  ///< texts of the header
 };
 
 namespace safetensors {

@@ -43,8 +43,8 @@ struct NftLossArrays {
   const double* t = nullptr;   ///< times in [0, 1]
   const double* r = nullptr;   ///< optimality in [0, 1]
   V* gradient = nullptr;       ///< gradient of the total by v_theta; null: value only
-  std::int64_t batch = 0;
-  std::int64_t elements = 0;  ///< of one sample
+  std::int64_t batch = 0;      ///< number of samples
+  std::int64_t elements = 0;   ///< of one sample
 };
 
 /// Numbers of one NFT loss.
@@ -73,8 +73,8 @@ struct NftLossValue {
 
 /// A branch's term of one sample and its slope by the branch's mean square.
 struct NftBranch {
-  double value;
-  double slope;
+  double value;  ///< of the term
+  double slope;  ///< by the branch's mean square
 };
 
 /// Weighting of the published code: each branch is compared in x0 and divided by its own error.
@@ -83,17 +83,19 @@ struct NftBranch {
 ///     \qquad L = scale \, (r \ell_+ + (1 - r) \ell_-) / \beta \f]
 /// No gradient passes through the denominator. The published scale is the clip of the advantages.
 struct AdaptiveWeighting {
-  static constexpr bool uses_absolute = true;
+  static constexpr bool uses_absolute = true;  ///< whether it asks for mean magnitudes
 
-  double scale = 5.0;
-  double weight_floor = 1e-5;
+  double scale = 5.0;          ///< of the whole loss
+  double weight_floor = 1e-5;  ///< least denominator, above 0
 
+  /// The term of a branch from the means of its differences over a sample.
   CONTRAFLOW_HOST_DEVICE NftBranch branch(double mean_absolute, double mean_square,
                                           double t) const {
     const double error = t * mean_absolute;
     const double weight = 1.0 / (error > weight_floor ? error : weight_floor);
     return {t * t * mean_square * weight, t * t * weight};
   }
+  /// The factor of both terms of a sample.
   CONTRAFLOW_HOST_DEVICE double factor(std::int64_t /*sample*/, double beta) const {
     return scale / beta;
   }
@@ -103,14 +105,16 @@ struct AdaptiveWeighting {
 ///
 /// \f[ L = w \, (r \, \overline{(v_+ - v)^2} + (1 - r) \, \overline{(v_- - v)^2}) \f]
 struct FixedWeighting {
-  static constexpr bool uses_absolute = false;
+  static constexpr bool uses_absolute = false;  ///< whether it asks for mean magnitudes
 
   const double* weight = nullptr;  ///< [batch]; null: ones
 
+  /// The term of a branch from the means of its differences over a sample.
   CONTRAFLOW_HOST_DEVICE NftBranch branch(double /*mean_absolute*/, double mean_square,
                                           double /*t*/) const {
     return {mean_square, 1.0};
   }
+  /// The factor of both terms of a sample.
   CONTRAFLOW_HOST_DEVICE double factor(std::int64_t sample, double /*beta*/) const {
     return weight == nullptr ? 1.0 : weight[sample];
   }
@@ -119,19 +123,27 @@ struct FixedWeighting {
 /// Sums over elements from which a sample's terms are made.
 template <class T>
 struct NftSums {
-  T plus_absolute{}, plus_square{}, minus_absolute{}, minus_square{}, kl_square{};
+  T plus_absolute{};   ///< of |v_plus - v|; only if the weighting asks for it
+  T plus_square{};     ///< of (v_plus - v)^2
+  T minus_absolute{};  ///< of |v_minus - v|; only if the weighting asks for it
+  T minus_square{};    ///< of (v_minus - v)^2
+  T kl_square{};       ///< of (v_theta - v_ref)^2
 };
 
 /// Factors of the gradient, which is linear in its three differences.
 template <class T>
 struct NftSlopes {
-  T w, d, kl;
+  T w;   ///< of v_old - v
+  T d;   ///< of v_theta - v_old
+  T kl;  ///< of v_theta - v_ref
 };
 
 /// Terms of one sample and the factors of its gradient.
 struct NftSample {
-  double positive, negative, kl;
-  NftSlopes<double> slopes;
+  double positive;           ///< term of the positive branch
+  double negative;           ///< term of the negative branch
+  double kl;                 ///< mean (v_theta - v_ref)^2
+  NftSlopes<double> slopes;  ///< factors of the gradient
 };
 
 /// Differences of one element.
@@ -198,6 +210,11 @@ CONTRAFLOW_HOST_DEVICE NftSample nft_sample(const NftSums<double>& sums, const W
 
 /// Total of the terms of all samples, added in their order.
 /// @param outputs the samples' terms; those of the KL are read only if @p with_kl
+/// @param r optimality in [0, 1], [batch]
+/// @param batch number of samples
+/// @param weighting AdaptiveWeighting, FixedWeighting or one like them
+/// @param settings beta and weights
+/// @param with_kl whether there is a KL term
 template <class Weighting>
 CONTRAFLOW_HOST_DEVICE NftLossValue nft_total(const NftLossOutputs& outputs, const double* r,
                                               std::int64_t batch, const Weighting& weighting,

@@ -19,7 +19,9 @@ namespace contraflow::kernels {
 /// A parallel loop has `threads()`, how many it uses at most, and `loop(count, body)`, which calls
 /// `body(begin, end)` on ranges that together cover [0, count) once and returns when all are done.
 struct SerialLoop {
+  /// One.
   static constexpr std::int64_t threads() { return 1; }
+  /// The whole range at once.
   template <class Body>
   void operator()(std::int64_t count, Body&& body) const {
     if (count > 0) body(std::int64_t{0}, count);

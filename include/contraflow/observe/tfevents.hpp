@@ -62,24 +62,28 @@ inline std::string record(std::string_view data) {
 /// numbers, and are written also when they have their default value.
 class Message {
  public:
+  /// Adds a variable-length integer.
   Message& integer(std::uint32_t field, std::int64_t value) {
     key(field, 0);
     varint(static_cast<std::uint64_t>(value));
     return *this;
   }
 
+  /// Adds a number of 64 bits.
   Message& real(std::uint32_t field, double value) {
     key(field, 1);
     bytes_ += little_endian(std::bit_cast<std::uint64_t>(value));
     return *this;
   }
 
+  /// Adds a number of 32 bits.
   Message& real(std::uint32_t field, float value) {
     key(field, 5);
     bytes_ += little_endian(std::bit_cast<std::uint32_t>(value));
     return *this;
   }
 
+  /// Adds bytes behind their length.
   Message& bytes(std::uint32_t field, std::string_view value) {
     key(field, 2);
     varint(value.size());
@@ -87,8 +91,10 @@ class Message {
     return *this;
   }
 
+  /// Adds a message.
   Message& message(std::uint32_t field, const Message& value) { return bytes(field, value.bytes_); }
 
+  /// What has been added so far, in bytes.
   const std::string& encoded() const noexcept { return bytes_; }
 
  private:

@@ -29,9 +29,13 @@ class Mixture {
     weights_ = weights_.to(means_.options());
   }
 
+  /// [K, D].
   const Tensor& means() const { return means_; }
+  /// Of every component.
   double std() const { return std_; }
+  /// [K], summing to 1.
   const Tensor& weights() const { return weights_; }
+  /// D.
   std::int64_t dimension() const { return means_.size(1); }
 
   /// @p count samples [count, D].

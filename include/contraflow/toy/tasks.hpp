@@ -16,8 +16,8 @@ namespace contraflow::toy {
 ///
 /// A Reward itself: `task(x0)` scores samples.
 struct Task {
-  std::string name;
-  std::int64_t dimension = 2;
+  std::string name;            ///< in tables and names of files
+  std::int64_t dimension = 2;  ///< of a sample
   /// `data(count, generator)`: clean samples [count, dimension].
   std::function<Tensor(std::int64_t count, Generator& generator)> data;
   std::vector<std::string> rewarded;  ///< names of the rewarded modes
