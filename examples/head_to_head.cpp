@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iostream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -20,19 +21,20 @@ using namespace head_to_head;
 struct Options {
   bool quick = false;
   std::filesystem::path output = "out/demo";
-  int seeds = 0;
-  int threads = 0;
+  int seeds = 0;    // 0: 5, or 2 with --quick
+  int threads = 0;  // 0: as many as the machine has
   std::vector<std::string> tasks;
 };
 
 std::vector<TaskPlan> all_tasks(bool quick) {
-  if (quick) {
-    return {{cf::toy::ring_task(), 60, 5}, {cf::toy::ladder(8), 100, 5}};
-  }
-  return {{cf::toy::ring_task(), 100, 5},        {cf::toy::checkerboard(), 150, 5},
-          {cf::toy::two_moons_to_one(), 100, 5}, {cf::toy::ladder(2), 100, 5},
-          {cf::toy::ladder(8), 200, 5},          {cf::toy::ladder(32), 300, 5},
-          {cf::toy::ladder(128), 400, 5}};
+  const auto plan = [](cf::toy::Task task, std::int64_t epochs) {
+    return TaskPlan{.task = std::move(task), .epochs = epochs, .evaluate_every = 5};
+  };
+  if (quick) return {plan(cf::toy::ring_task(), 80), plan(cf::toy::ladder(8), 80)};
+  return {plan(cf::toy::ring_task(), 150),        plan(cf::toy::checkerboard(), 150),
+          plan(cf::toy::two_moons_to_one(), 150), plan(cf::toy::ladder(2), 150),
+          plan(cf::toy::ladder(8), 150),          plan(cf::toy::ladder(32), 150),
+          plan(cf::toy::ladder(128), 200)};
 }
 
 std::vector<TaskPlan> chosen_tasks(const Options& options) {
@@ -50,12 +52,16 @@ Plan plan_of(const Options& options) {
   Plan plan;
   plan.tasks = chosen_tasks(options);
   plan.methods = {nft(true), flow_grpo(), nft(false)};
-  plan.rates = {3e-4, 1e-3, 3e-3};
+  plan.rates = {3e-4, 1e-3, 3e-3, 1e-2};
   const int seeds = options.seeds > 0 ? options.seeds : options.quick ? 2 : 5;
   for (int i = 1; i <= seeds; ++i) plan.seeds.push_back(std::uint64_t(i));
-  plan.tuning_seeds = {101};
-  if (options.quick) plan.pretrain_steps = 1000;
-  plan.threads = options.threads > 0 ? options.threads : 2;
+  plan.tuning_seeds = {101, 102};
+  if (options.quick) {
+    plan.tuning_seeds = {101};
+    plan.pretrain_steps = 1200;
+  }
+  plan.threads = options.threads > 0 ? options.threads
+                                     : int(std::max(1U, std::thread::hardware_concurrency()));
   plan.output = options.output;
   return plan;
 }
@@ -77,12 +83,16 @@ int main(int argc, char** argv) {
   app.add_option("--tasks", options.tasks, "only these tasks")->delimiter(',');
   CLI11_PARSE(app, argc, argv);
 
+  // Signals end the runs under way, and what is finished is written.
+  cf::StopOnInterrupt interrupt;
+  interrupt.start({});
+
   const Plan plan = plan_of(options);
   std::filesystem::create_directories(plan.output);
   Experiment experiment(plan);
   const auto& results = experiment.run();
-  std::cout << final_table(plan, results).text() << "\n"
-            << ratio_table(plan, results).text() << "\n";
+  for (const Cost& cost : costs) std::cout << level_table(plan, results, cost).text() << "\n";
+  std::cout << end_table(plan, results).text() << "\n" << ratio_table(plan, results).text() << "\n";
   write(plan.output / "summary.json", summary(plan, results).dump(1));
   write(plan.output / "report.html", report(plan, results));
 }

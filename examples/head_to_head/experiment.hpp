@@ -26,7 +26,8 @@ struct TaskPlan {
 
 /// Everything that is fixed before the first run.
 struct Plan {
-  static constexpr std::size_t nft = 0, flow_grpo = 1;  ///< places among the methods
+  /// Places among the methods.
+  static constexpr std::size_t nft = 0, flow_grpo = 1, no_negatives = 2;
 
   std::vector<TaskPlan> tasks;
   std::vector<Method> methods;
@@ -50,6 +51,7 @@ struct Group {
 struct TaskResult {
   double pretrain_seconds = 0;
   cf::Tensor data;            ///< samples of the data
+  cf::Tensor base_samples;    ///< of the base model, as an evaluation draws them
   std::vector<Group> groups;  ///< by method
 };
 
@@ -99,7 +101,20 @@ class Experiment {
                   .learning_rate_factor = warm_up_and_decay},
                  cf::UniformTimes{}, cf::StopOnInterrupt{});
     results_[k].pretrain_seconds = clock.seconds();
+    results_[k].base_samples = sampled(base, plan.task);
     for (std::size_t m = 0; m < plan_.methods.size(); ++m) tune(k, m, base);
+  }
+
+  /// Samples of a base as an evaluation draws them.
+  static cf::Tensor sampled(cf::MlpVelocity& base, const cf::toy::Task& task) {
+    const at::NoGradGuard no_gradient;
+    cf::Generator generator = cf::seeded(1);
+    const cf::Tensor noise = cf::normal({Common::evaluation_samples, task.dimension}, generator);
+    const auto velocity = [&](const cf::Tensor& x, double sigma) {
+      return base(x, at::full({x.size(0)}, sigma));
+    };
+    return cf::integrate(cf::DpmSolver<1>{}, velocity, noise,
+                         cf::uniform_grid(Common::evaluation_steps), generator);
   }
 
   void tune(std::size_t k, std::size_t m, const cf::MlpVelocity& base) {
@@ -123,11 +138,10 @@ class Experiment {
                        [&](const auto& runs) { return runs.size() == plan_.tuning_seeds.size(); });
   }
 
-  /// The rate with the least evaluations to 95 %, else with the highest reward at the end.
   double best_rate(const Group& group) const {
     std::size_t best = 0;
     for (std::size_t r = 1; r < plan_.rates.size(); ++r) {
-      if (is_better(group.tuning[r], group.tuning[best])) best = r;
+      if (Merit(group.tuning[r]).is_better_than(Merit(group.tuning[best]))) best = r;
     }
     return plan_.rates[best];
   }

@@ -28,7 +28,7 @@ struct RunSettings {
 
 /// The state of a run at an evaluation.
 struct Point {
-  std::int64_t epoch;
+  double epoch;
   double evaluations;  ///< of the velocity for one sample: forward counts one, backward two
   double seconds;      ///< of training alone
   double reward;
@@ -48,11 +48,14 @@ struct Common {
   static constexpr std::int64_t prompts_per_epoch = 8;
   static constexpr std::int64_t group_size = 24;
   static constexpr int sampling_steps = 10;
+  static constexpr std::int64_t gradient_steps = 4;  ///< an epoch
+  static constexpr double kl_weight = 0.01;          ///< to the base model
+  static constexpr int times_per_sample = 3;         ///< trained on; for FlowGRPO transitions
   static constexpr std::int64_t evaluation_samples = 1000;
   static constexpr int evaluation_steps = 20;
-  /// A run ends early when so many evaluations in a row are at least `solved`.
-  static constexpr int solved_evaluations = 5;
-  static constexpr double solved = 0.985;
+  /// A run ends early when so many evaluations in a row are all `solved` or all `dead`.
+  static constexpr int settled_evaluations = 6;
+  static constexpr double solved = 0.985, dead = 0.03;
 };
 
 /// A way to train, as a row of the comparison.
@@ -63,26 +66,29 @@ struct Method {
   std::function<Run(const cf::toy::Task&, const cf::MlpVelocity& base, const RunSettings&)> train;
 };
 
-/// Ends a run that has stayed solved for long enough.
-class StopWhenSolved {
+/// Ends a run that has stayed solved, or dead, for long enough.
+class StopWhenSettled {
  public:
   cf::Verdict operator()(const cf::EpochReport& report) {
     const auto reward = report.find("evaluation/reward");
     if (!reward) return {};
-    in_a_row_ = *reward >= Common::solved ? in_a_row_ + 1 : 0;
-    return {.stop = in_a_row_ >= Common::solved_evaluations, .reason = "solved"};
+    solved_ = *reward >= Common::solved ? solved_ + 1 : 0;
+    dead_ = *reward <= Common::dead ? dead_ + 1 : 0;
+    const bool is_solved = solved_ >= Common::settled_evaluations;
+    const bool is_dead = dead_ >= Common::settled_evaluations;
+    return {.stop = is_solved || is_dead, .reason = is_solved ? "solved" : "dead"};
   }
 
  private:
-  int in_a_row_ = 0;
+  int solved_ = 0, dead_ = 0;
 };
 
-inline cf::TrainerOptions trainer_options(const RunSettings& settings,
-                                          std::int64_t gradient_steps) {
+inline cf::TrainerOptions trainer_options(const RunSettings& settings) {
   return {.prompts_per_epoch = Common::prompts_per_epoch,
           .group_size = Common::group_size,
           .grid = cf::uniform_grid(Common::sampling_steps),
-          .update = {.gradient_steps = gradient_steps,
+          .update = {.gradient_steps = Common::gradient_steps,
+                     .transitions_per_sample = Common::times_per_sample,
                      .optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
           .evaluation = {.every = settings.evaluate_every,
                          .samples = Common::evaluation_samples,
@@ -101,9 +107,9 @@ Run observed(Trainer& trainer, const cf::toy::Task& task, const RunSettings& set
     if (!reward) return;
     const double evaluations =
         double(report.forward_evaluations) + 2 * double(report.backward_evaluations);
-    run.curve.push_back({report.epoch, evaluations, report.seconds, *reward});
+    run.curve.push_back({double(report.epoch), evaluations, report.seconds, *reward});
   };
-  trainer.run(settings.epochs, record, StopWhenSolved{}, cf::StopOnInterrupt{},
+  trainer.run(settings.epochs, record, StopWhenSettled{}, cf::StopOnInterrupt{},
               cf::JsonLines{settings.log});
   run.samples = trainer.evaluate().x0;
   run.shares = task.shares(run.samples);
@@ -113,33 +119,41 @@ Run observed(Trainer& trainer, const cf::toy::Task& task, const RunSettings& set
 
 /// NFT, with or without its negative branch.
 inline Method nft(bool negative_branch) {
+  const auto train = [negative_branch](const cf::toy::Task& task, const cf::MlpVelocity& base,
+                                       const RunSettings& settings) {
+    const auto objective = cf::Nft{.optimality = {.clip = 2}, .negative_branch = negative_branch} +
+                           Common::kl_weight * cf::VelocityKl{};
+    auto policy =
+        cf::SnapshotPolicy(cf::clone_of(base), {.old_decay = cf::Ramp{.rate = 0.001, .max = 0.5}});
+    auto trainer = cf::Trainer(std::move(policy), cf::DpmSolver<2>{}, task, objective,
+                               trainer_options(settings),
+                               cf::GridTimes{.per_sample = Common::times_per_sample});
+    return observed(trainer, task, settings);
+  };
   return {
       .name = negative_branch ? "NFT" : "NFT, no negatives",
       .file_name = negative_branch ? "nft" : "nft_no_negatives",
-      .settings = "second-order ODE sampling, 9 times a sample, 1 gradient step an epoch, beta 1",
-      .train = [negative_branch](const cf::toy::Task& task, const cf::MlpVelocity& base,
-                                 const RunSettings& settings) {
-        auto policy = cf::SnapshotPolicy(cf::clone_of(base));
-        auto objective =
-            cf::Nft{.beta = 1, .negative_branch = negative_branch} + 1e-4 * cf::VelocityKl{};
-        auto trainer = cf::Trainer(std::move(policy), cf::DpmSolver<2>{}, task, objective,
-                                   trainer_options(settings, 1));
-        return observed(trainer, task, settings);
-      }};
+      .settings = negative_branch
+                      ? "DPM-Solver++ of order 2; beta 1, advantages clipped at 2, old policy's "
+                        "decay min(0.001 i, 0.5)"
+                      : "the same with r = 1 for the positive branch alone",
+      .train = train};
 }
 
 /// Flow-GRPO.
 inline Method flow_grpo() {
-  return {
-      .name = "FlowGRPO",
-      .file_name = "flow_grpo",
-      .settings = "SDE sampling of level 0.7, 9 transitions a sample, 2 gradient steps an epoch",
-      .train = [](const cf::toy::Task& task, const cf::MlpVelocity& base,
-                  const RunSettings& settings) {
-        auto trainer = cf::Trainer(cf::SnapshotPolicy(cf::clone_of(base)), cf::FlowSde{}, task,
-                                   cf::Grpo{.clip_range = 0.2}, trainer_options(settings, 2));
-        return observed(trainer, task, settings);
-      }};
+  const auto train = [](const cf::toy::Task& task, const cf::MlpVelocity& base,
+                        const RunSettings& settings) {
+    auto policy = cf::SnapshotPolicy(cf::clone_of(base));
+    const auto objective = cf::Grpo{.clip_range = 0.01} + Common::kl_weight * cf::TransitionKl{};
+    auto trainer = cf::Trainer(std::move(policy), cf::FlowSde{.noise_level = 0.7}, task, objective,
+                               trainer_options(settings));
+    return observed(trainer, task, settings);
+  };
+  return {.name = "FlowGRPO",
+          .file_name = "flow_grpo",
+          .settings = "SDE of level 0.7; clip range 0.01, groups without differences left out",
+          .train = train};
 }
 
 }  // namespace head_to_head

@@ -62,30 +62,67 @@ inline Reached evaluations_to(const std::vector<Run>& runs, double level) {
   return reached(runs, level, &Point::evaluations);
 }
 
-/// Median over runs of the mean reward of the last three evaluations.
-inline double final_reward(const std::vector<Run>& runs) {
-  std::vector<double> rewards;
-  for (const Run& run : runs) {
-    const std::size_t count = std::min<std::size_t>(run.curve.size(), 3);
-    double sum = 0;
-    for (std::size_t i = run.curve.size() - count; i < run.curve.size(); ++i) {
-      sum += run.curve[i].reward;
-    }
-    rewards.push_back(sum / double(count));
+/// Mean reward of the last three evaluations.
+inline double final_reward(const Run& run) {
+  const std::size_t count = std::min<std::size_t>(run.curve.size(), 3);
+  double sum = 0;
+  for (std::size_t i = run.curve.size() - count; i < run.curve.size(); ++i) {
+    sum += run.curve[i].reward;
   }
-  return support::quantile(rewards, 0.5).value_or(0);
+  return sum / double(count);
+}
+inline std::vector<double> final_rewards(const std::vector<Run>& runs) {
+  std::vector<double> rewards;
+  for (const Run& run : runs) rewards.push_back(final_reward(run));
+  return rewards;
 }
 
-/// Whether one learning rate serves a method better than another: fewer evaluations to 95 % on the
-/// mean of all tuning runs, else a higher reward at the end.
-inline bool is_better(const std::vector<Run>& runs, const std::vector<Run>& than) {
-  const double own = evaluations_to(runs, 0.95).median();
-  const double other = evaluations_to(than, 0.95).median();
-  if (own != other) return own < other;
-  return final_reward(runs) > final_reward(than);
+/// Median, least and most.
+struct Range {
+  explicit Range(const std::vector<double>& values) {
+    if (values.empty()) return;
+    median = *support::quantile(values, 0.5);
+    least = *support::quantile(values, 0);
+    most = *support::quantile(values, 1);
+  }
+  std::string text(int decimals) const {
+    return support::fixed(median, decimals) + " (" + support::fixed(least, decimals) + " – " +
+           support::fixed(most, decimals) + ")";
+  }
+  double median = 0, least = 0, most = 0;
+};
+
+/// What tuning runs say of a learning rate.
+struct Merit {
+  explicit Merit(const std::vector<Run>& runs)
+      : cost(evaluations_to(runs, 0.95).median()), reward(Range(final_rewards(runs)).median) {
+    for (const Run& run : runs) {
+      const bool got_there = std::isfinite(first_at(run, 0.95, &Point::evaluations));
+      kept += got_there && final_reward(run) >= 0.9 ? 1 : 0;
+    }
+  }
+
+  /// Better is: more runs that got to 95 % and did not fall back below 90 %; then fewer evaluations
+  /// to 95 %; then a higher reward at the end.
+  bool is_better_than(const Merit& other) const {
+    if (kept != other.kept) return kept > other.kept;
+    if (cost != other.cost) return cost < other.cost;
+    return reward > other.reward;
+  }
+
+  int kept = 0;
+  double cost;    ///< median of evaluations to 95 %
+  double reward;  ///< at the end, median
+};
+
+/// "80 / 20".
+inline std::string percentages(const std::vector<double>& shares) {
+  std::vector<std::string> texts;
+  for (const double share : shares) texts.push_back(support::fixed(100 * share, 0));
+  return support::joined(texts, " / ");
 }
 
-/// Median over runs of the share of each rewarded mode, as percentages: "80 / 20".
+/// Median over runs of the share of each rewarded mode, in percent.
 ///
 /// Modes are put in the order of their shares in each run first: which one wins differs by seed.
 inline std::string shares_text(const std::vector<Run>& runs) {
@@ -96,11 +133,9 @@ inline std::string shares_text(const std::vector<Run>& runs) {
     ordered.resize(shares.size());
     for (std::size_t i = 0; i < shares.size(); ++i) ordered[i].push_back(shares[i]);
   }
-  std::vector<std::string> texts;
-  for (const auto& shares : ordered) {
-    texts.push_back(support::fixed(100 * support::quantile(shares, 0.5).value_or(0), 0));
-  }
-  return support::joined(texts, " / ");
+  std::vector<double> medians;
+  for (const auto& shares : ordered) medians.push_back(*support::quantile(shares, 0.5));
+  return percentages(medians);
 }
 
 /// The release of the library.

@@ -13,12 +13,15 @@ namespace head_to_head {
 
 using Json = nlohmann::ordered_json;
 
+/// What a run spends.
 struct Cost {
-  const char* name;
+  const char* name;   ///< in the summary
+  const char* label;  ///< for a person
   double Point::*of;
 };
-inline constexpr Cost costs[] = {{"evaluations", &Point::evaluations},
-                                 {"seconds", &Point::seconds}};
+inline constexpr Cost costs[] = {{"epochs", "epochs", &Point::epoch},
+                                 {"evaluations", "model evaluations", &Point::evaluations},
+                                 {"seconds", "seconds", &Point::seconds}};
 
 inline Json number(double value) { return std::isfinite(value) ? Json(value) : Json(); }
 
@@ -66,10 +69,20 @@ inline Json group_json(const Plan& plan, const Group& group) {
     tuning.push_back({{"learning_rate", plan.rates[r]}, {"runs", to_json(group.tuning[r])}});
   }
   return {{"learning_rate", group.rate ? Json(*group.rate) : Json()},
-          {"final_reward", group.runs.empty() ? Json() : Json(final_reward(group.runs))},
+          {"final_reward", final_rewards(group.runs)},
           {"to_percent", levels_of(group.runs)},
           {"runs", to_json(group.runs)},
           {"tuning", std::move(tuning)}};
+}
+
+/// Whether every run that was planned was finished.
+inline bool is_complete(const Plan& plan, const std::vector<TaskResult>& results) {
+  for (const TaskResult& result : results) {
+    for (const Group& group : result.groups) {
+      if (group.runs.size() < plan.seeds.size()) return false;
+    }
+  }
+  return true;
 }
 
 /// FlowGRPO over NFT.
@@ -107,7 +120,7 @@ inline Json summary(const Plan& plan, const std::vector<TaskResult>& results) {
          ratios_json(results[k].groups[Plan::nft], results[k].groups[Plan::flow_grpo])}};
   }
   return {{"version", version_text()},
-          {"complete", !cf::StopOnInterrupt::interrupted()},
+          {"complete", is_complete(plan, results)},
           {"threads", plan.threads},
           {"learning_rates", plan.rates},
           {"seeds", plan.seeds},
@@ -116,20 +129,37 @@ inline Json summary(const Plan& plan, const std::vector<TaskResult>& results) {
           {"tasks", std::move(tasks)}};
 }
 
-/// A row for each task and method.
-inline support::Table final_table(const Plan& plan, const std::vector<TaskResult>& results) {
-  support::Table table({"task", "method", "rate", "reward", "evaluations to 90 %", "to 95 %",
-                        "to 98 %", "seconds to 95 %", "shares of modes"});
+/// What it took to get to each level, a row for each task and method.
+inline support::Table level_table(const Plan& plan, const std::vector<TaskResult>& results,
+                                  const Cost& cost) {
+  support::Table table({std::string(cost.label) + " to", "method", "90 %", "95 %", "98 %"});
   for (std::size_t k = 0; k < results.size(); ++k) {
     if (k > 0) table.add_rule();
     for (std::size_t m = 0; m < plan.methods.size(); ++m) {
       const Group& group = results[k].groups[m];
-      if (group.runs.empty()) continue;
-      table.add({plan.tasks[k].task.name, plan.methods[m].name, support::scientific(*group.rate),
-                 support::fixed(final_reward(group.runs), 3),
-                 evaluations_to(group.runs, 0.90).text(), evaluations_to(group.runs, 0.95).text(),
-                 evaluations_to(group.runs, 0.98).text(),
-                 reached(group.runs, 0.95, &Point::seconds).text(), shares_text(group.runs)});
+      std::vector<std::string> row{plan.tasks[k].task.name, plan.methods[m].name};
+      for (const double level : levels) row.push_back(reached(group.runs, level, cost.of).text());
+      table.add(std::move(row));
+    }
+  }
+  return table;
+}
+
+/// How runs ended, a row for each task and method.
+inline support::Table end_table(const Plan& plan, const std::vector<TaskResult>& results) {
+  support::Table table({"at the end", "method", "learning rate", "reward", "runs at 95 %",
+                        "shares of rewarded modes"});
+  for (std::size_t k = 0; k < results.size(); ++k) {
+    if (k > 0) table.add_rule();
+    for (std::size_t m = 0; m < plan.methods.size(); ++m) {
+      const Group& group = results[k].groups[m];
+      const auto good = std::count_if(group.runs.begin(), group.runs.end(),
+                                      [](const Run& run) { return final_reward(run) >= 0.95; });
+      table.add({plan.tasks[k].task.name, plan.methods[m].name,
+                 group.rate ? support::scientific(*group.rate) : "-",
+                 Range(final_rewards(group.runs)).text(3),
+                 std::to_string(good) + " of " + std::to_string(group.runs.size()),
+                 shares_text(group.runs)});
     }
   }
   return table;
@@ -137,8 +167,14 @@ inline support::Table final_table(const Plan& plan, const std::vector<TaskResult
 
 /// FlowGRPO / NFT, a row for each task.
 inline support::Table ratio_table(const Plan& plan, const std::vector<TaskResult>& results) {
-  support::Table table(
-      {"FlowGRPO / NFT", "evaluations to 90 %", "95 %", "98 %", "seconds to 90 %", "95 %", "98 %"});
+  std::vector<std::string> header{"FlowGRPO / NFT"};
+  for (const Cost& cost : costs) {
+    for (const double level : levels) {
+      header.push_back(level == levels[0] ? std::string(cost.name) + " to 90 %"
+                                          : percent(level) + " %");
+    }
+  }
+  support::Table table(header);
   for (std::size_t k = 0; k < results.size(); ++k) {
     const auto& groups = results[k].groups;
     std::vector<std::string> row{plan.tasks[k].task.name};

@@ -69,7 +69,7 @@ inline constexpr std::string_view page_style = R"css(
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 32px 20px 64px; }
+main { max-width: 1180px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 27px; line-height: 1.25; margin: 0 0 6px; letter-spacing: -0.01em; }
 h2 { font-size: 20px; margin: 44px 0 8px; padding-top: 18px; border-top: 1px solid var(--line); }
 h3 { font-size: 15.5px; margin: 26px 0 6px; }
@@ -85,7 +85,8 @@ tr + tr.group td { border-top: 1px solid var(--line); }
 .wrap td { white-space: normal; text-align: left; vertical-align: top; }
 .wrap th { text-align: left; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 14px; }
-.grid.small { grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); }
+.grid.five { grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 10px; }
+@media (max-width: 700px) { .grid.five { grid-template-columns: repeat(2, 1fr); } }
 figure { margin: 10px 0; padding: 10px 12px; background: var(--panel);
   border: 1px solid var(--line); border-radius: 8px; }
 figcaption { font-size: 13px; }
