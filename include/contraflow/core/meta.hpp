@@ -8,7 +8,6 @@
 
 #include <boost/hana/at_key.hpp>
 #include <boost/hana/contains.hpp>
-#include <boost/hana/length.hpp>
 #include <boost/hana/map.hpp>
 #include <boost/hana/pair.hpp>
 #include <boost/hana/set.hpp>
@@ -16,7 +15,9 @@
 #include <boost/hana/union.hpp>
 #include <boost/hana/unpack.hpp>
 
+/// @file
 /// Compile-time sets, maps and names. The only header that knows Boost.Hana.
+
 namespace contraflow::meta {
 
 namespace hana = boost::hana;
@@ -55,6 +56,10 @@ struct Set {
 namespace detail {
 template <auto Value>
 using Key = std::integral_constant<decltype(Value), Value>;
+
+/// How often @p T is among @p All.
+template <class T, class... All>
+inline constexpr int occurrences = (static_cast<int>(std::is_same_v<T, All>) + ...);
 
 template <auto... Values>
 constexpr auto as_hana(Set<Values...>) {
@@ -139,9 +144,8 @@ class NamedMap<Named<Names, Values>...> {
   /// @param entries in the order in which they are visited
   explicit NamedMap(Named<Names, Values>... entries)
       : map_(hana::make_map(hana::make_pair(hana::type_c<Names>, std::move(entries.value))...)) {
-    static_assert(
-        decltype(hana::length(hana::make_set(hana::type_c<Names>...)))::value == sizeof...(Names),
-        "contraflow: every name may be used once");
+    static_assert(((detail::occurrences<Names, Names...> == 1) && ...),
+                  "contraflow: every name may be used once");
   }
 
   /// The value under a name.
