@@ -1,8 +1,13 @@
 #pragma once
 
-/// The version of the library; the build and the package read it from here.
+/// @file
+/// The release.
+
+/// Major version; the build and the package read the three numbers from here.
 #define CONTRAFLOW_VERSION_MAJOR 0
+/// Minor version.
 #define CONTRAFLOW_VERSION_MINOR 1
+/// Patch.
 #define CONTRAFLOW_VERSION_PATCH 0
 
 namespace contraflow {

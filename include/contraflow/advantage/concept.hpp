@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The concept Advantage.
+
 #include <concepts>
 
 #include <contraflow/core/tensor.hpp>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Groups of samples of one prompt: going through them, and their statistics.
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// What models are conditioned on.
+
 #include <concepts>
 
 #include <contraflow/core/tensor.hpp>

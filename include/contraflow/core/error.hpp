@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The exception of the library, and how it is thrown.
+
 #include <sstream>
 #include <stdexcept>
 #include <string>

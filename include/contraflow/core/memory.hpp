@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// A setting of the process for programs of small tensors.
+
 #include <cstdlib>
 
 #if defined(__GLIBC__)

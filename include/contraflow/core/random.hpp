@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Generators, and every way in which random numbers are drawn.
+
 #include <cstdint>
 
 #include <ATen/CPUGeneratorImpl.h>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Tensors: checks of shapes, numbers of samples, arithmetic that stays wide.
+
 #include <cstdint>
 #include <string>
 #include <vector>

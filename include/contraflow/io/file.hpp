@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Files as a whole: mapped for reading, or named when they are complete.
+
 #include <algorithm>
 #include <atomic>
 #include <cerrno>

@@ -79,8 +79,8 @@ struct NftBranch {
 
 /// Weighting of the published code: each branch is compared in x0 and divided by its own error.
 ///
-/// \f[ \ell_b = \frac{\overline{(x_{0,b} - x_0)^2}}{\max(\overline{|x_{0,b} - x_0|}, floor)},
-///     \qquad L = scale \, (r \ell_+ + (1 - r) \ell_-) / \beta \f]
+/// \f[ \ell_b = \frac{\overline{(x_{0,b} - x_0)^2}}{\max(\overline{|x_{0,b} - x_0|}, floor)} \f]
+/// \f[ L = scale \, (r \ell_+ + (1 - r) \ell_-) / \beta \f]
 /// No gradient passes through the denominator. The published scale is the clip of the advantages.
 struct AdaptiveWeighting {
   static constexpr bool uses_absolute = true;  ///< whether it asks for mean magnitudes

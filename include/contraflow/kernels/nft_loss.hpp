@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Host form of the fused NFT loss.
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -279,8 +282,8 @@ NftLossValue nft_loss(const NftLossArrays<V, X>& arrays, const NftLossSettings& 
 /// Composed of tensor operations the loss runs about twenty times through memory; this runs once:
 /// the sums of a sample, then its gradient while the sample is in the cache.
 ///
-/// \f[ L = \frac{1}{B} \sum_b f_b \, (r_b \ell_{b,+} + (1 - r_b) \ell_{b,-})
-///         + \lambda \, \overline{(v_\theta - v_{ref})^2} \f]
+/// \f[ L = \frac{1}{B} \sum_b f_b \, (r_b \ell_{b,+} + (1 - r_b) \ell_{b,-}) + \lambda \, K \f]
+/// \f[ K = \overline{(v_\theta - v_{ref})^2} \f]
 /// with the factor f and the branch terms of the weighting: AdaptiveWeighting is the published
 /// code of arXiv 2509.16117, FixedWeighting the paper's equation. A weighting of the user's has
 /// the same three members.

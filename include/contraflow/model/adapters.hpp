@@ -5,10 +5,12 @@
 #include <contraflow/model/concept.hpp>
 #include <contraflow/path/rectified_flow.hpp>
 
+/// @file
 /// Models of other conventions, converted at the border.
 ///
 /// Adapters compose: a model that predicts noise at times 0 ... 1000 is
 /// `PredictsEps(ScaledTime(model, 1000))`.
+
 namespace contraflow {
 
 namespace detail {

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The concept FlowModel, and the ways to call, clone and ask a model.
+
 #include <concepts>
 #include <memory>
 #include <type_traits>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Classifier-free guidance.
+
 #include <utility>
 
 #include <contraflow/model/adapters.hpp>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Any torch module as a model.
+
 #include <memory>
 #include <utility>
 

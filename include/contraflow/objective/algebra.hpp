@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Sums of terms, whose needs are known at compile time.
+
 #include <algorithm>
 #include <array>
 #include <cmath>

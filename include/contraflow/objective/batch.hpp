@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// What terms are given.
+
 #include <array>
 #include <string_view>
 #include <utility>

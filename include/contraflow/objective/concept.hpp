@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The concept Term.
+
 #include <concepts>
 
 #include <contraflow/objective/batch.hpp>

@@ -8,7 +8,9 @@
 #include <contraflow/core/tensor.hpp>
 #include <contraflow/kernels/nft_loss.hpp>
 
+/// @file
 /// The fused NFT loss on tensors: kernels/nft_loss.hpp with its gradient in torch's autograd.
+
 namespace contraflow {
 
 /// The tensors of one NFT loss.

@@ -1,12 +1,15 @@
 #pragma once
 
+/// @file
+/// Policy gradients on the steps of a stochastic solver.
+
 #include <string_view>
 
 #include <contraflow/objective/concept.hpp>
 
 namespace contraflow {
 
-/// `max(-a ratio, -a clip(ratio, 1 - c, 1 + c))`, a sample each (Schulman et al. 2017).
+/// `max(-a ratio, -a clip(ratio, 1 - c, 1 + c))`, a sample each (Schulman and others, 2017).
 /// @par Shape
 /// all [B]
 inline Tensor clipped_policy_loss(const Tensor& ratio, const Tensor& advantage, double clip_range) {

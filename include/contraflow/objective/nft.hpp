@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Negative-aware fine-tuning, in its published form and as the paper writes it.
+
 #include <cmath>
 #include <functional>
 #include <string_view>

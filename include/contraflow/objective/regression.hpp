@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Terms made of the flow-matching error.
+
 #include <algorithm>
 #include <string_view>
 #include <vector>

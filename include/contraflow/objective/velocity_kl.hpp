@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The KL term of objectives on the forward process.
+
 #include <string_view>
 
 #include <contraflow/objective/concept.hpp>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// An observer that writes checkpoints.
+
 #include <cstdint>
 #include <filesystem>
 #include <utility>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// An observer that warns of collapse.
+
 #include <cmath>
 #include <optional>
 #include <string>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// An observer that writes a table.
+
 #include <algorithm>
 #include <array>
 #include <charconv>

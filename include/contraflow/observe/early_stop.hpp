@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// An observer that ends a run.
+
 #include <cmath>
 #include <cstdint>
 #include <optional>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// An observer that writes JSON lines.
+
 #include <filesystem>
 #include <string_view>
 #include <utility>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Files that observers write record by record.
+
 #include <cerrno>
 #include <cstdio>
 #include <cstring>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// An observer that draws a line on a terminal.
+
 #include <algorithm>
 #include <array>
 #include <cmath>

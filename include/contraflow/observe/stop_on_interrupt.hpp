@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// An observer that ends a run on a signal.
+
 #include <array>
 #include <atomic>
 #include <csignal>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// An observer that writes event files of TensorBoard.
+
 #include <array>
 #include <chrono>
 #include <cstdint>

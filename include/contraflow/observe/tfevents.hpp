@@ -7,11 +7,13 @@
 #include <string>
 #include <string_view>
 
+/// @file
 /// The bytes of TensorBoard's event files: records in TensorFlow's TFRecord framing, each holding
 /// an `Event` message in the protocol buffers encoding.
 ///
 /// Sources: the TFRecord description and `event.proto`, `summary.proto`, `tensor.proto` of
 /// TensorFlow; the protocol buffers encoding guide; RFC 3720 appendix B.4 for CRC32C.
+
 namespace contraflow::tfevents {
 
 /// CRC-32C (Castagnoli) of @p bytes: reflected polynomial 0x82F63B78, start and final value all

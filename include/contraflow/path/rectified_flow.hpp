@@ -2,11 +2,13 @@
 
 #include <contraflow/core/tensor.hpp>
 
+/// @file
 /// The forward process of the library and its algebra.
 ///
 /// One convention everywhere: t in [0, 1], t = 0 is data, t = 1 is noise,
-/// `x_t = (1 - t) x0 + t eps` and `v = eps - x0` (rectified flow, Liu et al. 2022).
+/// `x_t = (1 - t) x0 + t eps` and `v = eps - x0` (rectified flow, Liu and others, 2022).
 /// In all functions x_t, x0, eps and v are [B, ...] and t is [B].
+
 namespace contraflow {
 
 /// Throws Error unless every time lies in [0, 1]; times on another device are not waited for.

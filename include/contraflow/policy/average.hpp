@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Moving averages of weights, and their distance.
+
 #include <vector>
 
 #include <contraflow/core/tensor.hpp>

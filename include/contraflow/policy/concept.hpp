@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The concept Policy.
+
 #include <concepts>
 #include <map>
 #include <string>

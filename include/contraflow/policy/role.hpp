@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Whose velocity is meant.
+
 #include <contraflow/core/meta.hpp>
 
 namespace contraflow {

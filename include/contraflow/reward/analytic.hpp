@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Rewards in closed form.
+
 #include <utility>
 #include <vector>
 

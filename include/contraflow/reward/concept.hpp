@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The concept Reward.
+
 #include <concepts>
 #include <type_traits>
 #include <vector>

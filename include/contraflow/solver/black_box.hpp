@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Samplers of other libraries.
+
 #include <utility>
 
 #include <contraflow/solver/concept.hpp>

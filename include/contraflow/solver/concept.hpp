@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The concepts Solver, StochasticSolver and Sampler, and the transition of a step.
+
 #include <cmath>
 #include <concepts>
 #include <numbers>

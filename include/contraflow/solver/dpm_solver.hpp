@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Multistep DPM-Solver++.
+
 #include <array>
 #include <cmath>
 #include <limits>
@@ -8,7 +11,7 @@
 
 namespace contraflow {
 
-/// Multistep DPM-Solver++ with data prediction (Lu et al. 2022, arXiv 2211.01095).
+/// Multistep DPM-Solver++ with data prediction (Lu and others, 2022, arXiv 2211.01095).
 ///
 /// With `alpha = 1 - sigma`, `lambda = log(alpha / sigma)`, `h = lambda' - lambda` and earlier
 /// predictions of x0 the step is

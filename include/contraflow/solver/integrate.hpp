@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The only loop over the steps of a grid.
+
 #include <contraflow/solver/concept.hpp>
 
 namespace contraflow {

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Explicit Runge-Kutta methods of any tableau, with fixed and with adaptive steps.
+
 #include <algorithm>
 #include <array>
 #include <cmath>

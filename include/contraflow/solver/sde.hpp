@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Stochastic solvers of one evaluation a step.
+
 #include <algorithm>
 #include <cmath>
 
@@ -12,7 +15,7 @@ struct TransitionState {
   Tensor mean;  ///< of the step just made [B, ...]
 };
 
-/// Flow-GRPO's SDE (Liu et al. 2025, arXiv 2505.05470): noise that keeps the ODE's marginals.
+/// Flow-GRPO's SDE (Liu and others, 2025, arXiv 2505.05470): noise that keeps the ODE's marginals.
 ///
 /// With `s = noise_level sqrt(sigma / (1 - sigma))` (at sigma = 1 the denominator takes the next
 /// sigma) and `dt = sigma' - sigma`: mean `x (1 + s^2 dt / (2 sigma)) + v dt (1 + s^2 (1 - sigma) /
@@ -42,7 +45,7 @@ struct FlowSde {
   }
 };
 
-/// DanceGRPO's SDE (Xue et al. 2025, arXiv 2505.07818): noise of constant strength.
+/// DanceGRPO's SDE (Xue and others, 2025, arXiv 2505.07818): noise of constant strength.
 ///
 /// The SDE of FlowSde with `s = noise_level` at all times. Its log-density here has the constants
 /// of the Gaussian, which a published implementation drops by accident.
@@ -77,7 +80,7 @@ inline Transition from_predictions(double sigma, double on_x0, double on_eps, do
 }
 }  // namespace detail
 
-/// Coefficients-preserving sampling (Flow-CPS, Wang et al. 2025, arXiv 2509.05952).
+/// Coefficients-preserving sampling (Flow-CPS, Wang and others, 2025, arXiv 2509.05952).
 ///
 /// `std = sigma' sin(pi noise_level / 2)`, mean `(1 - sigma') x0 + sqrt(sigma'^2 - std^2) eps`: the
 /// next state has exactly the noise that its sigma says. As published, its log-density is
@@ -110,7 +113,7 @@ struct Cps {
   }
 };
 
-/// DDIM (Song et al. 2021) on the rectified flow, with eta between the ODE (0) and DDPM (1).
+/// DDIM (Song and others, 2021) on the rectified flow, with eta between the ODE (0) and DDPM (1).
 ///
 /// `rho = eta sigma' sqrt(1 - (sigma' (1 - sigma) / (sigma (1 - sigma')))^2)`, mean
 /// `(1 - sigma') x0 + sqrt(sigma'^2 - rho^2) eps`, std rho. The last step of a grid that ends at 0

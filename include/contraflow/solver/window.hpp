@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Noise in some steps, an ODE in the others.
+
 #include <contraflow/solver/runge_kutta.hpp>
 #include <contraflow/solver/sde.hpp>
 
@@ -17,7 +20,7 @@ struct WindowPlace {
 /// Noise in a window of steps, an ODE solver elsewhere: fewer steps to train on.
 ///
 /// With a fixed window of one or two steps this is Flow-GRPO-Fast; with a window that slides from
-/// high noise to low as training goes on it is MixGRPO (Li et al. 2025, arXiv 2507.21802). A
+/// high noise to low as training goes on it is MixGRPO (Li and others, 2025, arXiv 2507.21802). A
 /// multistep ODE solver starts afresh behind the window.
 template <StochasticSolver Sde = FlowSde, Solver Ode = Euler>
 struct Window {

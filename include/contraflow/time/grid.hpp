@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Sampling grids.
+
 #include <cmath>
 #include <cstddef>
 #include <utility>
@@ -70,7 +73,7 @@ struct Sd3GridOptions {
 /// The shift of Stable Diffusion 3, `s u / (1 + (s - 1) u)`: more steps where noise is high.
 inline double shift_sigma(double u, double shift) { return shift * u / (1 + (shift - 1) * u); }
 
-/// The grid of Stable Diffusion 3 (Esser et al. 2024, section 5.3.2; as in its published
+/// The grid of Stable Diffusion 3 (Esser and others, 2024, section 5.3.2; as in its published
 /// scheduler).
 ///
 /// `sigma_i = s u_i / (1 + (s - 1) u_i)`, where u runs linearly from 1 to the last entry of the

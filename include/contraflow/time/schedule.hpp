@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Numbers that depend on the count of gradient steps.
+
 #include <algorithm>
 #include <cstdint>
 #include <functional>

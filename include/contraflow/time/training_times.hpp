@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The concept TrainingTimes, and its models.
+
 #include <cmath>
 #include <concepts>
 #include <vector>
@@ -56,7 +59,7 @@ struct UniformTimes {
   }
 };
 
-/// `sigmoid(mean + std n)` with n standard normal (Esser et al. 2024, section 3.1).
+/// `sigmoid(mean + std n)` with n standard normal (Esser and others, 2024, section 3.1).
 struct LogitNormalTimes {
   double mean = 0;     ///< of the logit
   double std = 1;      ///< of the logit, above 0

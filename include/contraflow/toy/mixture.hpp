@@ -6,7 +6,9 @@
 
 #include <contraflow/core/random.hpp>
 
+/// @file
 /// Gaussian mixtures: data for toy tasks, and every quantity of the theory in closed form.
+
 namespace contraflow::toy {
 
 /// A mixture of isotropic Gaussians.

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Rewards of toy tasks.
+
 #include <utility>
 #include <vector>
 

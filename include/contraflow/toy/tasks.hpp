@@ -9,7 +9,9 @@
 
 #include <contraflow/toy/mixture.hpp>
 
+/// @file
 /// Small tasks: data to learn, and some of its modes to prefer.
+
 namespace contraflow::toy {
 
 /// Data, and a reward of 1 in some of its modes and 0 elsewhere.

@@ -13,11 +13,13 @@
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/train/updater.hpp>
 
+/// @file
 /// The whole state of a run on disk: every role, the optimiser, the random state, the counts.
 ///
 /// A checkpoint is a folder `epoch-<number>`; a run that is resumed from it continues with the same
 /// bits. A folder appears under its name only when it is complete, so a crash while writing leaves
 /// the one before.
+
 namespace contraflow {
 
 namespace detail {

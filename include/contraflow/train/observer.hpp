@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The concept Observer.
+
 #include <concepts>
 #include <string>
 #include <tuple>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Reinforcement learning from stored samples.
+
 #include <algorithm>
 #include <utility>
 

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Optimisers, and what is done to gradients.
+
 #include <functional>
 #include <map>
 #include <memory>

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Plain flow matching.
+
 #include <concepts>
 #include <utility>
 

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The concept PromptSource, and its models.
+
 #include <concepts>
 #include <utility>
 

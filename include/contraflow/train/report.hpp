@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// What observers are told, and what they may answer.
+
 #include <cstdint>
 #include <optional>
 #include <string>

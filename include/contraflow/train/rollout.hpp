@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Samples of an epoch, and what of their making is recorded.
+
 #include <concepts>
 #include <cstddef>
 #include <utility>

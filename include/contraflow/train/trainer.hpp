@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Online reinforcement learning: collect, score, update.
+
 #include <chrono>
 #include <future>
 #include <string>

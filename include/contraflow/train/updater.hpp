@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// From scored samples to gradient steps.
+
 #include <algorithm>
 #include <cmath>
 #include <memory>
