@@ -1,0 +1,28 @@
+#pragma once
+
+#include <catch2/catch_test_macros.hpp>
+
+#include <contraflow/reward/concept.hpp>
+
+#include "laws/compare.hpp"
+
+namespace laws {
+
+/// The laws of Reward: one score a sample, whatever else is in the batch.
+template <class R, class C = contraflow::Unconditional>
+void reward(const R& reward, const Tensor& x0, const C& condition = {}) {
+  using contraflow::select;
+  static_assert(contraflow::Reward<R, C>);
+  const auto run = [&](const Tensor& rows) {
+    return contraflow::scores_of(reward, x0.index_select(0, rows), select(condition, rows));
+  };
+  const Tensor all = at::arange(x0.size(0), at::kLong), scores = run(all);
+  CHECK(scores.sizes() == at::IntArrayRef({x0.size(0)}));
+  CHECK(scores.scalar_type() == at::kDouble);
+  const Tensor order = shuffled(x0.size(0));
+  CHECK(relative_distance(run(order), scores.index_select(0, order)) < 1e-6);
+  CHECK(relative_distance(at::cat({run(all.narrow(0, 0, 2)), run(all.slice(0, 2))}), scores) <
+        1e-6);
+}
+
+}  // namespace laws
