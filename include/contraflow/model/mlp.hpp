@@ -69,6 +69,7 @@ class MlpVelocityImpl : public torch::nn::Cloneable<MlpVelocityImpl> {
     expects(options_.classes > 0, "condition", "nothing, for a model that has no classes",
             shape_text(labels));
     expects_per_sample(labels, x_t, "condition");
+    expects_labels(labels);
     return run(x_t, t, embedding_.index_select(0, labels));
   }
 
@@ -88,10 +89,20 @@ class MlpVelocityImpl : public torch::nn::Cloneable<MlpVelocityImpl> {
                        register_parameter(name + "_bias", at::zeros({out}))});
   }
 
+  void expects_labels(const Tensor& labels) const {
+    expects_dtype(labels, at::kLong, "condition");
+    const auto [low, high] = labels.aminmax();
+    const auto least = low.item<std::int64_t>(), most = high.item<std::int64_t>();
+    if (least >= 0 && most < options_.classes) return;
+    throw Error("condition", "class labels in [0, " + shown(options_.classes) + ")",
+                shown(least < 0 ? least : most));
+  }
+
   Tensor run(const Tensor& x_t, const Tensor& t, const Tensor& embedded) {
     if (x_t.dim() != 2 || x_t.size(1) != options_.dimension) {
       throw Error("x_t", "shape [B, " + shown(options_.dimension) + "]", shape_text(x_t));
     }
+    expects_dtype(x_t, gate_.scalar_type(), "x_t");
     expects_per_sample(t, x_t, "t");
     const Tensor phase = at::outer(t.to(frequencies_.scalar_type()), frequencies_);
     const Tensor time = at::cat({phase.sin(), phase.cos()}, 1);
