@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// The advantages that are offered.
+
 #include <contraflow/advantage/concept.hpp>
 #include <contraflow/advantage/groups.hpp>
 
@@ -9,7 +12,7 @@ namespace contraflow {
 enum class Spread {
   global,  ///< standard deviation of the rewards of the whole epoch (published default)
   group,   ///< standard deviation of the group's own rewards
-  none,    ///< nothing: the plain difference (Dr. GRPO)
+  none,    ///< nothing: the plain difference (as in Dr GRPO)
 };
 
 /// `(reward - mean of the group) / (std + epsilon)`, population standard deviation.
@@ -22,6 +25,7 @@ struct GroupAdvantage {
   /// @par Shape
   /// @p reward float64 [N], @p group int64 [N]; result float64 [N]
   Tensor operator()(const Tensor& reward, const Tensor& group) const {
+    expects(epsilon > 0, "epsilon", "above 0", epsilon);
     expects_rewards(reward, group);
     const Tensor values = reward.contiguous();
     const std::span<const double> all(values.data_ptr<double>(),
@@ -52,8 +56,8 @@ struct RankAdvantage {
   }
 };
 
-/// `reward - mean of the other rewards of the group`: an unbiased baseline (RLOO, Ahmadian et al.
-/// 2024).
+/// `reward - mean of the other rewards of the group`: an unbiased baseline (RLOO, Ahmadian and
+/// others, 2024).
 struct LeaveOneOut {
   /// @par Shape
   /// @p reward float64 [N], @p group int64 [N]; result float64 [N]

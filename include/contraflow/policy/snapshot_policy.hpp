@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// A policy whose roles are clones.
+
 #include <map>
 #include <optional>
 #include <string>
@@ -105,16 +108,17 @@ class SnapshotPolicy {
     return tensors;
   }
 
-  /// Takes over what state() gave.
+  /// Takes over what state() gave: all of it, or nothing where an error is thrown.
   /// @throws Error if a tensor is missing or has another shape
   void load(const std::map<std::string, Tensor>& tensors) {
     const at::NoGradGuard no_gradient;
-    for (auto& [name, own] : state()) {
+    const std::map<std::string, Tensor> own = state();
+    for (const auto& [name, tensor] : own) {
       const auto found = tensors.find(name);
       if (found == tensors.end()) throw Error("state", "a tensor named " + name, "none");
-      expects_like(found->second, own, name.c_str());
-      own.copy_(found->second);
+      expects_like(found->second, tensor, name.c_str());
     }
+    for (const auto& [name, tensor] : own) tensor.copy_(tensors.at(name));
   }
 
  private:

@@ -1,5 +1,8 @@
 #pragma once
 
+/// @file
+/// Named rewards that add up to one.
+
 #include <algorithm>
 #include <cmath>
 #include <exception>
@@ -69,7 +72,8 @@ struct ScoreSheet {
 
 namespace detail {
 
-inline double normalised_spread(double spread) { return spread > 0 ? spread : 1; }
+/// Whether all values are one; their mean need not be that one in floating point.
+inline bool all_equal(const Tensor& values) { return (values == values[0]).all().item<bool>(); }
 
 /// Ranks from 0 to 1, ties sharing their mean rank.
 inline Tensor ranks(const Tensor& values) {
@@ -95,12 +99,11 @@ inline Tensor normalised(const Tensor& values, Normalisation normalisation) {
     case Normalisation::none:
       return values;
     case Normalisation::standard:
-      return (values - values.mean()) /
-             normalised_spread(values.std(/*unbiased=*/false).item<double>());
-    case Normalisation::min_max: {
-      const Tensor least = values.min();
-      return (values - least) / normalised_spread((values.max() - least).item<double>());
-    }
+      if (all_equal(values)) return at::zeros_like(values);
+      return (values - values.mean()) / values.std(/*unbiased=*/false);
+    case Normalisation::min_max:
+      if (all_equal(values)) return at::zeros_like(values);
+      return (values - values.min()) / (values.max() - values.min());
     case Normalisation::rank:
       return ranks(values);
   }
