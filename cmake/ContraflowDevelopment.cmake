@@ -43,3 +43,8 @@ if(NOT CLI11_FOUND)
                        GIT_SHALLOW TRUE SYSTEM)
   FetchContent_MakeAvailable(CLI11)
 endif()
+
+if(CONTRAFLOW_BUILD_EXAMPLES OR CONTRAFLOW_BUILD_BENCHMARKS)
+  contraflow_precompiled_headers(contraflow_program_headers)
+  target_precompile_headers(contraflow_program_headers PRIVATE <torch/torch.h>)
+endif()
