@@ -24,9 +24,8 @@ def region_of(text, region):
     parts = text.split(f"//! [{region}]")
     if len(parts) != 3:
         return None
-    lines = parts[1].splitlines()[1:-1]
-    inner = [line for line in lines if not line.strip().startswith("//! [")]
-    return textwrap.dedent("\n".join(inner)) + "\n"
+    lines = [line for line in parts[1].splitlines() if not line.strip().startswith("//! [")]
+    return textwrap.dedent("\n".join(lines)).strip("\n ") + "\n"
 
 
 def faults_of_quotes(root, name, text):
