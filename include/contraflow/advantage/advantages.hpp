@@ -24,6 +24,7 @@ struct GroupAdvantage {
 
   /// @par Shape
   /// @p reward float64 [N], @p group int64 [N]; result float64 [N]
+  /// @throws Error if shapes or types do not fit, or a reward is not finite
   Tensor operator()(const Tensor& reward, const Tensor& group) const {
     expects(epsilon > 0, "epsilon", "above 0", epsilon);
     expects_rewards(reward, group);
@@ -45,6 +46,7 @@ struct GroupAdvantage {
 struct RankAdvantage {
   /// @par Shape
   /// @p reward float64 [N], @p group int64 [N]; result float64 [N]
+  /// @throws Error if shapes or types do not fit, or a reward is not finite
   Tensor operator()(const Tensor& reward, const Tensor& group) const {
     return map_groups(reward, group, [](std::span<const double> r, std::span<double> a) {
       for (std::size_t i = 0; i < r.size(); ++i) {
@@ -61,6 +63,7 @@ struct RankAdvantage {
 struct LeaveOneOut {
   /// @par Shape
   /// @p reward float64 [N], @p group int64 [N]; result float64 [N]
+  /// @throws Error if shapes or types do not fit, or a reward is not finite
   Tensor operator()(const Tensor& reward, const Tensor& group) const {
     return map_groups(reward, group, [](std::span<const double> r, std::span<double> a) {
       const double mean = mean_of(r);

@@ -27,7 +27,7 @@ inline std::vector<std::vector<std::int64_t>> members_of_groups(const Tensor& gr
   return result;
 }
 
-/// Throws Error unless rewards and groups are float64 and int64 [N], N > 0, all finite.
+/// Throws Error unless @p reward is float64 and @p group int64 [N], N > 0, all finite.
 inline void expects_rewards(const Tensor& reward, const Tensor& group) {
   if (!reward.defined() || reward.dim() != 1 || reward.numel() == 0 ||
       reward.scalar_type() != at::kDouble) {
@@ -45,6 +45,7 @@ inline void expects_rewards(const Tensor& reward, const Tensor& group) {
 /// Groups whose rewards are all equal get exact zeros without being asked.
 /// @par Shape
 /// @p reward float64 [N], @p group int64 [N]; result float64 [N]
+/// @throws Error if shapes or types do not fit, or a reward is not finite
 template <class F>
 Tensor map_groups(const Tensor& reward, const Tensor& group, F&& f) {
   expects_rewards(reward, group);

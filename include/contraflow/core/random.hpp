@@ -19,6 +19,8 @@ using Generator = at::Generator;
 inline Generator seeded(std::uint64_t seed) { return at::detail::createCPUGenerator(seed); }
 
 /// A seed for an independent stream, from a seed and the number of the stream (SplitMix64).
+///
+/// So that one number a run decides everything, and what one part draws does not shift another.
 inline std::uint64_t stream_seed(std::uint64_t seed, std::uint64_t stream) {
   std::uint64_t z = seed + 0x9E3779B97F4A7C15ULL * (stream + 1);
   z = (z ^ (z >> 30U)) * 0xBF58476D1CE4E5B9ULL;
@@ -30,6 +32,9 @@ inline std::uint64_t stream_seed(std::uint64_t seed, std::uint64_t stream) {
 ///
 /// Drawn on the generator's device in float32, then moved: one seed gives the same noise whatever
 /// the dtype and the device of the model.
+/// @param shape of the result
+/// @param generator advanced by as many numbers
+/// @param options dtype and device of the result; float32 on the CPU by default
 inline Tensor normal(at::IntArrayRef shape, Generator& generator,
                      const at::TensorOptions& options = {}) {
   return at::randn(shape, generator, at::device(generator.device()).dtype(at::kFloat)).to(options);

@@ -122,7 +122,12 @@ consteval bool explain_trainable() {
   return true;
 }
 
-/// The velocity of a model, checked: @p x_t [B, ...], @p t [B], result of the shape of x_t.
+/// The velocity of a model, checked: the way in which the library calls a model.
+/// @param model a FlowModel under the condition
+/// @param x_t samples at the times t, floating-point [B, ...]
+/// @param t times in [0, 1], [B]
+/// @param condition of B rows, or Unconditional
+/// @return the velocity, of the shape of x_t
 /// @throws Error if the condition is of another batch or the model returns another shape
 template <class M, class C>
 Tensor velocity_of(M& model, const Tensor& x_t, const Tensor& t, const C& condition) {
@@ -138,7 +143,7 @@ Tensor velocity_of(M& model, const Tensor& x_t, const Tensor& t, const C& condit
   return v;
 }
 
-/// The torch module behind a model.
+/// The torch module behind a model: its parameters are what is trained.
 template <HasModule M>
 std::shared_ptr<torch::nn::Module> module_of(const M& model) {
   if constexpr (detail::Holder<M>) {
@@ -148,7 +153,7 @@ std::shared_ptr<torch::nn::Module> module_of(const M& model) {
   }
 }
 
-/// A deep copy of a model. Copying a module holder would alias its weights.
+/// A deep copy of a model, which shares no weights with it. Copying a module holder would alias its weights.
 /// @throws Error if the module does not derive from torch::nn::Cloneable
 template <HasClone M>
 M clone_of(const M& model) {
@@ -164,7 +169,7 @@ M clone_of(const M& model) {
   }
 }
 
-/// The shape of one sample of a model.
+/// The shape of one sample of a model, without the batch.
 template <HasSampleShape M>
 std::vector<std::int64_t> sample_shape_of(M& model) {
   if constexpr (requires { model.sample_shape(); }) {

@@ -204,7 +204,11 @@ NftTerms fused_nft_loss(const NftInputs& in, const NftSettings& settings,
 
 }  // namespace detail
 
-/// The published form, see Nft.
+/// The published form, see Nft: one fused operation on the CPU, tensor operations elsewhere.
+/// @param in velocities, samples, noise, times and optimality
+/// @param settings beta above 0, weight of the KL term
+/// @param weighting scale of the loss, least denominator
+/// @return losses a sample; `total` carries the gradient by `in.v`
 /// @throws Error if shapes or devices do not fit
 inline NftTerms adaptive_nft_loss(const NftInputs& in, const NftSettings& settings,
                                   const kernels::AdaptiveWeighting& weighting) {
@@ -213,7 +217,11 @@ inline NftTerms adaptive_nft_loss(const NftInputs& in, const NftSettings& settin
   return detail::fused_nft_loss(in, settings, weighting);
 }
 
-/// The paper's form under weights of the samples [B], see PaperNft.
+/// The paper's form under weights of the samples, see PaperNft: fused on the CPU, too.
+/// @param in velocities, samples, noise, times and optimality
+/// @param settings beta above 0, weight of the KL term
+/// @param weight w(t) of each sample, [B]
+/// @return losses a sample; `total` carries the gradient by `in.v`
 /// @throws Error if shapes or devices do not fit
 inline NftTerms weighted_nft_loss(const NftInputs& in, const NftSettings& settings,
                                   const Tensor& weight) {

@@ -9,7 +9,8 @@
 
 namespace contraflow {
 
-/// `max(-a ratio, -a clip(ratio, 1 - c, 1 + c))`, a sample each (Schulman and others, 2017).
+/// The clipped policy loss, `max(-a ratio, -a clip(ratio, 1 - c, 1 + c))`, a sample each (Schulman
+/// and others, 2017).
 /// @par Shape
 /// all [B]
 inline Tensor clipped_policy_loss(const Tensor& ratio, const Tensor& advantage, double clip_range) {
@@ -24,10 +25,10 @@ inline Tensor transition_kl(const Tensor& mean, const Tensor& mean_ref, const Te
   return mean_per_sample((mean - mean_ref).square()) / (2 * std.square());
 }
 
-/// `(log_prob - old_log_prob)^2 / 2`: an estimate of the divergence from the collecting policy.
+/// `(log_prob - old_log_prob)^2 / 2`, [B]: an estimate of the divergence from the collecting policy.
 inline Tensor approximate_kl(const Tensor& log_ratio) { return 0.5 * log_ratio.square(); }
 
-/// Whether a ratio lies outside of the clip range, 1 or 0.
+/// Whether a ratio lies outside of the clip range, 1 or 0: [B] to [B].
 inline Tensor is_clipped(const Tensor& ratio, double clip_range) {
   return ((ratio - 1).abs() > clip_range).to(at::kFloat);
 }

@@ -12,6 +12,10 @@ namespace contraflow {
 /// `average = decay average + (1 - decay) current`, in place, for lists of tensors.
 ///
 /// At decay 0 the average becomes a bit-identical copy. Buffers of integers are copied.
+/// @param average tensors that are moved
+/// @param current tensors of the same shapes, towards which they are moved
+/// @param decay in [0, 1]
+/// @throws Error if the decay is out of range or the lists differ in length
 inline void move_average(const std::vector<Tensor>& average, const std::vector<Tensor>& current,
                          double decay) {
   const at::NoGradGuard no_gradient;
@@ -34,7 +38,11 @@ inline void move_average(const std::vector<Tensor>& average, const std::vector<T
   if (!moved.empty()) at::_foreach_lerp_(moved, towards, 1 - decay);
 }
 
-/// `|a - b| / |b|` over all tensors of two lists of floating-point tensors, 0 for empty lists.
+/// How far one list of weights is from another, `|a - b| / |b|` over all their elements together.
+/// @param a floating-point tensors
+/// @param b tensors of the same shapes
+/// @return at least 0; 0 for empty lists
+/// @throws Error if the lists differ in length
 inline double relative_distance(const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
   const at::NoGradGuard no_gradient;
   expects(a.size() == b.size(), "a", "as many tensors as b", a.size());

@@ -33,7 +33,11 @@ struct Weighted {
   Normalisation normalisation = Normalisation::none;  ///< done to its scores first
 };
 
-/// @p reward with a weight and a normalisation.
+/// A reward with a weight and a normalisation, for rewards().
+/// @param reward a Reward
+/// @param weight its factor in the sum, finite; negative for a penalty
+/// @param normalisation done to its scores first
+/// @throws Error if the weight is not finite
 template <class R>
 Weighted<R> weighted(R reward, double weight, Normalisation normalisation = Normalisation::none) {
   expects(std::isfinite(weight), "weight", "a finite number", weight);
@@ -184,6 +188,9 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
 };
 
 /// Combines named rewards: `rewards("target"_r = a, "size"_r = weighted(b, 0.5))`.
+///
+/// The names are types: a name that is used twice does not compile.
+/// @param entries named rewards, in the order in which they are reported
 template <class... Names, class... R>
 auto rewards(meta::Named<Names, Weighted<R>>... entries) {
   return Rewards<meta::Named<Names, Weighted<R>>...>(std::move(entries)...);

@@ -143,7 +143,15 @@ consteval bool explain_stochastic_solver() {
   return true;
 }
 
-/// One step of a solver that is defined by its transition alone.
+/// One step of a solver that is defined by its transition alone: all that such a solver's `step`
+/// has to call.
+/// @param solver has `transition(step)`
+/// @param velocity evaluated once, at `step.from`
+/// @param x state at `step.from`, [B, ...]
+/// @param step which one
+/// @param state is given the mean of the transition
+/// @param generator drawn from unless the transition is deterministic: a normal number an element
+/// @return state at `step.to`, as x, float32 or wider
 template <class S, class V>
 Tensor step_by_transition(const S& solver, V& velocity, const Tensor& x, const Step& step,
                           typename S::State& state, Generator& generator) {

@@ -23,7 +23,9 @@ struct NoHook {
 /// @param generator source of the noise of a stochastic solver; untouched by others
 /// @param hook called after each step as `hook(step, x, next, state)`
 /// @return state at the last sigma [B, ...], float32 or wider
-/// @throws Error if @p x is empty or not floating-point
+/// @throws Error if @p x is empty or not floating-point, or an option of the solver is out of range
+/// @par Random numbers
+/// those of the solver, in the order of its steps
 template <class S, class V, class Hook = NoHook>
 Tensor integrate(const S& solver, V&& velocity, Tensor x, const TimeGrid& grid,
                  Generator& generator, Hook&& hook = {}) {

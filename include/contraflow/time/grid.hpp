@@ -56,6 +56,7 @@ class TimeGrid {
 };
 
 /// Equal steps from 1 to 0.
+/// @param steps at least 1
 /// @throws Error if @p steps < 1
 inline TimeGrid uniform_grid(int steps) {
   expects(steps >= 1, "steps", "at least 1", steps);
@@ -79,6 +80,9 @@ inline double shift_sigma(double u, double shift) { return shift * u / (1 + (shi
 /// `sigma_i = s u_i / (1 + (s - 1) u_i)`, where u runs linearly from 1 to the last entry of the
 /// table `shift(k / num_train_timesteps)`. The shift is thereby applied twice to the last non-zero
 /// sigma, as the published scheduler does.
+/// @param steps at least 1
+/// @param options shift and size of the table
+/// @return steps + 1 sigmas, the first 1 and the last 0
 /// @throws Error if @p steps < 1 or an option is out of range
 inline TimeGrid sd3_grid(int steps, const Sd3GridOptions& options = {}) {
   expects(steps >= 1, "steps", "at least 1", steps);

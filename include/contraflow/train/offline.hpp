@@ -22,6 +22,7 @@ struct StoredSamples {
 /// A set of good and a set of bad examples as stored samples of one prompt: rewards 1 and 0.
 /// @par Shape
 /// @p good [G, ...] and @p bad [B, ...] of one sample shape
+/// @throws Error if one of them is empty or not floating-point
 inline StoredSamples good_and_bad(const Tensor& good, const Tensor& bad) {
   expects_samples(good, "good");
   expects_samples(bad, "bad");
@@ -77,6 +78,9 @@ class OfflineTrainer {
   OfflineTrainer& operator=(const OfflineTrainer&) = delete;
 
   /// Passes over the samples until @p epochs are finished in total, or an observer stops.
+  /// @param epochs in total
+  /// @param observers told in this order
+  /// @return how it ended
   template <class... Os>
   RunReport run(std::int64_t epochs, Os&&... observers) {
     Observers<std::remove_reference_t<Os>...> all(observers...);

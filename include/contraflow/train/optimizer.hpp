@@ -95,7 +95,8 @@ struct AdamWSettings {
   double weight_decay = 1e-4;   ///< decoupled, a step and unit of learning rate
 };
 
-/// A factory of FusedAdamW.
+/// A factory of FusedAdamW, for the options of trainers.
+/// @param settings defaults as published for DiffusionNFT
 /// @throws Error if the learning rate is not above 0
 inline OptimizerFactory adamw(const AdamWSettings& settings = {}) {
   expects(settings.learning_rate > 0, "learning_rate", "above 0", settings.learning_rate);
@@ -108,7 +109,7 @@ inline OptimizerFactory adamw(const AdamWSettings& settings = {}) {
   };
 }
 
-/// Norm of all gradients together; 0 where there are none.
+/// Euclidean norm of all gradients together, a tensor without dimensions; 0 where there are none.
 inline Tensor gradient_norm(const std::vector<Tensor>& parameters) {
   const at::NoGradGuard no_gradient;
   std::vector<Tensor> gradients;

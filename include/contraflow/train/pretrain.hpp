@@ -43,6 +43,9 @@ struct PretrainOptions {
 /// @param times TrainingTimes
 /// @param observers told after every `report_every` steps, with the metric "loss"
 /// @return how it ended; steps whose loss is not finite are skipped and counted
+/// @throws Error if an option is out of range
+/// @par Random numbers
+/// from a generator of its own, made from the seed of the options
 template <class M, class Data, class Times = UniformTimes, class... Os>
 RunReport pretrain(M& model, Data&& data, const PretrainOptions& options, const Times& times = {},
                    Os&&... observers) {

@@ -75,6 +75,9 @@ inline PromptRows<Tensor> class_prompts(std::int64_t classes) {
 }
 
 /// @p count prompts out of @p size, each as often as the others or once more, in random order.
+/// @param size number of prompts, at least 1
+/// @param count how many to draw
+/// @param generator advanced by a permutation of all prompts for each round
 /// @return int64 [count]
 inline Tensor draw_prompts(std::int64_t size, std::int64_t count, Generator& generator) {
   std::vector<Tensor> rounds;

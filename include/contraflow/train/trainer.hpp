@@ -122,7 +122,13 @@ class Trainer {
   /// What the prompts give.
   using C = decltype(std::declval<const Prompts&>().condition(std::declval<const Tensor&>()));
 
-  /// @throws Error if an option is out of range
+  /// @param policy answers for the roles; is trained
+  /// @param solver a Solver, a StochasticSolver where the objective needs one, or a Sampler
+  /// @param rewards a bag made by rewards(), or a Reward
+  /// @param objective a Term, or a sum of them
+  /// @param options settings
+  /// @param components a PromptSource, an Advantage, TrainingTimes: any of them, in any order
+  /// @throws Error if an option is out of range, or nobody knows the shape of a sample
   template <class RawRewards, class RawObjective, class... Components>
   Trainer(P policy, S solver, RawRewards rewards, RawObjective objective,
           TrainerOptions options = {}, Components... components)
@@ -151,6 +157,10 @@ class Trainer {
   /// Trains until @p epochs epochs are finished in total, or until an observer asks for the end.
   /// @param epochs total, those of a resumed run included
   /// @param observers told in this order
+  /// @return how it ended
+  /// @throws Error from an observer, or from an option of a part that is out of range
+  /// @par Random numbers
+  /// from the trainer's own generator
   template <class... Os>
   RunReport run(std::int64_t epochs, Os&&... observers) {
     Observers<std::remove_reference_t<Os>...> all(observers...);
