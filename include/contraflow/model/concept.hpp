@@ -153,7 +153,8 @@ std::shared_ptr<torch::nn::Module> module_of(const M& model) {
   }
 }
 
-/// A deep copy of a model, which shares no weights with it. Copying a module holder would alias its weights.
+/// A deep copy of a model, which shares no weights with it. Copying a module holder would alias its
+/// weights.
 /// @throws Error if the module does not derive from torch::nn::Cloneable
 template <HasClone M>
 M clone_of(const M& model) {

@@ -25,7 +25,8 @@ inline Tensor transition_kl(const Tensor& mean, const Tensor& mean_ref, const Te
   return mean_per_sample((mean - mean_ref).square()) / (2 * std.square());
 }
 
-/// `(log_prob - old_log_prob)^2 / 2`, [B]: an estimate of the divergence from the collecting policy.
+/// `(log_prob - old_log_prob)^2 / 2`, [B]: an estimate of the divergence from the collecting
+/// policy.
 inline Tensor approximate_kl(const Tensor& log_ratio) { return 0.5 * log_ratio.square(); }
 
 /// Whether a ratio lies outside of the clip range, 1 or 0: [B] to [B].

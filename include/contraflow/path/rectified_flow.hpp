@@ -48,13 +48,15 @@ inline Tensor eps_from_velocity(const Tensor& x_t, const Tensor& v, const Tensor
   return x_t + (1 - per_sample(t, x_t)) * v;
 }
 
-/// The velocity of predicted clean samples, `v = (x_t - x0) / t`; t is raised to @p smallest, where data say nothing about the velocity.
+/// The velocity of predicted clean samples, `v = (x_t - x0) / t`; t is raised to @p smallest, where
+/// data say nothing about the velocity.
 inline Tensor velocity_from_x0(const Tensor& x_t, const Tensor& x0, const Tensor& t,
                                double smallest = 1e-4) {
   return (x_t - x0) / per_sample(t.clamp_min(smallest), x_t);
 }
 
-/// The velocity of predicted noise, `v = (eps - x_t) / (1 - t)`; 1 - t is raised to @p smallest, where noise says nothing.
+/// The velocity of predicted noise, `v = (eps - x_t) / (1 - t)`; 1 - t is raised to @p smallest,
+/// where noise says nothing.
 inline Tensor velocity_from_eps(const Tensor& x_t, const Tensor& eps, const Tensor& t,
                                 double smallest = 1e-4) {
   return (eps - x_t) / per_sample((1 - t).clamp_min(smallest), x_t);
