@@ -1,0 +1,179 @@
+// Sums of terms: what they need, what they record, what they compute.
+
+#include <map>
+#include <string>
+#include <type_traits>
+
+#include <catch2/catch_test_macros.hpp>
+
+#include <contraflow/objective/algebra.hpp>
+#include <contraflow/objective/grpo.hpp>
+#include <contraflow/objective/nft.hpp>
+#include <contraflow/objective/regression.hpp>
+#include <contraflow/train/rollout.hpp>
+
+#include "archetypes/terms.hpp"
+#include "laws/errors.hpp"
+#include "laws/term.hpp"
+
+namespace cf = contraflow;
+using cf::Role;
+using cf::Tensor;
+using laws::check_error;
+using laws::relative_distance;
+
+namespace {
+
+template <class O>
+using SumOf = decltype(cf::as_sum(std::declval<O>()));
+
+template <class O>
+using Needed = typename SumOf<O>::AllVelocities;
+
+// The set of exactly these roles.
+template <class Set, Role... R>
+constexpr bool is_exactly = Set::size == sizeof...(R) && (Set::template contains<R> && ...);
+
+using NftKl = decltype(cf::Nft{} + 1.0 * cf::VelocityKl{});
+using GrpoKl = decltype(cf::Grpo{} + 1.0 * cf::TransitionKl{});
+using Mixed = decltype(cf::Grpo{} + 1.0 * cf::FlowMatching{} + 1.0 * cf::VelocityKl{});
+
+static_assert(is_exactly<Needed<cf::Nft>, Role::current, Role::old>);
+static_assert(is_exactly<Needed<NftKl>, Role::current, Role::old, Role::reference>);
+static_assert(is_exactly<Needed<cf::Grpo>, Role::current>);
+static_assert(is_exactly<Needed<GrpoKl>, Role::current, Role::reference>);
+static_assert(is_exactly<Needed<cf::Dpo>, Role::current, Role::reference>);
+static_assert(is_exactly<Needed<cf::Awm>, Role::current, Role::old>);
+static_assert(is_exactly<Needed<cf::RewardWeighted>, Role::current>);
+
+// Each kind of point has its own needs: no reference is asked for at transitions here.
+static_assert(is_exactly<Mixed::TransitionVelocities, Role::current>);
+static_assert(is_exactly<Mixed::ForwardVelocities, Role::current, Role::reference>);
+
+// Nobody but the policy that collected is `old`; without it the current one collects.
+static_assert(SumOf<cf::Nft>::collector == Role::old && NftKl::collector == Role::old);
+static_assert(SumOf<cf::Awm>::collector == Role::old);
+static_assert(GrpoKl::collector == Role::current && SumOf<cf::Dpo>::collector == Role::current);
+
+// What is not needed does not exist as a type.
+static_assert(std::is_same_v<cf::RecordOf<NftKl>, cf::NothingRecorded>);
+static_assert(std::is_empty_v<cf::NothingRecorded>);
+static_assert(sizeof(cf::Rollout<cf::NothingRecorded>) == 3 * sizeof(Tensor));
+static_assert(std::is_same_v<cf::RecordOf<GrpoKl>, cf::RecordedSteps<false>>);
+static_assert(std::is_same_v<cf::RecordOf<SumOf<cf::GrpoGuard>>, cf::RecordedSteps<true>>);
+static_assert(std::is_same_v<cf::RecordOf<Mixed>, cf::RecordedSteps<false>>);
+static_assert(!NftKl::uses_transitions && NftKl::uses_forward);
+static_assert(GrpoKl::uses_transitions && !GrpoKl::uses_forward);
+static_assert(Mixed::uses_transitions && Mixed::uses_forward);
+
+static_assert(cf::Objective<cf::Nft> && cf::Objective<NftKl> && !cf::Objective<int>);
+
+struct Result {
+  Tensor loss, gradient;
+  std::map<std::string, double> means;
+};
+
+// The loss of an objective on the forward process.
+template <class O>
+Result evaluated(const O& objective) {
+  const auto sum = cf::as_sum(objective);
+  constexpr std::int64_t size = 8;
+  const std::vector<std::int64_t> shape{size, 3};
+  using Roles = cf::Roles<Role::current, Role::old, Role::reference>;
+  const auto batch = laws::batch_of<Roles>(cf::ForwardProcess{}, shape);
+  cf::Statistics statistics;
+  const Tensor loss =
+      sum.template loss<cf::ForwardProcess>(batch, sum.signals(laws::scores_of(size)), statistics);
+  loss.sum().backward();
+  Result result{loss.detach(), cf::velocity<Role::current>(batch).grad(), {}};
+  statistics.for_each([&](auto name, double mean) { result.means[std::string(name)] = mean; });
+  return result;
+}
+
+void same(const Result& a, const Result& b, double tolerance = 1e-5) {
+  CHECK(relative_distance(a.loss, b.loss) < tolerance);
+  CHECK(relative_distance(a.gradient, b.gradient) < tolerance);
+}
+
+}  // namespace
+
+TEST_CASE("a sum adds weighted terms, however it was written") {
+  const Result nft = evaluated(cf::PaperNft{}), kl = evaluated(cf::VelocityKl{}),
+               fm = evaluated(cf::FlowMatching{});
+  const Result by_hand{nft.loss + 0.3 * kl.loss + 2 * fm.loss,
+                       nft.gradient + 0.3 * kl.gradient + 2 * fm.gradient,
+                       {}};
+  same(evaluated(cf::PaperNft{} + 0.3 * cf::VelocityKl{} + 2.0 * cf::FlowMatching{}), by_hand);
+  same(evaluated(cf::PaperNft{} + (0.3 * cf::VelocityKl{} + 2.0 * cf::FlowMatching{})), by_hand);
+  same(evaluated(2.0 * cf::FlowMatching{} + 0.3 * cf::VelocityKl{} + cf::PaperNft{}), by_hand);
+  same(evaluated(0.5 * (2.0 * cf::PaperNft{} + 0.6 * cf::VelocityKl{} + 4.0 * cf::FlowMatching{})),
+       by_hand);
+}
+
+TEST_CASE("NFT takes a velocity KL that follows it into its own operation") {
+  const Result nft = evaluated(cf::Nft{}), kl = evaluated(cf::VelocityKl{});
+  const Result by_hand{3 * nft.loss + 0.6 * kl.loss, 3 * nft.gradient + 0.6 * kl.gradient, {}};
+  const Result absorbed = evaluated(3.0 * (cf::Nft{} + 0.2 * cf::VelocityKl{}));
+  same(absorbed, by_hand);
+  same(evaluated(0.6 * cf::VelocityKl{} + 3.0 * cf::Nft{}), by_hand);
+  const auto means = absorbed.means;
+  CHECK(std::abs(means.at("nft") - nft.loss.mean().item<double>()) < 1e-6);
+  CHECK(std::abs(means.at("velocity_kl") - kl.loss.mean().item<double>()) < 1e-6);
+}
+
+TEST_CASE("every term takes its own signal") {
+  const cf::Scores scores = laws::scores_of(8);
+  const auto sum = cf::Awm{} + 1.0 * cf::VelocityKl{} + 1.0 * cf::RewardWeighted{};
+  const auto signals = sum.signals(scores);
+  CHECK(at::equal(signals[0], cf::Awm{}.signal(scores)));
+  CHECK_FALSE(signals[1].defined());
+  CHECK(at::equal(signals[2], cf::RewardWeighted{}.signal(scores)));
+}
+
+TEST_CASE("a sample is trained on if any term wants it") {
+  cf::Scores scores = laws::scores_of(8);
+  scores.advantage[2] = 0;
+  scores.advantage[5] = 0;
+  const auto kept = [&](const auto& objective) {
+    return at::count_nonzero(cf::as_sum(objective).keep(scores)).template item<int>();
+  };
+  CHECK(kept(cf::Awm{}) == 6);
+  CHECK(kept(cf::Nft{}) == 8);
+  CHECK(kept(cf::BestOfGroup{}) == 2);
+  const Tensor units = cf::as_sum(cf::Awm{}).units(scores);
+  CHECK(at::equal(units, at::tensor({0, 1, 3, 4, 6, 7}, at::kLong).view({6, 1})));
+  const Tensor pairs = (cf::Dpo{} + 0.1 * cf::FlowMatching{}).units(scores);
+  CHECK(at::equal(pairs, cf::Dpo{}.pairs(scores)));
+}
+
+TEST_CASE("terms at other points are left out of a loss") {
+  const Mixed mixed = cf::Grpo{} + 1.0 * cf::FlowMatching{} + 1.0 * cf::VelocityKl{};
+  same(evaluated(mixed), evaluated(cf::FlowMatching{} + 1.0 * cf::VelocityKl{}));
+  const std::vector<std::int64_t> shape{8, 3};
+  const auto batch = laws::batch_of<Mixed::TransitionVelocities>(cf::RecordedTransitions{}, shape);
+  cf::Statistics one, other;
+  const auto signals = mixed.signals(laws::scores_of(8));
+  CHECK(at::equal(mixed.loss<cf::RecordedTransitions>(batch, signals, one),
+                  cf::Grpo{}.loss(batch, signals[0], other)));
+}
+
+TEST_CASE("weights are finite and above 0") {
+  const double inf = std::numeric_limits<double>::infinity();
+  check_error([] { 0.0 * cf::Nft{}; }, "weight", "above 0");
+  check_error([] { -1.0 * cf::VelocityKl{}; }, "weight", "above 0");
+  check_error([&] { inf* cf::Nft{}; }, "weight", "finite");
+  check_error([&] { std::nan("") * cf::Nft{}; }, "weight", "finite");
+}
+
+TEST_CASE("statistics are means over all that was added") {
+  cf::Statistics statistics;
+  statistics.add("a", at::tensor({1.0F, 2.0F}));
+  statistics.add("b", at::tensor({5.0F}));
+  statistics.add("a", at::tensor({6.0F}));
+  statistics.add("none", at::zeros({0}));
+  std::string seen;
+  statistics.for_each([&](std::string_view name, double mean) {
+    seen += std::string(name) + "=" + std::to_string(int(mean)) + " ";
+  });
+  CHECK(seen == "a=3 b=5 ");
+}
