@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "../support/progress.hpp"
+#include "../support/workers.hpp"
 #include "methods.hpp"
 #include "statistics.hpp"
-#include "workers.hpp"
 
 namespace head_to_head {
 
@@ -88,18 +88,7 @@ class Experiment {
     cf::Generator generator = cf::seeded(0);
     results_[k].data = plan.task.data(Common::evaluation_samples, generator);
     const cf::detail::Clock clock;
-    auto base = cf::MlpVelocity({.dimension = plan.task.dimension, .width = 128, .depth = 3});
-    const auto last = double(plan_.pretrain_steps);
-    const auto warm_up_and_decay = [last](std::int64_t step) {
-      const double cosine = 0.5 * (1 + std::cos(M_PI * double(step) / last));
-      return std::min(1.0, double(step) / 50) * (0.02 + 0.98 * cosine);
-    };
-    cf::pretrain(base, plan.task.data,
-                 {.steps = plan_.pretrain_steps,
-                  .batch = plan_.pretrain_batch,
-                  .optimizer = cf::adamw({.learning_rate = 2e-3}),
-                  .learning_rate_factor = warm_up_and_decay},
-                 cf::UniformTimes{}, cf::StopOnInterrupt{});
+    cf::MlpVelocity base = pretrained(plan.task, plan_.pretrain_steps, plan_.pretrain_batch);
     results_[k].pretrain_seconds = clock.seconds();
     results_[k].base_samples = sampled(base, plan.task);
     for (std::size_t m = 0; m < plan_.methods.size(); ++m) tune(k, m, base);
@@ -161,7 +150,7 @@ class Experiment {
     const Group& group = results_[k].groups[m];
     const Reached at95 = evaluations_to(group.runs, 0.95);
     progress_.say(plan_.tasks[k].task.name + ", " + plan_.methods[m].name + ": learning rate " +
-                  support::scientific(*group.rate) + ", evaluations to 95 %: " + at95.text());
+                  scientific(*group.rate) + ", evaluations to 95 %: " + at95.text());
   }
 
   void train(std::size_t k, std::size_t m, const cf::MlpVelocity& base, double rate,
@@ -169,7 +158,7 @@ class Experiment {
     if (cf::StopOnInterrupt::interrupted()) return;
     const TaskPlan& plan = plan_.tasks[k];
     const std::string name = plan.task.name + "-" + plan_.methods[m].file_name + "-" + kind + "-" +
-                             support::scientific(rate) + "-seed" + std::to_string(seed) + ".jsonl";
+                             scientific(rate) + "-seed" + std::to_string(seed) + ".jsonl";
     Run run = plan_.methods[m].train(plan.task, base,
                                      {.learning_rate = rate,
                                       .seed = seed,
@@ -188,7 +177,7 @@ class Experiment {
   std::vector<TaskResult> results_;
   Workers workers_;
   std::mutex mutex_;
-  support::Progress progress_;
+  Progress progress_;
 };
 
 }  // namespace head_to_head

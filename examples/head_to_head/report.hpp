@@ -47,9 +47,9 @@ inline svg::Series reward_curve(const Method& method, std::size_t colour, const 
     std::vector<double> rewards;
     for (const Run& run : group.runs) rewards.push_back(reward_at(run, cost, axis));
     series.x.push_back(cost);
-    series.y.push_back(*support::quantile(rewards, 0.5));
-    series.low.push_back(*support::quantile(rewards, 0));
-    series.high.push_back(*support::quantile(rewards, 1));
+    series.y.push_back(*quantile(rewards, 0.5));
+    series.low.push_back(*quantile(rewards, 0));
+    series.high.push_back(*quantile(rewards, 1));
   }
   return series;
 }
@@ -108,14 +108,14 @@ inline std::string pictures(const Plan& plan, std::size_t k, const TaskResult& r
   all += picture(task, result.data, "data");
   all += picture(task, result.base_samples,
                  "before: the base model, reward " +
-                     support::fixed(task(result.base_samples).mean().item<double>(), 2));
+                     fixed(task(result.base_samples).mean().item<double>(), 2));
   for (std::size_t m = 0; m < plan.methods.size(); ++m) {
     const Group& group = result.groups[m];
     if (group.runs.empty()) continue;
     const Run& run = group.runs.front();
-    all += picture(task, run.samples,
-                   "after: " + plan.methods[m].name + ", reward " +
-                       support::fixed(run.curve.back().reward, 2));
+    all +=
+        picture(task, run.samples,
+                "after: " + plan.methods[m].name + ", reward " + fixed(run.curve.back().reward, 2));
   }
   return html::element("div", all, "class=\"grid five\"");
 }
@@ -146,11 +146,11 @@ inline std::string ratio_bars(const Plan& plan, const std::vector<TaskResult>& r
 }
 
 /// The share of each rewarded mode at the end, for each seed.
-inline support::Table diversity_table(const Plan& plan, const std::vector<TaskResult>& results) {
+inline Table diversity_table(const Plan& plan, const std::vector<TaskResult>& results) {
   std::vector<std::string> header{"task", "method"};
   for (const std::uint64_t seed : plan.seeds) header.push_back("seed " + std::to_string(seed));
   header.push_back("median, sorted");
-  support::Table table(header);
+  Table table(header);
   for (std::size_t k = 0; k < results.size(); ++k) {
     if (k > 0) table.add_rule();
     for (std::size_t m = 0; m < plan.methods.size(); ++m) {
@@ -170,17 +170,17 @@ inline support::Table diversity_table(const Plan& plan, const std::vector<TaskRe
 
 /// "120k, 3 of 3".
 inline std::string merit_text(const Merit& merit, std::size_t runs) {
-  const std::string cost = std::isfinite(merit.cost) ? support::compact(merit.cost)
-                                                     : "reward " + support::fixed(merit.reward, 2);
+  const std::string cost =
+      std::isfinite(merit.cost) ? compact(merit.cost) : "reward " + fixed(merit.reward, 2);
   return cost + ", " + std::to_string(merit.kept) + " of " + std::to_string(runs);
 }
 
 /// What the tuning runs gave for every candidate.
-inline support::Table tuning_table(const Plan& plan, const std::vector<TaskResult>& results) {
+inline Table tuning_table(const Plan& plan, const std::vector<TaskResult>& results) {
   std::vector<std::string> header{"task", "method"};
-  for (const double rate : plan.rates) header.push_back(support::scientific(rate));
+  for (const double rate : plan.rates) header.push_back(scientific(rate));
   header.push_back("chosen");
-  support::Table table(header);
+  Table table(header);
   for (std::size_t k = 0; k < results.size(); ++k) {
     if (k > 0) table.add_rule();
     for (std::size_t m = 0; m < plan.methods.size(); ++m) {
@@ -191,19 +191,19 @@ inline support::Table tuning_table(const Plan& plan, const std::vector<TaskResul
         row.push_back(runs.empty() ? "-" : merit_text(merit, runs.size()));
       }
       row.resize(2 + plan.rates.size(), "-");
-      row.push_back(group.rate ? support::scientific(*group.rate) : "-");
+      row.push_back(group.rate ? scientific(*group.rate) : "-");
       table.add(std::move(row));
     }
   }
   return table;
 }
 
-inline support::Table settings_table(const Plan& plan) {
+inline Table settings_table(const Plan& plan) {
   std::vector<std::string> rates, seeds, tuning;
-  for (const double rate : plan.rates) rates.push_back(support::scientific(rate));
+  for (const double rate : plan.rates) rates.push_back(scientific(rate));
   for (const std::uint64_t seed : plan.seeds) seeds.push_back(std::to_string(seed));
   for (const std::uint64_t seed : plan.tuning_seeds) tuning.push_back(std::to_string(seed));
-  support::Table table({"setting", "value"});
+  Table table({"setting", "value"});
   table.add(
       {"model", "MLP of three hidden layers of 128, the same base for all methods of a task"});
   table.add({"base", std::to_string(plan.pretrain_steps) + " steps of flow matching, " +
@@ -216,17 +216,15 @@ inline support::Table settings_table(const Plan& plan) {
                              " times or transitions a sample"});
   for (const Method& method : plan.methods) table.add({method.name, method.settings});
   table.add({"optimiser", "AdamW, gradients clipped to the norm 1"});
-  table.add({"learning rates tried", support::joined(rates, ", ") + ", for every method"});
-  table.add({"seeds", support::joined(seeds, ", ") + "; for the learning rate " +
-                          support::joined(tuning, ", ")});
+  table.add({"learning rates tried", joined(rates, ", ") + ", for every method"});
+  table.add({"seeds", joined(seeds, ", ") + "; for the learning rate " + joined(tuning, ", ")});
   table.add({"evaluation", "averaged weights, " + std::to_string(Common::evaluation_samples) +
                                " samples of fixed noise, " +
                                std::to_string(Common::evaluation_steps) +
                                " first-order steps; not counted in evaluations and seconds"});
-  table.add({"end of a run", "its last epoch, or " + std::to_string(Common::settled_evaluations) +
-                                 " evaluations in a row of at least " +
-                                 support::fixed(Common::solved, 3) + " (solved) or at most " +
-                                 support::fixed(Common::dead, 2) + " (dead)"});
+  table.add({"end of a run", "its last epoch, or " + std::to_string(Settled{}.evaluations) +
+                                 " evaluations in a row of at least " + fixed(Settled{}.solved, 3) +
+                                 " (solved) or at most " + fixed(Settled{}.dead, 2) + " (dead)"});
   for (const TaskPlan& task : plan.tasks) {
     table.add({task.task.name, std::to_string(task.epochs) + " epochs at most, evaluated every " +
                                    std::to_string(task.evaluate_every)});
@@ -259,14 +257,13 @@ inline std::string findings(const Plan& plan, const std::vector<TaskResult>& res
   const auto say = [&](const std::string& sentence) { text += html::paragraph(sentence); };
   if (!nft_ahead.empty()) {
     say("NFT reached 95 % of the maximum with fewer model evaluations than FlowGRPO on " +
-        support::joined(nft_ahead, ", ") + ".");
+        joined(nft_ahead, ", ") + ".");
   }
   if (!grpo_ahead.empty()) {
-    say("FlowGRPO was ahead on " + support::joined(grpo_ahead, ", ") + ".");
+    say("FlowGRPO was ahead on " + joined(grpo_ahead, ", ") + ".");
   }
   if (ladder.size() > 1) {
-    say("FlowGRPO / NFT along the ladder, in evaluations to 95 %: " +
-        support::joined(ladder, ", ") + ".");
+    say("FlowGRPO / NFT along the ladder, in evaluations to 95 %: " + joined(ladder, ", ") + ".");
   }
   if (finished > 0) {
     say("Without its negative branch NFT reached 95 % on " + std::to_string(without_negatives) +

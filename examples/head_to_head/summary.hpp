@@ -51,7 +51,7 @@ inline Json to_json(const std::vector<Run>& runs) {
   return list;
 }
 
-inline std::string percent(double level) { return support::fixed(100 * level, 0); }
+inline std::string percent(double level) { return fixed(100 * level, 0); }
 
 inline Json levels_of(const std::vector<Run>& runs) {
   Json json;
@@ -130,9 +130,9 @@ inline Json summary(const Plan& plan, const std::vector<TaskResult>& results) {
 }
 
 /// What it took to get to each level, a row for each task and method.
-inline support::Table level_table(const Plan& plan, const std::vector<TaskResult>& results,
-                                  const Cost& cost) {
-  support::Table table({std::string(cost.label) + " to", "method", "90 %", "95 %", "98 %"});
+inline Table level_table(const Plan& plan, const std::vector<TaskResult>& results,
+                         const Cost& cost) {
+  Table table({std::string(cost.label) + " to", "method", "90 %", "95 %", "98 %"});
   for (std::size_t k = 0; k < results.size(); ++k) {
     if (k > 0) table.add_rule();
     for (std::size_t m = 0; m < plan.methods.size(); ++m) {
@@ -146,9 +146,9 @@ inline support::Table level_table(const Plan& plan, const std::vector<TaskResult
 }
 
 /// How runs ended, a row for each task and method.
-inline support::Table end_table(const Plan& plan, const std::vector<TaskResult>& results) {
-  support::Table table({"at the end", "method", "learning rate", "reward", "runs at 95 %",
-                        "shares of rewarded modes"});
+inline Table end_table(const Plan& plan, const std::vector<TaskResult>& results) {
+  Table table({"at the end", "method", "learning rate", "reward", "runs at 95 %",
+               "shares of rewarded modes"});
   for (std::size_t k = 0; k < results.size(); ++k) {
     if (k > 0) table.add_rule();
     for (std::size_t m = 0; m < plan.methods.size(); ++m) {
@@ -156,7 +156,7 @@ inline support::Table end_table(const Plan& plan, const std::vector<TaskResult>&
       const auto good = std::count_if(group.runs.begin(), group.runs.end(),
                                       [](const Run& run) { return final_reward(run) >= 0.95; });
       table.add({plan.tasks[k].task.name, plan.methods[m].name,
-                 group.rate ? support::scientific(*group.rate) : "-",
+                 group.rate ? scientific(*group.rate) : "-",
                  Range(final_rewards(group.runs)).text(3),
                  std::to_string(good) + " of " + std::to_string(group.runs.size()),
                  shares_text(group.runs)});
@@ -166,7 +166,7 @@ inline support::Table end_table(const Plan& plan, const std::vector<TaskResult>&
 }
 
 /// FlowGRPO / NFT, a row for each task.
-inline support::Table ratio_table(const Plan& plan, const std::vector<TaskResult>& results) {
+inline Table ratio_table(const Plan& plan, const std::vector<TaskResult>& results) {
   std::vector<std::string> header{"FlowGRPO / NFT"};
   for (const Cost& cost : costs) {
     for (const double level : levels) {
@@ -174,7 +174,7 @@ inline support::Table ratio_table(const Plan& plan, const std::vector<TaskResult
                                           : percent(level) + " %");
     }
   }
-  support::Table table(header);
+  Table table(header);
   for (std::size_t k = 0; k < results.size(); ++k) {
     const auto& groups = results[k].groups;
     std::vector<std::string> row{plan.tasks[k].task.name};

@@ -11,7 +11,7 @@
 
 #include <ATen/Parallel.h>
 
-namespace head_to_head {
+namespace support {
 
 /// Threads that work off a list of jobs; a job may add more.
 class Workers {
@@ -67,4 +67,4 @@ class Workers {
   std::exception_ptr failure_;
 };
 
-}  // namespace head_to_head
+}  // namespace support
