@@ -27,14 +27,24 @@ struct Options {
 };
 
 std::vector<TaskPlan> all_tasks(bool quick) {
-  const auto plan = [](cf::toy::Task task, std::int64_t epochs) {
-    return TaskPlan{.task = std::move(task), .epochs = epochs, .evaluate_every = 5};
+  std::vector<TaskPlan> plans;
+  const auto add = [&](cf::toy::Task task, std::int64_t epochs) {
+    plans.push_back({.task = std::move(task),
+                     .epochs = epochs,
+                     .evaluate_every = 2,
+                     .first_seed = 100 * plans.size() + 1});
   };
-  if (quick) return {plan(cf::toy::ring_task(), 80), plan(cf::toy::ladder(8), 80)};
-  return {plan(cf::toy::ring_task(), 150),        plan(cf::toy::checkerboard(), 150),
-          plan(cf::toy::two_moons_to_one(), 150), plan(cf::toy::ladder(2), 150),
-          plan(cf::toy::ladder(8), 150),          plan(cf::toy::ladder(32), 150),
-          plan(cf::toy::ladder(128), 200)};
+  add(cf::toy::ring_task(), quick ? 80 : 150);
+  if (quick) {
+    add(cf::toy::ladder(8), 80);
+    return plans;
+  }
+  add(cf::toy::checkerboard(), 150);
+  add(cf::toy::two_moons_to_one(), 150);
+  for (const std::int64_t dimension : {2, 8, 32}) add(cf::toy::ladder(dimension), 150);
+  add(cf::toy::ladder(128), 200);
+  add(cf::toy::hidden_ring(32), 150);
+  return plans;
 }
 
 std::vector<TaskPlan> chosen_tasks(const Options& options) {
@@ -53,13 +63,9 @@ Plan plan_of(const Options& options) {
   plan.tasks = chosen_tasks(options);
   plan.methods = {nft(true), flow_grpo(), nft(false)};
   plan.rates = {3e-4, 1e-3, 3e-3, 1e-2};
-  const int seeds = options.seeds > 0 ? options.seeds : options.quick ? 2 : 5;
-  for (int i = 1; i <= seeds; ++i) plan.seeds.push_back(std::uint64_t(i));
-  plan.tuning_seeds = {101, 102};
-  if (options.quick) {
-    plan.tuning_seeds = {101};
-    plan.pretrain_steps = 1200;
-  }
+  plan.seeds = options.seeds > 0 ? options.seeds : options.quick ? 2 : 5;
+  plan.tuning_seeds = options.quick ? 1 : 3;
+  if (options.quick) plan.pretrain_steps = 1200;
   plan.threads = options.threads > 0 ? options.threads
                                      : int(std::max(1U, std::thread::hardware_concurrency()));
   plan.output = options.output;

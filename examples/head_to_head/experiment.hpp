@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <mutex>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -22,6 +23,8 @@ struct TaskPlan {
   cf::toy::Task task;
   std::int64_t epochs;
   std::int64_t evaluate_every;
+  std::uint64_t
+      first_seed;  ///< no two tasks share a seed, so that each is a measurement of its own
 };
 
 /// Everything that is fixed before the first run.
@@ -31,14 +34,27 @@ struct Plan {
 
   std::vector<TaskPlan> tasks;
   std::vector<Method> methods;
-  std::vector<double> rates;                ///< the grid of learning rates, for every method
-  std::vector<std::uint64_t> seeds;         ///< reported
-  std::vector<std::uint64_t> tuning_seeds;  ///< that choose the learning rate, none of the others
+  std::vector<double> rates;   ///< the grid of learning rates, for every method
+  std::uint64_t seeds;         ///< reported runs
+  std::uint64_t tuning_seeds;  ///< runs that choose the learning rate, on seeds of their own
   std::int64_t pretrain_steps = 2500;
   std::int64_t pretrain_batch = 512;
   int threads = 2;
   std::filesystem::path output;
 };
+
+/// The seeds of the reported runs of the task number @p k.
+inline std::vector<std::uint64_t> seeds(const Plan& plan, std::size_t k) {
+  std::vector<std::uint64_t> result(plan.seeds);
+  std::iota(result.begin(), result.end(), plan.tasks[k].first_seed);
+  return result;
+}
+/// The seeds of the runs that choose its learning rates.
+inline std::vector<std::uint64_t> tuning_seeds(const Plan& plan, std::size_t k) {
+  std::vector<std::uint64_t> result(plan.tuning_seeds);
+  std::iota(result.begin(), result.end(), plan.tasks[k].first_seed + 50);
+  return result;
+}
 
 /// One method on one task.
 struct Group {
@@ -77,8 +93,7 @@ class Experiment {
   static int rank(std::size_t task, int stage) { return int(task) * 3 + stage; }
 
   std::size_t total_runs() const {
-    const std::size_t per_group =
-        plan_.rates.size() * plan_.tuning_seeds.size() + plan_.seeds.size();
+    const std::size_t per_group = plan_.rates.size() * plan_.tuning_seeds + plan_.seeds;
     return plan_.tasks.size() * plan_.methods.size() * per_group;
   }
 
@@ -88,7 +103,8 @@ class Experiment {
     cf::Generator generator = cf::seeded(0);
     results_[k].data = plan.task.data(Common::evaluation_samples, generator);
     const cf::detail::Clock clock;
-    cf::MlpVelocity base = pretrained(plan.task, plan_.pretrain_steps, plan_.pretrain_batch);
+    cf::MlpVelocity base =
+        pretrained(plan.task, plan_.pretrain_steps, plan_.pretrain_batch, plan.first_seed);
     results_[k].pretrain_seconds = clock.seconds();
     results_[k].base_samples = sampled(base, plan.task);
     for (std::size_t m = 0; m < plan_.methods.size(); ++m) tune(k, m, base);
@@ -110,7 +126,7 @@ class Experiment {
     Group& group = results_[k].groups[m];
     group.tuning.resize(plan_.rates.size());
     for (std::size_t r = 0; r < plan_.rates.size(); ++r) {
-      for (const std::uint64_t seed : plan_.tuning_seeds) {
+      for (const std::uint64_t seed : tuning_seeds(plan_, k)) {
         workers_.add(rank(k, 1), [=, this, &group] {
           train(k, m, base, plan_.rates[r], seed, "tuning", group.tuning[r]);
           const std::lock_guard lock(mutex_);
@@ -124,7 +140,7 @@ class Experiment {
 
   bool is_tuned(const Group& group) const {
     return std::all_of(group.tuning.begin(), group.tuning.end(),
-                       [&](const auto& runs) { return runs.size() == plan_.tuning_seeds.size(); });
+                       [&](const auto& runs) { return runs.size() == plan_.tuning_seeds; });
   }
 
   double best_rate(const Group& group) const {
@@ -137,11 +153,11 @@ class Experiment {
 
   void report(std::size_t k, std::size_t m, const cf::MlpVelocity& base) {
     Group& group = results_[k].groups[m];
-    for (const std::uint64_t seed : plan_.seeds) {
+    for (const std::uint64_t seed : seeds(plan_, k)) {
       workers_.add(rank(k, 2), [=, this, &group] {
         train(k, m, base, *group.rate, seed, "run", group.runs);
         const std::lock_guard lock(mutex_);
-        if (group.runs.size() == plan_.seeds.size()) announce(k, m);
+        if (group.runs.size() == plan_.seeds) announce(k, m);
       });
     }
   }

@@ -26,7 +26,7 @@ struct Common {
   static constexpr double kl_weight = 0.01;          ///< to the base model
   static constexpr int times_per_sample = 3;         ///< trained on; for FlowGRPO transitions
   static constexpr std::int64_t evaluation_samples = 1000;
-  static constexpr int evaluation_steps = 20;
+  static constexpr int evaluation_steps = 10;
 };
 
 /// A way to train, as a row of the comparison.

@@ -148,7 +148,7 @@ inline std::string ratio_bars(const Plan& plan, const std::vector<TaskResult>& r
 /// The share of each rewarded mode at the end, for each seed.
 inline Table diversity_table(const Plan& plan, const std::vector<TaskResult>& results) {
   std::vector<std::string> header{"task", "method"};
-  for (const std::uint64_t seed : plan.seeds) header.push_back("seed " + std::to_string(seed));
+  for (std::uint64_t i = 1; i <= plan.seeds; ++i) header.push_back("run " + std::to_string(i));
   header.push_back("median, sorted");
   Table table(header);
   for (std::size_t k = 0; k < results.size(); ++k) {
@@ -156,7 +156,7 @@ inline Table diversity_table(const Plan& plan, const std::vector<TaskResult>& re
     for (std::size_t m = 0; m < plan.methods.size(); ++m) {
       const std::vector<Run>& runs = results[k].groups[m].runs;
       std::vector<std::string> row{plan.tasks[k].task.name, plan.methods[m].name};
-      for (const std::uint64_t seed : plan.seeds) {
+      for (const std::uint64_t seed : seeds(plan, k)) {
         const auto run = std::find_if(runs.begin(), runs.end(),
                                       [&](const Run& one) { return one.settings.seed == seed; });
         row.push_back(run == runs.end() ? "-" : percentages(run->shares));
@@ -199,10 +199,8 @@ inline Table tuning_table(const Plan& plan, const std::vector<TaskResult>& resul
 }
 
 inline Table settings_table(const Plan& plan) {
-  std::vector<std::string> rates, seeds, tuning;
+  std::vector<std::string> rates;
   for (const double rate : plan.rates) rates.push_back(scientific(rate));
-  for (const std::uint64_t seed : plan.seeds) seeds.push_back(std::to_string(seed));
-  for (const std::uint64_t seed : plan.tuning_seeds) tuning.push_back(std::to_string(seed));
   Table table({"setting", "value"});
   table.add(
       {"model", "MLP of three hidden layers of 128, the same base for all methods of a task"});
@@ -217,7 +215,6 @@ inline Table settings_table(const Plan& plan) {
   for (const Method& method : plan.methods) table.add({method.name, method.settings});
   table.add({"optimiser", "AdamW, gradients clipped to the norm 1"});
   table.add({"learning rates tried", joined(rates, ", ") + ", for every method"});
-  table.add({"seeds", joined(seeds, ", ") + "; for the learning rate " + joined(tuning, ", ")});
   table.add({"evaluation", "averaged weights, " + std::to_string(Common::evaluation_samples) +
                                " samples of fixed noise, " +
                                std::to_string(Common::evaluation_steps) +
@@ -227,7 +224,9 @@ inline Table settings_table(const Plan& plan) {
                                  " (solved) or at most " + fixed(Settled{}.dead, 2) + " (dead)"});
   for (const TaskPlan& task : plan.tasks) {
     table.add({task.task.name, std::to_string(task.epochs) + " epochs at most, evaluated every " +
-                                   std::to_string(task.evaluate_every)});
+                                   std::to_string(task.evaluate_every) + "; seeds from " +
+                                   std::to_string(task.first_seed) + ", for tuning from " +
+                                   std::to_string(task.first_seed + 50)});
   }
   table.add({"machine", std::to_string(std::thread::hardware_concurrency()) + " threads, " +
                             std::to_string(plan.threads) + " runs at a time, one thread each"});

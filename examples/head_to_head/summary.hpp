@@ -79,7 +79,7 @@ inline Json group_json(const Plan& plan, const Group& group) {
 inline bool is_complete(const Plan& plan, const std::vector<TaskResult>& results) {
   for (const TaskResult& result : results) {
     for (const Group& group : result.groups) {
-      if (group.runs.size() < plan.seeds.size()) return false;
+      if (group.runs.size() < plan.seeds) return false;
     }
   }
   return true;
@@ -114,6 +114,8 @@ inline Json summary(const Plan& plan, const std::vector<TaskResult>& results) {
     tasks[plan.tasks[k].task.name] = {
         {"dimension", plan.tasks[k].task.dimension},
         {"epochs", plan.tasks[k].epochs},
+        {"seeds", seeds(plan, k)},
+        {"tuning_seeds", tuning_seeds(plan, k)},
         {"pretrain_seconds", results[k].pretrain_seconds},
         {"methods", std::move(methods)},
         {"flow_grpo_over_nft",
@@ -123,8 +125,6 @@ inline Json summary(const Plan& plan, const std::vector<TaskResult>& results) {
           {"complete", is_complete(plan, results)},
           {"threads", plan.threads},
           {"learning_rates", plan.rates},
-          {"seeds", plan.seeds},
-          {"tuning_seeds", plan.tuning_seeds},
           {"curve", {"epoch", "evaluations", "seconds", "reward"}},
           {"tasks", std::move(tasks)}};
 }

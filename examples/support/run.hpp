@@ -50,7 +50,7 @@ struct Run {
 
 /// A run ends early when so many evaluations in a row are all solved or all dead.
 struct Settled {
-  int evaluations = 6;
+  int evaluations = 12;
   double solved = 0.985, dead = 0.03;
 };
 
@@ -101,9 +101,9 @@ Run observed(Trainer& trainer, const cf::toy::Task& task, const RunSettings& set
 
 /// Learns the data of a task by flow matching.
 /// @return a model whose samples are worth improving; the same for equal arguments
-inline cf::MlpVelocity pretrained(const cf::toy::Task& task, std::int64_t steps,
-                                  std::int64_t batch) {
-  cf::MlpVelocity model({.dimension = task.dimension, .width = 128, .depth = 3});
+inline cf::MlpVelocity pretrained(const cf::toy::Task& task, std::int64_t steps, std::int64_t batch,
+                                  std::uint64_t seed) {
+  cf::MlpVelocity model({.dimension = task.dimension, .width = 128, .depth = 3, .seed = seed});
   const auto warm_up_and_decay = [steps](std::int64_t step) {
     const double cosine = 0.5 * (1 + std::cos(M_PI * double(step) / double(steps)));
     return std::min(1.0, double(step) / 50) * (0.02 + 0.98 * cosine);
@@ -112,7 +112,8 @@ inline cf::MlpVelocity pretrained(const cf::toy::Task& task, std::int64_t steps,
                {.steps = steps,
                 .batch = batch,
                 .optimizer = cf::adamw({.learning_rate = 2e-3}),
-                .learning_rate_factor = warm_up_and_decay},
+                .learning_rate_factor = warm_up_and_decay,
+                .seed = seed},
                cf::UniformTimes{}, cf::StopOnInterrupt{});
   return model;
 }

@@ -102,6 +102,30 @@ inline Task ring_task() {
   return task;
 }
 
+/// The ring in a plane that lies anyhow in a space of more dimensions; the reward looks at that
+/// plane alone.
+///
+/// The other directions hold noise of the ring's std. So the modes and the reward of every
+/// dimension are those of ring_task(), while of ladder() each coordinate has its say.
+/// @throws Error if @p dimension is below 2
+inline Task hidden_ring(std::int64_t dimension) {
+  expects(dimension >= 2, "dimension", "at least 2", dimension);
+  const Mixture plane = ring();
+  Generator generator = seeded(7);
+  const Tensor gaussian = normal({dimension, dimension}, generator).to(at::kDouble);
+  const Tensor turn = std::get<0>(at::linalg_qr(gaussian)).to(at::kFloat);
+  const Tensor axes = turn.narrow(1, 0, 2).contiguous();
+  const Tensor centres = plane.means().index_select(0, at::tensor({1, 4}, at::kLong));
+  const auto in_plane = detail::nearest_within(centres, 0.4);
+  return {.name = "hidden_ring_" + std::to_string(dimension),
+          .dimension = dimension,
+          .data = Mixture(at::matmul(plane.means(), axes.t()), plane.std()),
+          .rewarded = {"mode 1", "mode 4"},
+          .mode_of = [=](const Tensor& x0) { return in_plane(at::matmul(wide(x0), axes)); },
+          .axes = axes,
+          .limit = 3};
+}
+
 /// Uniform on the eight black squares, of side 1, of a board of 4 x 4; two of them are rewarded.
 inline Task checkerboard() {
   // Squares are counted from the lower left corner; (column, row) is black if column + row is even.
