@@ -76,7 +76,28 @@ void forward_and_backward(benchmark::State& state, Term term) {
   }
 }
 
+/// What the fused operation replaces: the same loss in operations on whole tensors.
+void composed_nft(benchmark::State& state) {
+  at::set_num_threads(static_cast<int>(state.range(0)));
+  cf::Generator generator = cf::seeded(0);
+  cf::NftInputs in{latents(generator),
+                   latents(generator),
+                   latents(generator),
+                   latents(generator),
+                   latents(generator),
+                   cf::uniform({batch_size}, generator),
+                   cf::uniform({batch_size}, generator)};
+  in.v.set_requires_grad(true);
+  const cf::kernels::AdaptiveWeighting weighting;
+  for (auto _ : state) {
+    cf::detail::composed_nft_loss(in, {1, 1e-4, true}, &weighting, {}).total.mean().backward();
+    in.v.mutable_grad().reset();
+  }
+}
+
 }  // namespace
+
+BENCHMARK(composed_nft)->Arg(1)->Arg(2)->UseRealTime();
 
 #define CONTRAFLOW_TERM(name, ...) \
   BENCHMARK_CAPTURE(forward_and_backward, name, __VA_ARGS__)->Arg(1)->Arg(2)->UseRealTime()
