@@ -159,7 +159,7 @@ class Frame {
   Frame(Canvas& canvas, Axis x, Axis y, double top = 30)
       : x_(std::move(x)),
         y_(std::move(y)),
-        left_(46),
+        left_(54),
         right_(canvas.width() - 14),
         top_(top),
         bottom_(canvas.height() - 40) {
@@ -188,7 +188,7 @@ class Frame {
     }
     canvas.line({left_, bottom_}, {right_, bottom_}, "var(--muted)");
     canvas.text({(left_ + right_) / 2, bottom_ + 34}, x_.label, "middle");
-    canvas.upward_text({12, (top_ + bottom_) / 2}, y_.label);
+    canvas.upward_text({13, (top_ + bottom_) / 2}, y_.label);
   }
 
   Axis x_, y_;
@@ -202,6 +202,7 @@ struct Series {
   std::vector<double> x, y;
   std::vector<double> low = {}, high = {};
   bool has_marks = false;
+  bool is_dashed = false;
 };
 
 namespace detail {
@@ -235,7 +236,9 @@ inline void curve(Canvas& canvas, const Frame& frame, const Series& series) {
   }
   const std::string colour = colour_of(series.colour);
   if (!band.empty()) canvas.polygon(band, colour, "fill-opacity=\"0.16\"");
-  canvas.polyline(line, colour, "stroke-width=\"2\"");
+  canvas.polyline(
+      line, colour,
+      series.is_dashed ? "stroke-width=\"2\" stroke-dasharray=\"5 4\"" : "stroke-width=\"2\"");
   if (series.has_marks) canvas.dots(line, 6, colour);
 }
 

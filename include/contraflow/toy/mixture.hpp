@@ -56,9 +56,11 @@ class Mixture {
   /// @par Shape
   /// @p x_t [B, D], @p t [B]
   Tensor posterior(const Tensor& x_t, const Tensor& t) const {
-    const Tensor mean = (1 - t).view({-1, 1, 1}) * means_;
-    const Tensor distance = (x_t.unsqueeze(1) - mean).square().sum(2);
-    return (weights_.log() - distance / (2 * variance(t).unsqueeze(1))).softmax(1);
+    // The part of the distances that all components share cancels: no [B, K, D] is made.
+    const Tensor data = (1 - t).unsqueeze(1);
+    const Tensor nearness =
+        data * at::matmul(x_t, means_.t()) - data.square() * means_.square().sum(1) / 2;
+    return (weights_.log() + nearness / variance(t).unsqueeze(1)).softmax(1);
   }
 
   /// The velocity of the flow to this mixture, `E[eps - x0 | x_t]`: [B, D].
