@@ -26,6 +26,9 @@ struct StoredSamples {
 inline StoredSamples good_and_bad(const Tensor& good, const Tensor& bad) {
   expects_samples(good, "good");
   expects_samples(bad, "bad");
+  if (good.sizes().slice(1) != bad.sizes().slice(1)) {
+    throw Error("bad", "samples like the good ones, " + shape_text(good), shape_text(bad));
+  }
   const Tensor x0 = at::cat({good, bad});
   Tensor reward = at::zeros({x0.size(0)}, at::kDouble);
   reward.narrow(0, 0, good.size(0)).fill_(1);

@@ -3,7 +3,9 @@
 /// @file
 /// Plain flow matching.
 
+#include <cmath>
 #include <concepts>
+#include <limits>
 #include <utility>
 
 #include <contraflow/model/concept.hpp>
@@ -53,12 +55,15 @@ RunReport pretrain(M& model, Data&& data, const PretrainOptions& options, const 
   expects(options.steps >= 1, "steps", "at least 1", options.steps);
   expects(options.batch >= 1, "batch", "at least 1", options.batch);
   expects(options.report_every >= 1, "report_every", "at least 1", options.report_every);
+  expects(options.max_gradient_norm >= 0, "max_gradient_norm", "at least 0",
+          options.max_gradient_norm);
   Observers<std::remove_reference_t<Os>...> all(observers...);
   Generator generator = seeded(options.seed);
   const TimeGrid grid = uniform_grid(1000);
   std::vector<Tensor> parameters = module_of(model)->parameters();
   const auto optimizer = options.optimizer(parameters);
-  const double rate = optimizer->param_groups().front().options().get_lr();
+  std::vector<double> rates;
+  for (const auto& group : optimizer->param_groups()) rates.push_back(group.options().get_lr());
   const auto loss_of = [&](const Tensor& x0, const auto& condition) {
     const Tensor eps = normal_like(x0, generator);
     const Tensor t = times(x0.size(0), grid, generator).select(1, 0).to(x0.device());
@@ -74,36 +79,50 @@ RunReport pretrain(M& model, Data&& data, const PretrainOptions& options, const 
     }
   };
 
-  RunReport report;
-  all.start({1, options.steps / options.report_every});
-  double loss_sum = 0;
-  std::int64_t skipped = 0;
-  for (std::int64_t step = 1; step <= options.steps && !report.stopped; ++step) {
+  std::int64_t taken = 0, skipped = 0;
+  double norm = 0;
+  // The loss of a step, or NaN where it was skipped.
+  const auto train_step = [&] {
     optimizer->zero_grad();
     const Tensor loss = next_loss();
     loss.backward();
-    const double norm = gradient_norm(parameters).template item<double>();
-    if (!std::isfinite(norm)) {
+    norm = gradient_norm(parameters).template item<double>();
+    const auto value = loss.template item<double>();
+    if (!std::isfinite(value + norm)) {
       ++skipped;
-      continue;
+      return std::numeric_limits<double>::quiet_NaN();
     }
     if (options.max_gradient_norm > 0 && norm > options.max_gradient_norm) {
       scale_gradients(parameters, options.max_gradient_norm / norm);
     }
-    for (auto& group : optimizer->param_groups()) {
-      group.options().set_lr(rate * options.learning_rate_factor(step));
+    const double factor = options.learning_rate_factor(taken++);
+    for (std::size_t i = 0; i < rates.size(); ++i) {
+      optimizer->param_groups()[i].options().set_lr(rates[i] * factor);
     }
     optimizer->step();
-    loss_sum += loss.template item<double>();
+    return value;
+  };
+
+  RunReport report;
+  all.start({1, options.steps / options.report_every});
+  double loss_sum = 0;
+  std::int64_t losses = 0;
+  for (std::int64_t step = 1; step <= options.steps && !report.stopped; ++step) {
+    const double loss = train_step();
+    if (std::isfinite(loss)) {
+      loss_sum += loss;
+      ++losses;
+    }
     if (step % options.report_every != 0) continue;
     report.last = {};
     report.last.epoch = report.epochs = step / options.report_every;
-    report.last.gradient_steps = step;
+    report.last.gradient_steps = taken;
     report.last.forward_evaluations = report.last.backward_evaluations = step * options.batch;
-    report.last.metrics = {{"loss", loss_sum / double(options.report_every)},
-                           {"gradient_norm", norm},
-                           {"skipped_steps", double(skipped)}};
+    if (losses > 0) report.last.metrics.push_back({"loss", loss_sum / double(losses)});
+    report.last.metrics.push_back({"gradient_norm", norm});
+    report.last.metrics.push_back({"skipped_steps", double(skipped)});
     loss_sum = 0;
+    losses = 0;
     const Verdict verdict = all(report.last);
     report.stopped = verdict.stop;
     report.reason = verdict.reason;

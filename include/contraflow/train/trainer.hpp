@@ -260,6 +260,8 @@ class Trainer {
     expects(options.rollout_batch >= 0, "rollout_batch", "at least 0", options.rollout_batch);
     expects(options.recorded_fraction > 0 && options.recorded_fraction <= 1, "recorded_fraction",
             "a value in (0, 1]", options.recorded_fraction);
+    expects(options.evaluation.every >= 0, "evaluation.every", "at least 0",
+            options.evaluation.every);
     expects(options.evaluation.samples >= 1, "evaluation.samples", "at least 1",
             options.evaluation.samples);
     return options;
@@ -421,7 +423,7 @@ class Trainer {
 
   void add_evaluation(EpochReport& report) {
     const std::int64_t every = options_.evaluation.every;
-    if (every <= 0 || epoch_ % every != 0) return;
+    if (every == 0 || epoch_ % every != 0) return;
     const Evaluation evaluation = evaluate();
     report.metrics.push_back({"evaluation/reward", evaluation.reward});
     for (const Metric& score : evaluation.scores) {

@@ -87,6 +87,10 @@ class Updater {
     expects(options_.gradient_steps >= 1, "gradient_steps", "at least 1", options_.gradient_steps);
     expects(options_.inner_epochs >= 1, "inner_epochs", "at least 1", options_.inner_epochs);
     expects(options_.micro_batch >= 0, "micro_batch", "at least 0", options_.micro_batch);
+    expects(options_.max_gradient_norm >= 0, "max_gradient_norm", "at least 0",
+            options_.max_gradient_norm);
+    expects(options_.transitions_per_sample >= 0, "transitions_per_sample", "at least 0",
+            options_.transitions_per_sample);
     policy_.keep(typename S::AllVelocities{});
     parameters_ = policy_.parameters();
     expects(!parameters_.empty(), "policy", "at least one parameter to train", 0);
