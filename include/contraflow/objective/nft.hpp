@@ -109,7 +109,7 @@ namespace time_weight {
 inline Tensor one(const Tensor& t) { return at::ones_like(t); }
 /// `w(t) = t`.
 inline Tensor t(const Tensor& t) { return t; }
-/// `w(t) = 1 - t`: the ablation that collapses.
+/// `w(t) = 1 - t`: collapses in the paper's ablation.
 inline Tensor one_minus_t(const Tensor& t) { return 1 - t; }
 }  // namespace time_weight
 
