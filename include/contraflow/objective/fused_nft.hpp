@@ -30,7 +30,7 @@ struct NftInputs {
 struct NftSettings {
   double beta = 1;              ///< distance of the branches from v_old, above 0
   double kl_weight = 0;         ///< of the KL term
-  bool negative_branch = true;  ///< false: the ablation without it
+  bool negative_branch = true;  ///< false: without it, an ablation
 };
 
 /// Losses a sample, [B] float64; `total = policy + kl_weight kl` carries the gradient by v.

@@ -69,7 +69,7 @@ struct Nft {
   double beta = 1;              ///< above 0; 1 or 0.1 as published
   Optimality optimality = {};   ///< the map from advantages to r
   double weight_floor = 1e-5;   ///< least denominator of the adaptive weight, above 0
-  bool negative_branch = true;  ///< false: the ablation that collapses
+  bool negative_branch = true;  ///< false: without it, an ablation
 
   /// r of each sample, see Optimality.
   Tensor signal(const Scores& scores) const { return optimality(scores.advantage); }
@@ -126,7 +126,7 @@ struct PaperNft {
   /// w(t): [B] to [B], at least 0
   std::function<Tensor(const Tensor& t)> weight = time_weight::one;
   Optimality optimality = {.clip = 1};  ///< the map from advantages to r
-  bool negative_branch = true;          ///< false: the ablation that collapses
+  bool negative_branch = true;          ///< false: without it, an ablation
 
   /// r of each sample, see Optimality.
   Tensor signal(const Scores& scores) const { return optimality(scores.advantage); }
