@@ -43,19 +43,28 @@ std::vector<TaskPlan> all_tasks(bool quick) {
   add(cf::toy::two_moons_to_one(), 150);
   for (const std::int64_t dimension : {2, 8, 32}) add(cf::toy::ladder(dimension), 150);
   add(cf::toy::ladder(128), 200);
-  add(cf::toy::hidden_ring(32), 150);
+  add(cf::toy::hidden_ring(8), 150);
   return plans;
 }
 
+std::string names_of(const std::vector<TaskPlan>& tasks) {
+  std::vector<std::string> names;
+  for (const TaskPlan& plan : tasks) names.push_back(plan.task.name);
+  return "some of " + joined(names, ", ");
+}
+
+/// The tasks of these names, or all.
 std::vector<TaskPlan> chosen_tasks(const Options& options) {
   std::vector<TaskPlan> tasks = all_tasks(options.quick);
   if (options.tasks.empty()) return tasks;
-  const auto is_unwanted = [&](const TaskPlan& plan) {
-    return std::find(options.tasks.begin(), options.tasks.end(), plan.task.name) ==
-           options.tasks.end();
-  };
-  tasks.erase(std::remove_if(tasks.begin(), tasks.end(), is_unwanted), tasks.end());
-  return tasks;
+  std::vector<TaskPlan> chosen;
+  for (const std::string& name : options.tasks) {
+    const auto found = std::find_if(tasks.begin(), tasks.end(),
+                                    [&](const TaskPlan& plan) { return plan.task.name == name; });
+    if (found == tasks.end()) throw cf::Error("--tasks", names_of(tasks), name);
+    chosen.push_back(*found);
+  }
+  return chosen;
 }
 
 Plan plan_of(const Options& options) {
@@ -77,18 +86,14 @@ void write(const std::filesystem::path& path, const std::string& text) {
   std::cout << "wrote " << path.string() << "\n";
 }
 
-}  // namespace
+void print(const Plan& plan, const std::vector<TaskResult>& results) {
+  std::cout << level_table(plan, results, costs[1]).text() << "\n"
+            << level_table(plan, results, costs[2]).text() << "\n"
+            << end_table(plan, results).text() << "\n"
+            << ratio_table(plan, results).text() << "\n";
+}
 
-int main(int argc, char** argv) {
-  Options options;
-  CLI::App app("NFT and Flow-GRPO on the same toy tasks, side by side");
-  app.add_flag("--quick", options.quick, "fewer tasks, seeds and steps: under a minute");
-  app.add_option("--output", options.output, "folder of the results")->capture_default_str();
-  app.add_option("--seeds", options.seeds, "number of reported seeds");
-  app.add_option("--threads", options.threads, "runs at a time");
-  app.add_option("--tasks", options.tasks, "only these tasks")->delimiter(',');
-  CLI11_PARSE(app, argc, argv);
-
+void compare(const Options& options) {
   // Signals end the runs under way, and what is finished is written.
   cf::StopOnInterrupt interrupt;
   interrupt.start({});
@@ -96,9 +101,27 @@ int main(int argc, char** argv) {
   const Plan plan = plan_of(options);
   std::filesystem::create_directories(plan.output);
   Experiment experiment(plan);
-  const auto& results = experiment.run();
-  for (const Cost& cost : costs) std::cout << level_table(plan, results, cost).text() << "\n";
-  std::cout << end_table(plan, results).text() << "\n" << ratio_table(plan, results).text() << "\n";
+  const std::vector<TaskResult>& results = experiment.run();
+  print(plan, results);
   write(plan.output / "summary.json", summary(plan, results).dump(1));
   write(plan.output / "report.html", report(plan, results));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("NFT and Flow-GRPO on the same toy tasks, side by side");
+  app.add_flag("--quick", options.quick, "fewer tasks, seeds and steps: under a minute");
+  app.add_option("--output", options.output, "folder of the results")->capture_default_str();
+  app.add_option("--seeds", options.seeds, "number of reported runs of each method and task");
+  app.add_option("--threads", options.threads, "runs at a time");
+  app.add_option("--tasks", options.tasks, "only these tasks")->delimiter(',');
+  CLI11_PARSE(app, argc, argv);
+  try {
+    compare(options);
+  } catch (const std::exception& failure) {
+    std::cerr << "head_to_head: " << failure.what() << "\n";
+    return 1;
+  }
 }

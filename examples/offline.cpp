@@ -1,56 +1,125 @@
-// Stored examples, good and bad, and no policy that generates: NFT learns from both.
+// Learning from a set of good and a set of bad examples, with nothing generated in between: NFT on
+// both sets against plain fine-tuning on the good ones.
 
+#include <filesystem>
+#include <fstream>
 #include <iostream>
+#include <string>
+#include <utility>
+
+#include <CLI/CLI.hpp>
 
 #include <contraflow/contraflow.hpp>
-#include <contraflow/core/memory.hpp>
-#include <contraflow/toy/rewards.hpp>
+#include <contraflow/toy/tasks.hpp>
+#include <contraflow/train/offline.hpp>
 
-namespace cf = contraflow;
+#include "support/format.hpp"
+#include "support/html.hpp"
+#include "support/run.hpp"
+#include "support/svg.hpp"
+#include "support/table.hpp"
 
 namespace {
 
-/// Share of a model's samples that are good.
-double share_of_good(cf::MlpVelocity model, const cf::toy::InModes& is_good) {
-  cf::Generator generator = cf::seeded(5);
+namespace cf = contraflow;
+using cf::Tensor;
+
+/// A few examples that a person has sorted: so many of each kind that the task rewards or not.
+struct Examples {
+  Tensor good, bad;
+};
+
+Examples sorted_examples(const cf::toy::Task& task, std::int64_t of_each) {
+  cf::Generator generator = cf::seeded(11);
+  const Tensor all = task.data(16 * of_each, generator);
+  const Tensor is_good = task(all) > 0.5;
+  const auto first = [&](const Tensor& wanted) {
+    return all.index_select(0, wanted.nonzero().flatten().narrow(0, 0, of_each));
+  };
+  return {first(is_good), first(is_good.logical_not())};
+}
+
+/// Samples of a model for fixed noise.
+Tensor sampled(cf::MlpVelocity& model, std::int64_t dimension) {
   const at::NoGradGuard no_gradient;
-  const auto velocity = [&](const cf::Tensor& x, double sigma) {
+  cf::Generator generator = cf::seeded(12);
+  const Tensor noise = cf::normal({2000, dimension}, generator);
+  const auto velocity = [&](const Tensor& x, double sigma) {
     return model(x, at::full({x.size(0)}, sigma));
   };
-  const cf::Tensor x0 =
-      cf::integrate(cf::DpmSolver<2>{}, velocity, cf::normal({2000, 2}, generator),
-                    cf::uniform_grid(20), generator);
-  return is_good(x0).mean().item<double>();
+  return cf::integrate(cf::DpmSolver<2>{}, velocity, noise, cf::uniform_grid(20), generator);
+}
+
+/// Passes over the stored samples with one objective.
+template <class Objective>
+Tensor trained(const cf::MlpVelocity& base, const cf::toy::Task& task,
+               const cf::StoredSamples& samples, const Objective& objective) {
+  //! [offline]
+  // Who made the examples stays who they are: the old policy does not move.
+  auto policy = cf::SnapshotPolicy(cf::clone_of(base), {.old_decay = cf::Constant{1}});
+  auto trainer = cf::OfflineTrainer(
+      policy, samples, objective,
+      cf::OfflineOptions{.update = {.optimizer = cf::adamw({.learning_rate = 1e-3})}});
+  trainer.run(300);
+  //! [offline]
+  return sampled(trainer.policy().model(cf::Role::average), task.dimension);
+}
+
+std::string picture(const cf::toy::Task& task, const Tensor& x0, const std::string& caption) {
+  using namespace support;
+  const Tensor places = x0.narrow(0, 0, std::min<std::int64_t>(x0.size(0), 500)).contiguous();
+  const Tensor rewarded = task(places);
+  svg::Cloud plain{"var(--muted)", {}}, good{"var(--series-3)", {}};
+  for (std::int64_t i = 0; i < places.size(0); ++i) {
+    const auto* xy = places.const_data_ptr<float>() + 2 * i;
+    (rewarded[i].item<float>() > 0 ? good : plain).points.push_back({xy[0], xy[1]});
+  }
+  return html::element("figure", svg::scatter({plain, good}, task.limit).inline_text() +
+                                     html::element("figcaption", html::escaped(caption)));
 }
 
 }  // namespace
 
-int main() {
-  at::set_num_threads(1);  // what so small a network takes
-  cf::keep_freed_memory();
+int main(int argc, char** argv) {
+  std::filesystem::path output = "out/offline";
+  std::int64_t of_each = 64;
+  CLI::App app("Good and bad examples");
+  app.add_option("--output", output, "folder of the page")->capture_default_str();
+  app.add_option("--examples", of_each, "of each kind")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  std::filesystem::create_directories(output);
+  at::set_num_threads(1);
 
-  // A flow to the eight Gaussians of the ring, and samples of the ring that somebody has judged.
-  auto model = cf::MlpVelocity({.dimension = 2});
-  cf::pretrain(model, cf::toy::ring(), {.steps = 1500});
-  const cf::toy::InModes is_good{{1, 4}};
-  cf::Generator generator = cf::seeded(1);
-  const cf::Tensor judged = cf::toy::ring().sample(2000, generator);
-  const cf::Tensor verdict = is_good(judged) > 0;
-  const double before = share_of_good(model, is_good);
+  const cf::toy::Task task = cf::toy::ring_task();
+  const cf::MlpVelocity base = support::pretrained(task, 1500, 256, 0);
+  const Examples examples = sorted_examples(task, of_each);
 
-  //! [offline]
-  const cf::Tensor good = judged.index({verdict});
-  const cf::Tensor bad = judged.index({verdict.logical_not()});
-  auto trainer = cf::OfflineTrainer(
-      // Nothing is collected, so the policy that stands for the samples' origin stays where it is.
-      cf::SnapshotPolicy(model, {.old_decay = cf::Constant{1}}), cf::good_and_bad(good, bad),
-      cf::Nft{.beta = 0.5, .optimality = {.clip = 1}} + 1e-4 * cf::VelocityKl{},
-      {.update = {.gradient_steps = 8, .optimizer = cf::adamw({.learning_rate = 1e-3})}});
-  trainer.run(60);
-  //! [offline]
+  support::Table table({"samples", "reward", "shares of rewarded modes"});
+  std::string pictures =
+      picture(task, examples.good, "good examples") + picture(task, examples.bad, "bad examples");
+  const auto add = [&](const std::string& name, const Tensor& x0) {
+    const double reward = task(x0).mean().item<double>();
+    table.add({name, support::fixed(reward, 3), support::percentages(task.shares(x0))});
+    pictures += picture(task, x0, name + ", reward " + support::fixed(reward, 2));
+    return reward;
+  };
 
-  const double after = share_of_good(model, is_good);
-  std::cout << good.size(0) << " good and " << bad.size(0) << " bad examples\n"
-            << "share of good samples\n  before  " << before << "\n  after   " << after << '\n';
+  cf::MlpVelocity start = cf::clone_of(base);
+  const double before = add("base", sampled(start, task.dimension));
+  const cf::StoredSamples both = cf::good_and_bad(examples.good, examples.bad);
+  const cf::StoredSamples good_alone{examples.good, at::ones({of_each}, at::kDouble),
+                                     at::zeros({of_each}, at::kLong)};
+  add("fine-tuned on the good ones", trained(base, task, good_alone, cf::FlowMatching{}));
+  const double after = add("NFT on good and bad ones",
+                           trained(base, task, both, cf::Nft{} + 0.01 * cf::VelocityKl{}));
+
+  std::cout << of_each << " good and as many bad examples, none generated\n\n"
+            << table.text() << "\n";
+  const std::filesystem::path path = output / "offline.html";
+  std::ofstream(path) << support::html::page(
+      "Good and bad examples", support::html::element("h1", "Good and bad examples") +
+                                   support::html::table(table) +
+                                   support::html::element("div", pictures, "class=\"grid five\""));
+  std::cout << "wrote " << path.string() << "\n";
   return after > before + 0.3 ? 0 : 1;
 }

@@ -19,6 +19,12 @@ namespace head_to_head {
 namespace html = support::html;
 namespace svg = support::svg;
 
+/// Whether any run of a task was finished: not where the program was stopped before.
+inline bool has_runs(const TaskResult& result) {
+  return std::any_of(result.groups.begin(), result.groups.end(),
+                     [](const Group& group) { return !group.runs.empty(); });
+}
+
 /// The reward of a run when it had spent @p cost; its last one from there on.
 inline double reward_at(const Run& run, double cost, double Point::*axis) {
   const auto after = std::find_if(run.curve.begin(), run.curve.end(),
@@ -70,7 +76,6 @@ inline std::string reward_plots(const Plan& plan, const TaskResult& result) {
   std::string plots;
   for (const Cost& cost : costs) {
     const double limit = end_of_interest(result, cost.of);
-    if (!(limit > 0)) return html::paragraph("No run was finished.");
     std::vector<svg::Series> series;
     for (std::size_t m = 0; m < plan.methods.size(); ++m) {
       series.push_back(reward_curve(plan.methods[m], m, result.groups[m], cost.of, limit));
@@ -104,7 +109,6 @@ inline std::string picture(const cf::toy::Task& task, const cf::Tensor& samples,
 inline std::string pictures(const Plan& plan, std::size_t k, const TaskResult& result) {
   const cf::toy::Task& task = plan.tasks[k].task;
   std::string all;
-  if (!result.base_samples.defined()) return all;
   all += picture(task, result.data, "data");
   all += picture(task, result.base_samples,
                  "before: the base model, reward " +
@@ -125,6 +129,7 @@ inline std::string ratio_bars(const Plan& plan, const std::vector<TaskResult>& r
                               const Cost& cost) {
   std::vector<svg::BarGroup> groups;
   for (std::size_t k = 0; k < results.size(); ++k) {
+    if (!has_runs(results[k])) continue;
     svg::BarGroup group{plan.tasks[k].task.name, {}};
     for (const double level : levels) {
       const auto ratio = ratio_of(results[k].groups[Plan::flow_grpo].runs,
@@ -141,7 +146,7 @@ inline std::string ratio_bars(const Plan& plan, const std::vector<TaskResult>& r
   const svg::Canvas canvas =
       svg::ratio_bars("FlowGRPO / NFT, " + std::string(cost.label) +
                           " to the reward  (right: NFT is ahead, left: FlowGRPO)",
-                      {"90 %", "95 %", "98 %"}, groups, 900);
+                      {"90 %", "95 %", "98 %"}, groups, 4);
   return html::element("figure", canvas.inline_text());
 }
 
@@ -150,9 +155,9 @@ inline Table diversity_table(const Plan& plan, const std::vector<TaskResult>& re
   std::vector<std::string> header{"task", "method"};
   for (std::uint64_t i = 1; i <= plan.seeds; ++i) header.push_back("run " + std::to_string(i));
   header.push_back("median, sorted");
-  Table table(header);
+  Table table(header, 2);
   for (std::size_t k = 0; k < results.size(); ++k) {
-    if (k > 0) table.add_rule();
+    table.add_rule();
     for (std::size_t m = 0; m < plan.methods.size(); ++m) {
       const std::vector<Run>& runs = results[k].groups[m].runs;
       std::vector<std::string> row{plan.tasks[k].task.name, plan.methods[m].name};
@@ -180,9 +185,9 @@ inline Table tuning_table(const Plan& plan, const std::vector<TaskResult>& resul
   std::vector<std::string> header{"task", "method"};
   for (const double rate : plan.rates) header.push_back(scientific(rate));
   header.push_back("chosen");
-  Table table(header);
+  Table table(header, 2);
   for (std::size_t k = 0; k < results.size(); ++k) {
-    if (k > 0) table.add_rule();
+    table.add_rule();
     for (std::size_t m = 0; m < plan.methods.size(); ++m) {
       const Group& group = results[k].groups[m];
       std::vector<std::string> row{plan.tasks[k].task.name, plan.methods[m].name};
@@ -201,7 +206,7 @@ inline Table tuning_table(const Plan& plan, const std::vector<TaskResult>& resul
 inline Table settings_table(const Plan& plan) {
   std::vector<std::string> rates;
   for (const double rate : plan.rates) rates.push_back(scientific(rate));
-  Table table({"setting", "value"});
+  Table table({"setting", "value"}, 2);
   table.add(
       {"model", "MLP of three hidden layers of 128, the same base for all methods of a task"});
   table.add({"base", std::to_string(plan.pretrain_steps) + " steps of flow matching, " +
@@ -234,40 +239,57 @@ inline Table settings_table(const Plan& plan) {
   return table;
 }
 
+/// "ring 2.46, checkerboard 1.27": FlowGRPO / NFT in evaluations, where one of them got there.
+inline std::string ratios_text(const Plan& plan, const std::vector<TaskResult>& results,
+                               double level) {
+  std::vector<std::string> texts;
+  for (std::size_t k = 0; k < results.size(); ++k) {
+    const auto ratio = ratio_of(results[k].groups[Plan::flow_grpo].runs,
+                                results[k].groups[Plan::nft].runs, level, &Point::evaluations);
+    if (ratio) texts.push_back(plan.tasks[k].task.name + " " + ratio->text());
+  }
+  return joined(texts, ", ");
+}
+
+/// Median over tasks and runs of the largest share of a rewarded mode, in percent.
+inline std::string largest_share(const std::vector<TaskResult>& results, std::size_t method) {
+  std::vector<double> largest;
+  for (const TaskResult& result : results) {
+    for (const Run& run : result.groups[method].runs) {
+      if (final_reward(run) >= 0.95) largest.push_back(*quantile(run.shares, 1));
+    }
+  }
+  return largest.empty() ? "no" : fixed(100 * *quantile(largest, 0.5), 0);
+}
+
+/// How many of a method's runs ended at 95 % or more.
+inline std::string good_runs(const std::vector<TaskResult>& results, std::size_t method) {
+  std::size_t good = 0, all = 0;
+  for (const TaskResult& result : results) {
+    for (const Run& run : result.groups[method].runs) {
+      ++all;
+      good += final_reward(run) >= 0.95 ? 1 : 0;
+    }
+  }
+  return std::to_string(good) + " of " + std::to_string(all);
+}
+
 /// What the figures say, in sentences.
 inline std::string findings(const Plan& plan, const std::vector<TaskResult>& results) {
-  std::vector<std::string> nft_ahead, grpo_ahead, ladder;
-  int without_negatives = 0, finished = 0;
-  for (std::size_t k = 0; k < results.size(); ++k) {
-    const auto& groups = results[k].groups;
-    const std::string& name = plan.tasks[k].task.name;
-    if (!groups[Plan::no_negatives].runs.empty()) {
-      ++finished;
-      const double cost = evaluations_to(groups[Plan::no_negatives].runs, 0.95).median();
-      without_negatives += std::isfinite(cost) ? 1 : 0;
-    }
-    const auto ratio =
-        ratio_of(groups[Plan::flow_grpo].runs, groups[Plan::nft].runs, 0.95, &Point::evaluations);
-    if (!ratio) continue;
-    (ratio->value >= 1 ? nft_ahead : grpo_ahead).push_back(name + " (" + ratio->text() + ")");
-    if (name.starts_with("ladder")) ladder.push_back(name + " " + ratio->text());
-  }
   std::string text;
   const auto say = [&](const std::string& sentence) { text += html::paragraph(sentence); };
-  if (!nft_ahead.empty()) {
-    say("NFT reached 95 % of the maximum with fewer model evaluations than FlowGRPO on " +
-        joined(nft_ahead, ", ") + ".");
+  for (const double level : levels) {
+    const std::string ratios = ratios_text(plan, results, level);
+    if (ratios.empty()) continue;
+    say("FlowGRPO / NFT, model evaluations to " + percent(level) + " %: " + ratios + ".");
   }
-  if (!grpo_ahead.empty()) {
-    say("FlowGRPO was ahead on " + joined(grpo_ahead, ", ") + ".");
-  }
-  if (ladder.size() > 1) {
-    say("FlowGRPO / NFT along the ladder, in evaluations to 95 %: " + joined(ladder, ", ") + ".");
-  }
-  if (finished > 0) {
-    say("Without its negative branch NFT reached 95 % on " + std::to_string(without_negatives) +
-        " of " + std::to_string(finished) + " tasks.");
-  }
+  say("Runs that ended at 95 % or more: NFT " + good_runs(results, Plan::nft) + ", FlowGRPO " +
+      good_runs(results, Plan::flow_grpo) + ", NFT without its negative branch " +
+      good_runs(results, Plan::no_negatives) + ".");
+  say("The most frequent of the rewarded modes had, in the median of such runs, " +
+      largest_share(results, Plan::nft) + " % of the rewarded samples for NFT, " +
+      largest_share(results, Plan::flow_grpo) + " % for FlowGRPO and " +
+      largest_share(results, Plan::no_negatives) + " % without the negative branch.");
   return text;
 }
 
@@ -324,6 +346,7 @@ inline std::string report(const Plan& plan, const std::vector<TaskResult>& resul
                         "reward from there on.",
                         "class=\"muted\"");
   for (std::size_t k = 0; k < results.size(); ++k) {
+    if (!has_runs(results[k])) continue;
     body += html::element("h3", html::escaped(plan.tasks[k].task.name));
     body += reward_plots(plan, results[k]);
   }
@@ -334,6 +357,7 @@ inline std::string report(const Plan& plan, const std::vector<TaskResult>& resul
                         "each method. Ladders are shown in their first two coordinates.",
                         "class=\"muted\"");
   for (std::size_t k = 0; k < results.size(); ++k) {
+    if (!has_runs(results[k])) continue;
     body += html::element("h3", html::escaped(plan.tasks[k].task.name));
     body += pictures(plan, k, results[k]);
   }

@@ -104,6 +104,12 @@ inline Json ratios_json(const Group& nft, const Group& flow_grpo) {
   return json;
 }
 
+/// Mean reward of the base model, if it was trained.
+inline Json base_reward(const Plan& plan, const std::vector<TaskResult>& results, std::size_t k) {
+  const cf::Tensor& samples = results[k].base_samples;
+  return samples.defined() ? Json(plan.tasks[k].task(samples).mean().item<double>()) : Json();
+}
+
 inline Json summary(const Plan& plan, const std::vector<TaskResult>& results) {
   Json tasks;
   for (std::size_t k = 0; k < results.size(); ++k) {
@@ -116,6 +122,7 @@ inline Json summary(const Plan& plan, const std::vector<TaskResult>& results) {
         {"epochs", plan.tasks[k].epochs},
         {"seeds", seeds(plan, k)},
         {"tuning_seeds", tuning_seeds(plan, k)},
+        {"base_reward", base_reward(plan, results, k)},
         {"pretrain_seconds", results[k].pretrain_seconds},
         {"methods", std::move(methods)},
         {"flow_grpo_over_nft",
@@ -132,11 +139,12 @@ inline Json summary(const Plan& plan, const std::vector<TaskResult>& results) {
 /// What it took to get to each level, a row for each task and method.
 inline Table level_table(const Plan& plan, const std::vector<TaskResult>& results,
                          const Cost& cost) {
-  Table table({std::string(cost.label) + " to", "method", "90 %", "95 %", "98 %"});
+  Table table({std::string(cost.label) + " to", "method", "90 %", "95 %", "98 %"}, 2);
   for (std::size_t k = 0; k < results.size(); ++k) {
-    if (k > 0) table.add_rule();
+    table.add_rule();
     for (std::size_t m = 0; m < plan.methods.size(); ++m) {
       const Group& group = results[k].groups[m];
+      if (group.runs.empty()) continue;
       std::vector<std::string> row{plan.tasks[k].task.name, plan.methods[m].name};
       for (const double level : levels) row.push_back(reached(group.runs, level, cost.of).text());
       table.add(std::move(row));
@@ -148,15 +156,16 @@ inline Table level_table(const Plan& plan, const std::vector<TaskResult>& result
 /// How runs ended, a row for each task and method.
 inline Table end_table(const Plan& plan, const std::vector<TaskResult>& results) {
   Table table({"at the end", "method", "learning rate", "reward", "runs at 95 %",
-               "shares of rewarded modes"});
+               "shares of rewarded modes"},
+              2);
   for (std::size_t k = 0; k < results.size(); ++k) {
-    if (k > 0) table.add_rule();
+    table.add_rule();
     for (std::size_t m = 0; m < plan.methods.size(); ++m) {
       const Group& group = results[k].groups[m];
+      if (group.runs.empty()) continue;
       const auto good = std::count_if(group.runs.begin(), group.runs.end(),
                                       [](const Run& run) { return final_reward(run) >= 0.95; });
-      table.add({plan.tasks[k].task.name, plan.methods[m].name,
-                 group.rate ? scientific(*group.rate) : "-",
+      table.add({plan.tasks[k].task.name, plan.methods[m].name, scientific(*group.rate),
                  Range(final_rewards(group.runs)).text(3),
                  std::to_string(good) + " of " + std::to_string(group.runs.size()),
                  shares_text(group.runs)});
@@ -177,6 +186,7 @@ inline Table ratio_table(const Plan& plan, const std::vector<TaskResult>& result
   Table table(header);
   for (std::size_t k = 0; k < results.size(); ++k) {
     const auto& groups = results[k].groups;
+    if (groups[Plan::nft].runs.empty() || groups[Plan::flow_grpo].runs.empty()) continue;
     std::vector<std::string> row{plan.tasks[k].task.name};
     for (const Cost& cost : costs) {
       for (const double level : levels) {

@@ -2,6 +2,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "table.hpp"
 
@@ -39,18 +40,24 @@ inline std::string element(const std::string& tag, const std::string& content,
 
 inline std::string paragraph(std::string_view text) { return element("p", escaped(text)); }
 
-inline std::string table(const Table& table) {
-  std::string head, body;
-  for (const std::string& cell : table.header()) head += element("th", escaped(cell));
-  bool begins_group = false;
-  for (const auto& row : table.rows()) {
-    std::string cells;
-    for (const std::string& cell : row) cells += element("td", escaped(cell));
-    if (!row.empty()) body += element("tr", cells, begins_group ? "class=\"group\"" : "");
-    begins_group = row.empty();
+inline std::string row(const Table& table, const std::vector<std::string>& cells,
+                       const std::string& tag, const std::string& attributes = "") {
+  std::string inner;
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    inner += element(tag, escaped(cells[i]), i < table.text_columns() ? "class=\"text\"" : "");
   }
-  const std::string inner = element("thead", element("tr", head)) + element("tbody", body);
-  return element("div", element("table", inner), "class=\"scroll\"");
+  return element("tr", inner, attributes);
+}
+
+inline std::string table(const Table& table) {
+  std::string body;
+  bool begins_group = false;
+  for (const auto& cells : table.rows()) {
+    if (!cells.empty()) body += row(table, cells, "td", begins_group ? "class=\"group\"" : "");
+    begins_group = cells.empty();
+  }
+  const std::string head = element("thead", row(table, table.header(), "th"));
+  return element("div", element("table", head + element("tbody", body)), "class=\"scroll\"");
 }
 
 /// The look of pages and pictures, for light and dark screens.
@@ -79,11 +86,10 @@ p { margin: 8px 0; max-width: 78ch; }
 table { border-collapse: collapse; margin: 12px 0; font-size: 13.5px;
   font-variant-numeric: tabular-nums; background: var(--panel); }
 th, td { padding: 6px 12px; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th.text, td.text { text-align: left; }
 th { font-weight: 600; color: var(--muted); border-bottom: 1px solid var(--line); }
 tr + tr.group td { border-top: 1px solid var(--line); }
-.wrap td { white-space: normal; text-align: left; vertical-align: top; }
-.wrap th { text-align: left; }
+.wrap td { white-space: normal; vertical-align: top; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 14px; }
 .grid.five { grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 10px; }
 @media (max-width: 700px) { .grid.five { grid-template-columns: repeat(2, 1fr); } }

@@ -259,10 +259,9 @@ inline Canvas line_plot(const Axis& x, const Axis& y, const std::vector<Series>&
 /// A bar from 1, on a logarithmic axis, with its range.
 struct Bar {
   double value;
-  std::string text;                        ///< beside it
-  double low, high;                        ///< of the whisker
-  bool is_bound = false;                   ///< drawn hollow: the true value lies further out
-  std::optional<std::size_t> colour = {};  ///< else by its place in the group
+  std::string text;       ///< beside it
+  double low, high;       ///< of the whisker
+  bool is_bound = false;  ///< drawn hollow: the true value lies further out
 };
 
 /// Bars that belong together, such as a task's.
@@ -274,7 +273,8 @@ struct BarGroup {
 /// Horizontal bars that show how many times as much something is: to the right of 1 more, to the
 /// left less.
 inline Canvas ratio_bars(const std::string& label, const std::vector<std::string>& names,
-                         const std::vector<BarGroup>& groups, double width = 720) {
+                         const std::vector<BarGroup>& groups, std::size_t first_colour = 0,
+                         double width = 900) {
   constexpr double bar = 13, gap = 14, label_width = 118;
   double low = 0.5, high = 2;
   for (const BarGroup& group : groups) {
@@ -293,7 +293,8 @@ inline Canvas ratio_bars(const std::string& label, const std::vector<std::string
     return std::lerp(label_width, width - 20, axis.share(value));
   };
   std::vector<Series> legend;
-  for (std::size_t i = 0; i < names.size(); ++i) legend.push_back({names[i], i, {}, {}});
+  for (std::size_t i = 0; i < names.size(); ++i)
+    legend.push_back({names[i], first_colour + i, {}, {}});
   detail::legend(canvas, legend);
   for (const double tick : ticks_of(axis)) {
     canvas.line({at(tick), top}, {at(tick), bottom}, "var(--line)");
@@ -309,7 +310,7 @@ inline Canvas ratio_bars(const std::string& label, const std::vector<std::string
         canvas.text({at(1) + 6, y + 10}, "neither reached it");
         continue;
       }
-      const std::string colour = colour_of(one->colour.value_or(i));
+      const std::string colour = colour_of(first_colour + i);
       const double from = std::min(at(1), at(one->value));
       canvas.rectangle(
           {from, y + 1}, std::abs(at(one->value) - at(1)), bar - 2, colour,

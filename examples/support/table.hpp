@@ -8,21 +8,27 @@
 
 namespace support {
 
-/// A table of texts: the first column reads from the left, numbers line up on the right.
+/// A table of texts: the first columns read from the left, numbers line up on the right.
 class Table {
  public:
-  explicit Table(std::vector<std::string> header) : header_(std::move(header)) {}
+  /// @param text_columns number of columns that read from the left
+  explicit Table(std::vector<std::string> header, std::size_t text_columns = 1)
+      : header_(std::move(header)), text_columns_(text_columns) {}
 
   void add(std::vector<std::string> row) {
     row.resize(header_.size());
     rows_.push_back(std::move(row));
   }
-  /// A line between groups of rows.
-  void add_rule() { rows_.emplace_back(); }
+  /// A line between groups of rows; none at the top, nor a second one.
+  void add_rule() {
+    if (!rows_.empty() && !rows_.back().empty()) rows_.emplace_back();
+  }
 
   const std::vector<std::string>& header() const { return header_; }
   /// Rows; an empty one is a rule.
   const std::vector<std::vector<std::string>>& rows() const { return rows_; }
+
+  std::size_t text_columns() const { return text_columns_; }
 
   /// For a terminal.
   std::string text() const {
@@ -48,14 +54,15 @@ class Table {
     return width;
   }
 
-  static std::string line(const std::vector<std::string>& row,
-                          const std::vector<std::size_t>& widths) {
+  std::string line(const std::vector<std::string>& row,
+                   const std::vector<std::size_t>& widths) const {
     std::string result;
     for (std::size_t i = 0; i < row.size(); ++i) {
       const std::string gap(widths[i] - width_of(row[i]), ' ');
-      result += i == 0 ? row[i] + gap : "  " + gap + row[i];
+      if (i > 0) result += "  ";
+      result += i < text_columns_ ? row[i] + gap : gap + row[i];
     }
-    return result + "\n";
+    return result.substr(0, result.find_last_not_of(' ') + 1) + "\n";
   }
 
   static std::string rule(const std::vector<std::size_t>& widths) {
@@ -65,6 +72,7 @@ class Table {
   }
 
   std::vector<std::string> header_;
+  std::size_t text_columns_;
   std::vector<std::vector<std::string>> rows_;
 };
 
