@@ -103,6 +103,7 @@ void compare(const Options& options) {
   Experiment experiment(plan);
   const std::vector<TaskResult>& results = experiment.run();
   print(plan, results);
+  if (!is_complete(plan, results)) std::cout << "Stopped early: this is what was finished.\n";
   write(plan.output / "summary.json", summary(plan, results).dump(1));
   write(plan.output / "report.html", report(plan, results));
 }
