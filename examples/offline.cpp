@@ -1,5 +1,6 @@
 // Learning from a set of good and a set of bad examples, with nothing generated in between: NFT on
-// both sets against plain fine-tuning on the good ones.
+// both sets, whose step beyond its start is 2 / beta times the improvement that the examples show,
+// and plain fine-tuning on the good ones.
 
 #include <filesystem>
 #include <fstream>
@@ -50,19 +51,25 @@ Tensor sampled(cf::MlpVelocity& model, std::int64_t dimension) {
   return cf::integrate(cf::DpmSolver<2>{}, velocity, noise, cf::uniform_grid(20), generator);
 }
 
-/// Passes over the stored samples with one objective.
+/// The trained model after passes over stored samples with one objective.
 template <class Objective>
-Tensor trained(const cf::MlpVelocity& base, const cf::toy::Task& task,
-               const cf::StoredSamples& samples, const Objective& objective) {
+cf::MlpVelocity trained(const cf::MlpVelocity& base, const cf::StoredSamples& samples,
+                        const Objective& objective) {
   //! [offline]
   // Who made the examples stays who they are: the old policy does not move.
   auto policy = cf::SnapshotPolicy(cf::clone_of(base), {.old_decay = cf::Constant{1}});
-  auto trainer = cf::OfflineTrainer(
-      policy, samples, objective,
-      cf::OfflineOptions{.update = {.optimizer = cf::adamw({.learning_rate = 1e-3})}});
+  cf::OfflineOptions options;
+  options.update.optimizer = cf::adamw({.learning_rate = 1e-3});
+  auto trainer = cf::OfflineTrainer(policy, samples, objective, options);
   trainer.run(300);
   //! [offline]
-  return sampled(trainer.policy().model(cf::Role::average), task.dimension);
+  return trainer.policy().model(cf::Role::average);
+}
+
+/// Mean distance of samples to the nearest example: near 0 where examples are only repeated.
+double distance_to(const Tensor& examples, const Tensor& x0, const cf::toy::Task& task) {
+  const Tensor good = x0.index_select(0, (task(x0) > 0.5).nonzero().flatten());
+  return at::cdist(good, examples).amin(1).mean().item<double>();
 }
 
 std::string picture(const cf::toy::Task& task, const Tensor& x0, const std::string& caption) {
@@ -82,7 +89,7 @@ std::string picture(const cf::toy::Task& task, const Tensor& x0, const std::stri
 
 int main(int argc, char** argv) {
   std::filesystem::path output = "out/offline";
-  std::int64_t of_each = 64;
+  std::int64_t of_each = 32;
   CLI::App app("Good and bad examples");
   app.add_option("--output", output, "folder of the page")->capture_default_str();
   app.add_option("--examples", of_each, "of each kind")->capture_default_str();
@@ -94,26 +101,32 @@ int main(int argc, char** argv) {
   const cf::MlpVelocity base = support::pretrained(task, 1500, 256, 0);
   const Examples examples = sorted_examples(task, of_each);
 
-  support::Table table({"samples", "reward", "shares of rewarded modes"});
+  support::Table table({"samples", "reward", "shares of modes", "distance to an example"});
   std::string pictures =
       picture(task, examples.good, "good examples") + picture(task, examples.bad, "bad examples");
   const auto add = [&](const std::string& name, const Tensor& x0) {
     const double reward = task(x0).mean().item<double>();
-    table.add({name, support::fixed(reward, 3), support::percentages(task.shares(x0))});
+    table.add({name, support::fixed(reward, 3), support::percentages(task.shares(x0)),
+               support::fixed(distance_to(examples.good, x0, task), 3)});
     pictures += picture(task, x0, name + ", reward " + support::fixed(reward, 2));
     return reward;
   };
+  const auto sample_of = [&](cf::MlpVelocity model) { return sampled(model, task.dimension); };
 
-  cf::MlpVelocity start = cf::clone_of(base);
-  const double before = add("base", sampled(start, task.dimension));
   const cf::StoredSamples both = cf::good_and_bad(examples.good, examples.bad);
   const cf::StoredSamples good_alone{examples.good, at::ones({of_each}, at::kDouble),
                                      at::zeros({of_each}, at::kLong)};
-  add("fine-tuned on the good ones", trained(base, task, good_alone, cf::FlowMatching{}));
-  const double after = add("NFT on good and bad ones",
-                           trained(base, task, both, cf::Nft{} + 0.01 * cf::VelocityKl{}));
+  const auto nft = [](double beta) {
+    return cf::Nft{.beta = beta, .optimality = {.clip = 2}} + 0.01 * cf::VelocityKl{};
+  };
+  cf::Generator generator = cf::seeded(13);
+  add("data", task.data(2000, generator));
+  const double before = add("base", sample_of(base));
+  add("fine-tuned on the good ones", sample_of(trained(base, good_alone, cf::FlowMatching{})));
+  add("NFT on both, beta 1", sample_of(trained(base, both, nft(1))));
+  const double after = add("NFT on both, beta 0.3", sample_of(trained(base, both, nft(0.3))));
 
-  std::cout << of_each << " good and as many bad examples, none generated\n\n"
+  std::cout << of_each << " good and as many bad examples; nothing is generated while training.\n\n"
             << table.text() << "\n";
   const std::filesystem::path path = output / "offline.html";
   std::ofstream(path) << support::html::page(
