@@ -140,6 +140,15 @@ TEST_CASE("a sample is trained on if any term wants it") {
   CHECK(kept(cf::Awm{}) == 6);
   CHECK(kept(cf::Nft{}) == 8);
   CHECK(kept(cf::BestOfGroup{}) == 2);
+  // The best of the first group has no advantage: one term wants it and the other does not.
+  const std::int64_t best = scores.reward.narrow(0, 0, 4).argmax().item<std::int64_t>();
+  scores.advantage[best] = 0;
+  const Tensor either = cf::Awm{}.keep(scores).logical_or(cf::BestOfGroup{}.keep(scores));
+  CHECK(at::equal((cf::Awm{} + 1.0 * cf::BestOfGroup{}).keep(scores), either));
+  CHECK(kept(cf::Awm{} + 1.0 * cf::BestOfGroup{}) > kept(cf::Awm{}));
+  scores = laws::scores_of(8);
+  scores.advantage[2] = 0;
+  scores.advantage[5] = 0;
   const Tensor units = cf::as_sum(cf::Awm{}).units(scores);
   CHECK(at::equal(units, at::tensor({0, 1, 3, 4, 6, 7}, at::kLong).view({6, 1})));
   const Tensor pairs = (cf::Dpo{} + 0.1 * cf::FlowMatching{}).units(scores);

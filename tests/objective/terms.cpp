@@ -142,6 +142,27 @@ TEST_CASE("no gradient is computed for what asks for none") {
   CHECK_FALSE(cf::adaptive_nft_loss(trained, {}, adaptive).total.requires_grad());
 }
 
+TEST_CASE("data that are predicted exactly weigh no more than the floor allows") {
+  cf::NftInputs in = nft_inputs(at::kDouble, false);
+  in.t = at::tensor({0.0, 1e-9, 0.5, 0.5, 1.0, 1.0}, at::kDouble);
+  const cf::kernels::AdaptiveWeighting adaptive{5, 1e-5};
+  const auto [value, gradient] = value_and_gradient(in, [&](const auto& x) {
+    return cf::adaptive_nft_loss(x, {1, 0, true}, adaptive);
+  });
+  CHECK(value.isfinite().all().item<bool>());
+  CHECK(gradient.isfinite().all().item<bool>());
+  CHECK(value[0].item<double>() == 0);
+  CHECK(gradient[0].abs().max().item<double>() == 0);
+  // At 1e-9 the errors lie far below the floor: it is what divides them.
+  const Tensor error = 1e-9 * (in.v_old - in.eps + in.x0)[1], step = 1e-9 * (in.v - in.v_old)[1];
+  const double r = in.r[1].item<double>();
+  const double expected =
+      5 / 1e-5 *
+      (r * (error + step).square().mean() + (1 - r) * (error - step).square().mean())
+          .item<double>();
+  CHECK_THAT(value[1].item<double>() / expected, WithinAbs(1, 1e-9));
+}
+
 TEST_CASE("the map from advantages to r is the published one in every mode") {
   const Tensor a = at::tensor({-7.0, -5.0, -2.5, 0.0, 2.5, 5.0, 7.0}, at::kDouble);
   const auto r = [&](cf::AdvantageMode mode) { return cf::Optimality{.clip = 5, .mode = mode}(a); };

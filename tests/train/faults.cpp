@@ -1,12 +1,16 @@
 // What goes wrong in a run: missing scores, losses that are not finite, bad input.
 
+#include <atomic>
 #include <cmath>
+#include <cstdio>
 #include <limits>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include <catch2/catch_test_macros.hpp>
+#include <unistd.h>
 
 #include <contraflow/objective/regression.hpp>
 #include <contraflow/train/offline.hpp>
@@ -100,6 +104,7 @@ TEST_CASE("masked samples do not shift the scores of the others") {
   struct Watch : cf::Dpo {
     std::vector<double>* best;
     Tensor pairs(const cf::Scores& scores) const {
+      CHECK(at::equal(scores.group, at::tensor({1, 1, 1, 2, 2, 2, 2}, at::kLong)));
       const Tensor found = cf::Dpo::pairs(scores);
       for (std::int64_t i = 0; i < found.size(0); ++i) {
         best->push_back(scores.reward[found[i][0]].item<double>());
@@ -163,6 +168,38 @@ TEST_CASE("a reward that throws is a warning in its own words") {
     CHECK(report.last.find("reward/masked") == 0);
     CHECK(report.last.backward_evaluations == (8 + 12) * 4);
   }
+}
+
+namespace {
+// What a piece of code writes to the standard output and error, byte for byte.
+template <class F>
+long bytes_written(F&& f) {
+  std::FILE* file = std::tmpfile();
+  REQUIRE(file != nullptr);
+  std::fflush(nullptr);
+  const int out = dup(1), err = dup(2);
+  dup2(fileno(file), 1);
+  dup2(fileno(file), 2);
+  f();
+  std::fflush(nullptr);
+  dup2(out, 1);
+  dup2(err, 2);
+  close(out);
+  close(err);
+  const long end = lseek(fileno(file), 0, SEEK_END);
+  std::fclose(file);
+  return end;
+}
+}  // namespace
+
+TEST_CASE("the library prints nothing, whatever goes wrong") {
+  CHECK(bytes_written([] { std::puts("so it can be seen"); }) > 0);
+  CHECK(bytes_written([] {
+          int calls = 0;
+          const auto away = [](const Tensor&) -> Tensor { throw std::runtime_error("away"); };
+          trainer_of(away).run(2);
+          trainer_of(Spoilt{{1, 2}}, Fragile{&calls, 1}).run(2);
+        }) == 0);
 }
 
 TEST_CASE("an evaluation masks and counts as well") {

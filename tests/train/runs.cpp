@@ -5,8 +5,10 @@
 #include <vector>
 
 #include <catch2/catch_test_macros.hpp>
+#include <torch/nn/modules/conv.h>
+#include <torch/utils.h>
 
-#include <contraflow/model/guidance.hpp>
+#include <contraflow/model/module_velocity.hpp>
 #include <contraflow/objective/regression.hpp>
 #include <contraflow/solver/window.hpp>
 
@@ -320,6 +322,48 @@ TEST_CASE("the samples of a group share their prompt, and rewards see it") {
   CHECK(seen.size() == 16);
   CHECK(std::vector<std::int64_t>(seen.begin(), seen.begin() + 4) ==
         std::vector<std::int64_t>{0, 1, 2, 0});
+}
+
+TEST_CASE("an evaluation may be on other prompts") {
+  const auto reward = [](const Tensor& x0, const Tensor& label) {
+    return label.to(at::kDouble) + 0 * x0.select(1, 0);
+  };
+  cf::Trainer trainer(cf::SnapshotPolicy(cf::MlpVelocity({.width = 16, .depth = 2, .classes = 4})),
+                      cf::Euler{}, reward, cf::Nft{}, small::options(), cf::class_prompts(4));
+  CHECK(trainer.evaluate().reward == 1.5);
+  CHECK(trainer.evaluate(cf::PromptRows(at::tensor({3, 2}, at::kLong))).reward == 2.5);
+}
+
+namespace {
+// A convolution as velocity of small pictures.
+auto picture_model() {
+  const torch::nn::Conv2d layer(torch::nn::Conv2dOptions(2, 1, 3).padding(1));
+  return cf::ModuleVelocity(layer, [](auto& module, const Tensor& x, const Tensor& t) {
+    return module->forward(at::cat({x, cf::per_sample(t, x).expand_as(x)}, 1));
+  });
+}
+}  // namespace
+
+TEST_CASE("samples may be pictures") {
+  torch::manual_seed(1);
+  cf::TrainerOptions options = small::options();
+  options.sample_shape = {1, 4, 3};
+  options.rollout_batch = 5;
+  options.update.micro_batch = 7;
+  const auto brightness = [](const Tensor& x0) { return x0.flatten(1).mean(1); };
+  const auto runs = [&](const auto& solver, const auto& objective) {
+    cf::Trainer trainer(cf::SnapshotPolicy{picture_model()}, solver, brightness, objective,
+                        options);
+    const small::State before = state_of(trainer);
+    trainer.run(2);
+    CHECK(small::is_finite(state_of(trainer)));
+    CHECK_FALSE(same_bits(state_of(trainer), before));
+    CHECK(trainer.evaluate().x0.sizes() == at::IntArrayRef({16, 1, 4, 3}));
+  };
+  runs(cf::DpmSolver<2>{}, cf::Nft{} + 0.1 * cf::VelocityKl{});
+  runs(cf::FlowSde{}, cf::Grpo{} + 0.1 * cf::TransitionKl{});
+  runs(cf::Window<>{}, cf::GrpoGuard{} + 0.1 * cf::FlowMatching{});
+  runs(cf::DormandPrince{}, cf::Dpo{});
 }
 
 TEST_CASE("the learning rate follows its schedule by gradient steps") {
