@@ -1,23 +1,26 @@
-// The paper's ablations of NFT on a toy task: negative branch, schedule of the old policy, beta,
-// weight w(t), and collection by an ODE or an SDE. A table of what collapsed and what won.
+// What makes NFT work: each of its choices changed alone, on one task, as the paper does it for
+// images. A table says what won and what collapsed.
 
 #include <algorithm>
-#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <mutex>
+#include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include <CLI/CLI.hpp>
 
 #include <contraflow/contraflow.hpp>
-#include <contraflow/core/memory.hpp>
 #include <contraflow/toy/tasks.hpp>
 
+#include "support/format.hpp"
 #include "support/html.hpp"
+#include "support/progress.hpp"
 #include "support/run.hpp"
 #include "support/svg.hpp"
 #include "support/table.hpp"
@@ -28,191 +31,276 @@ namespace {
 namespace cf = contraflow;
 namespace html = support::html;
 namespace svg = support::svg;
+using support::Run;
+using support::RunSettings;
 
-constexpr std::int64_t evaluate_every = 5;
-constexpr double collapsed_below = 0.5;  // of a run's own best reward
-
-/// One setting of one ablation, and its runs.
+/// One way to run NFT.
 struct Variant {
-  std::string ablation, name;
-  std::function<support::Run(const cf::toy::Task&, cf::MlpVelocity, const support::RunSettings&)>
-      train;
-  std::vector<support::Run> runs = {};
+  std::string name;
+  std::function<Run(const cf::toy::Task&, const cf::MlpVelocity& base, const RunSettings&)> train;
+  std::vector<Run> runs = {};
 };
 
-/// A variant that differs from the base setting in its objective, solver or schedule.
+/// One choice with its alternatives; the first is the recipe that all others share.
+struct Ablation {
+  std::string name;
+  std::vector<Variant> variants;
+};
+
+cf::TrainerOptions trainer_options(const RunSettings& settings) {
+  return {.prompts_per_epoch = 8,
+          .group_size = 24,
+          .grid = cf::uniform_grid(10),
+          .update = {.gradient_steps = 4,
+                     .optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
+          .evaluation = {.every = settings.evaluate_every,
+                         .samples = 1000,
+                         .grid = cf::uniform_grid(10)},
+          .seed = settings.seed};
+}
+
+/// A variant that differs from the recipe in its objective, old policy or solver.
 template <class Objective, class Solver = cf::DpmSolver<2>>
-Variant variant(std::string ablation, std::string name, Objective objective, Solver solver = {},
-                cf::Schedule old_decay = cf::Ramp{.rate = 0.001, .max = 0.5}) {
-  const auto train = [=](const cf::toy::Task& task, cf::MlpVelocity model,
-                         const support::RunSettings& settings) {
-    auto trainer = cf::Trainer(
-        cf::SnapshotPolicy(std::move(model), {.old_decay = old_decay}), solver, task,
-        objective + 1e-4 * cf::VelocityKl{},
-        {.prompts_per_epoch = 8,
-         .group_size = 24,
-         .grid = cf::uniform_grid(10),
-         .update = {.gradient_steps = 2,
-                    .optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
-         .evaluation = {.every = evaluate_every, .samples = 1000, .grid = cf::uniform_grid(10)},
-         .seed = settings.seed},
-        cf::GridTimes{.per_sample = 3});
-    return support::observed(trainer, task, settings, std::nullopt);
-  };
-  return {std::move(ablation), std::move(name), train};
+Variant variant(const std::string& name, const Objective& objective,
+                const cf::Schedule& old_decay = cf::Ramp{.rate = 0.001, .max = 0.5},
+                const Solver& solver = {}) {
+  return {name,
+          [=](const cf::toy::Task& task, const cf::MlpVelocity& base, const RunSettings& settings) {
+            auto policy = cf::SnapshotPolicy(cf::clone_of(base), {.old_decay = old_decay});
+            auto trainer = cf::Trainer(std::move(policy), solver, task, objective,
+                                       trainer_options(settings), cf::GridTimes{.per_sample = 3});
+            return support::observed(trainer, task, settings, std::nullopt);
+          }};
 }
 
-//! [variants]
-std::vector<Variant> all_variants() {
-  const cf::Nft nft{.optimality = {.clip = 2}};
-  const auto with_beta = [](double beta) {
-    return cf::Nft{.beta = beta, .optimality = {.clip = 2}};
-  };
-  const auto weighted = [](auto weight) {
-    return cf::PaperNft{.weight = weight, .optimality = {.clip = 2}};
-  };
-  cf::Nft positive_only = nft;
-  positive_only.negative_branch = false;
+/// NFT of the recipe with another beta, or without its negative branch.
+cf::Nft nft(double beta = 1, bool negative_branch = true) {
+  return {.beta = beta, .optimality = {.clip = 2}, .negative_branch = negative_branch};
+}
+
+/// NFT with the paper's weights w(t) instead of the adaptive ones.
+cf::PaperNft weighted(cf::Tensor (*weight)(const cf::Tensor&)) {
+  return {.weight = weight, .optimality = {.clip = 2}};
+}
+
+std::vector<Ablation> all_ablations() {
+  const auto kl = 0.01 * cf::VelocityKl{};
+  const cf::Schedule ramp = cf::Ramp{.rate = 0.001, .max = 0.5};
+  const auto recipe = nft() + kl;
   return {
-      variant("negative branch", "with", nft),
-      variant("negative branch", "without", positive_only),
-      variant("old policy", "d = 0", nft, cf::DpmSolver<2>{}, cf::Constant{0}),
-      variant("old policy", "ramp to 0.5", nft),
-      variant("old policy", "d = 0.9", nft, cf::DpmSolver<2>{}, cf::Constant{0.9}),
-      variant("beta", "0.01", with_beta(0.01)),
-      variant("beta", "0.1", with_beta(0.1)),
-      variant("beta", "1", nft),
-      variant("beta", "10", with_beta(10)),
-      variant("w(t)", "adaptive", nft),
-      variant("w(t)", "1", weighted(cf::time_weight::one)),
-      variant("w(t)", "t", weighted(cf::time_weight::t)),
-      variant("w(t)", "1 - t", weighted(cf::time_weight::one_minus_t)),
-      variant("collection", "ODE, order 2", nft),
-      variant("collection", "ODE, order 1", nft, cf::DpmSolver<1>{}),
-      variant("collection", "SDE", nft, cf::FlowSde{.noise_level = 0.7}),
+      {"negative branch", {variant("with", recipe), variant("without", nft(1, false) + kl)}},
+      {"old policy",
+       {variant("ramp min(0.001 i, 0.5)", recipe), variant("decay 0", recipe, cf::Constant{0}),
+        variant("decay 0.9", recipe, cf::Constant{0.9})}},
+      {"beta",
+       {variant("1", recipe), variant("0.01", nft(0.01) + kl), variant("0.1", nft(0.1) + kl),
+        variant("10", nft(10) + kl)}},
+      {"weighting",
+       {variant("adaptive", recipe), variant("w(t) = 1", weighted(cf::time_weight::one) + kl),
+        variant("w(t) = t", weighted(cf::time_weight::t) + kl),
+        variant("w(t) = 1 - t", weighted(cf::time_weight::one_minus_t) + kl)}},
+      {"velocity KL",
+       {variant("0.01", recipe), variant("none", nft()),
+        variant("0.1", nft() + 0.1 * cf::VelocityKl{})}},
+      {"collection",
+       {variant("ODE, order 2", recipe), variant("ODE, order 1", recipe, ramp, cf::DpmSolver<1>{}),
+        variant("SDE", recipe, ramp, cf::FlowSde{.noise_level = 0.7})}},
   };
 }
-//! [variants]
 
-double best_reward(const support::Run& run) {
+double best_reward(const Run& run) {
   double best = 0;
   for (const support::Point& point : run.curve) best = std::max(best, point.reward);
   return best;
 }
 
-/// Runs that ended far below the best reward they had.
-std::size_t collapses(const std::vector<support::Run>& runs) {
-  return std::size_t(std::count_if(runs.begin(), runs.end(), [](const support::Run& run) {
-    return support::final_reward(run) < collapsed_below * best_reward(run);
-  }));
+double median_of(const std::vector<Run>& runs, double (*of)(const Run&)) {
+  std::vector<double> values;
+  for (const Run& run : runs) values.push_back(of(run));
+  return support::quantile(values, 0.5).value_or(0);
 }
 
-support::Table table_of(const std::vector<Variant>& variants) {
-  support::Table table({"ablation", "setting", "reward at the end", "best reward",
-                        "evaluations to 0.9", "collapsed"},
-                       2);
-  for (std::size_t i = 0; i < variants.size(); ++i) {
-    const Variant& one = variants[i];
-    if (i > 0 && variants[i - 1].ablation != one.ablation) table.add_rule();
-    std::vector<double> best;
-    for (const support::Run& run : one.runs) best.push_back(best_reward(run));
-    table.add({one.ablation, one.name, support::Range(support::final_rewards(one.runs)).text(2),
-               support::Range(best).text(2), support::evaluations_to(one.runs, 0.9).text(),
-               std::to_string(collapses(one.runs)) + " of " + std::to_string(one.runs.size())});
+/// Collapsed: fell to less than half of what it had reached, or never rose.
+bool is_collapsed(const Variant& variant) {
+  const double end = median_of(variant.runs, support::final_reward);
+  return end < 0.5 * median_of(variant.runs, best_reward) || end < 0.2;
+}
+
+double evaluations_to_95(const Variant& variant) {
+  return support::reached(variant.runs, 0.95, &support::Point::evaluations).median();
+}
+
+std::string verdict(const Ablation& ablation, const Variant& variant) {
+  if (is_collapsed(variant)) return "collapsed";
+  const auto winner = std::min_element(
+      ablation.variants.begin(), ablation.variants.end(), [](const Variant& a, const Variant& b) {
+        if (is_collapsed(a) != is_collapsed(b)) return is_collapsed(b);
+        if (evaluations_to_95(a) != evaluations_to_95(b)) {
+          return evaluations_to_95(a) < evaluations_to_95(b);
+        }
+        return median_of(a.runs, support::final_reward) > median_of(b.runs, support::final_reward);
+      });
+  return &*winner == &variant ? "won" : "";
+}
+
+support::Table table_of(const std::vector<Ablation>& ablations) {
+  support::Table table(
+      {"choice", "variant", "reward at the end", "best", "evaluations to 95 %", ""}, 2);
+  for (const Ablation& ablation : ablations) {
+    table.add_rule();
+    for (const Variant& variant : ablation.variants) {
+      if (variant.runs.empty()) continue;
+      table.add({ablation.name, variant.name,
+                 support::Range(support::final_rewards(variant.runs)).text(2),
+                 support::fixed(median_of(variant.runs, best_reward), 2),
+                 support::reached(variant.runs, 0.95, &support::Point::evaluations).text(),
+                 verdict(ablation, variant)});
+    }
   }
   return table;
 }
 
-/// Median reward of a variant's runs against epochs, with the range of the runs.
-svg::Series curve_of(const Variant& one, std::size_t colour) {
-  svg::Series series{.name = one.name, .colour = colour, .x = {}, .y = {}};
-  for (std::size_t i = 0; i < one.runs.front().curve.size(); ++i) {
+/// Median and range over runs, which all have the same epochs.
+svg::Series curve_of(const Variant& variant, std::size_t colour) {
+  svg::Series series{variant.name, colour, {}, {}};
+  const std::size_t points = variant.runs.empty() ? 0 : variant.runs.front().curve.size();
+  for (std::size_t i = 0; i < points; ++i) {
     std::vector<double> rewards;
-    for (const support::Run& run : one.runs) {
-      if (i < run.curve.size()) rewards.push_back(run.curve[i].reward);
-    }
-    const support::Range range(rewards);
-    series.x.push_back(one.runs.front().curve[i].epoch);
-    series.y.push_back(range.median);
-    series.low.push_back(range.least);
-    series.high.push_back(range.most);
+    for (const Run& run : variant.runs) rewards.push_back(run.curve[i].reward);
+    series.x.push_back(variant.runs.front().curve[i].epoch);
+    series.y.push_back(*support::quantile(rewards, 0.5));
+    series.low.push_back(*support::quantile(rewards, 0));
+    series.high.push_back(*support::quantile(rewards, 1));
   }
   return series;
 }
 
-std::string page_of(const std::vector<Variant>& variants, double epochs) {
-  std::string plots;
-  for (std::size_t first = 0; first < variants.size();) {
-    std::vector<svg::Series> curves;
-    std::size_t i = first;
-    for (; i < variants.size() && variants[i].ablation == variants[first].ablation; ++i) {
-      curves.push_back(curve_of(variants[i], i - first));
-    }
-    const svg::Canvas plot =
-        svg::line_plot({.label = "epoch", .high = epochs}, {.label = "reward"}, curves);
-    plots += html::element(
-        "figure", plot.inline_text() + html::element("figcaption", variants[first].ablation));
-    first = i;
+svg::Canvas plot_of(const Ablation& ablation, std::int64_t epochs) {
+  std::vector<svg::Series> series;
+  for (const Variant& variant : ablation.variants) {
+    series.push_back(curve_of(variant, series.size()));
   }
-  return html::page("Ablations of NFT",
-                    html::element("h1", "Ablations of NFT") +
-                        html::paragraph("Each setting differs in one thing from the base: the "
-                                        "published form of NFT with beta 1, the ramp to 0.5 and "
-                                        "collection by the second-order ODE solver. Medians and "
-                                        "ranges over seeds.") +
-                        html::element("div", plots, "class=\"grid\"") +
-                        html::table(table_of(variants)));
+  return svg::line_plot({"epochs", 0, double(epochs)}, {"reward", 0, 1}, series, 460, 290);
+}
+
+struct Options {
+  std::filesystem::path output = "out/ablations";
+  bool quick = false;
+  std::int64_t dimension = 0;  // 0: 128, or 32 with --quick
+  int seeds = 0;               // 0: 3, or 1 with --quick
+  int threads = 0;             // 0: as many as the machine has
+};
+
+/// What is the same for all variants.
+struct Experiment {
+  cf::toy::Task task;
+  cf::MlpVelocity base;
+  std::int64_t epochs;
+  int seeds, threads;
+  std::filesystem::path output;
+};
+
+Experiment experiment_of(const Options& options) {
+  const auto or_else = [](auto chosen, auto otherwise) { return chosen > 0 ? chosen : otherwise; };
+  const cf::toy::Task task =
+      cf::toy::ladder(or_else(options.dimension, std::int64_t{options.quick ? 32 : 128}));
+  const int cores = int(std::max(1U, std::thread::hardware_concurrency()));
+  at::set_num_threads(1);
+  return {.task = task,
+          .base = support::pretrained(task, 2500, 512, 0),
+          .epochs = options.quick ? 40 : 120,
+          .seeds = or_else(options.seeds, options.quick ? 1 : 3),
+          .threads = or_else(options.threads, cores),
+          .output = options.output};
+}
+
+/// "old_policy-2-seed1.jsonl".
+std::string log_name(const Ablation& ablation, const Variant& variant, int seed) {
+  std::string name = ablation.name;
+  std::replace(name.begin(), name.end(), ' ', '_');
+  return name + "-" + std::to_string(&variant - ablation.variants.data()) + "-seed" +
+         std::to_string(seed) + ".jsonl";
+}
+
+/// Fills in the runs of all variants, or as many as are finished when a signal comes.
+void train(std::vector<Ablation>& ablations, const Experiment& experiment) {
+  int total = 0;
+  for (const Ablation& ablation : ablations) {
+    total += int(ablation.variants.size()) * experiment.seeds;
+  }
+  support::Progress progress(total);
+  support::Workers workers;
+  std::mutex mutex;
+  const auto run = [&](const Ablation& ablation, Variant& variant, int seed) {
+    if (cf::StopOnInterrupt::interrupted()) return;
+    const RunSettings settings{
+        .learning_rate = 1e-3,
+        .seed = std::uint64_t(seed),
+        .epochs = experiment.epochs,
+        .evaluate_every = 4,
+        .log = experiment.output / "runs" / log_name(ablation, variant, seed)};
+    Run result = variant.train(experiment.task, experiment.base, settings);
+    const std::lock_guard lock(mutex);
+    if (result.is_complete) variant.runs.push_back(std::move(result));
+    progress.advance(ablation.name + ", " + variant.name);
+  };
+  for (Ablation& ablation : ablations) {
+    for (Variant& variant : ablation.variants) {
+      for (int seed = 1; seed <= experiment.seeds; ++seed) {
+        workers.add(0, [&, seed] { run(ablation, variant, seed); });
+      }
+    }
+  }
+  workers.run(experiment.threads);
+  progress.finish();
+}
+
+std::string page(const std::vector<Ablation>& ablations, const support::Table& table,
+                 const std::string& subject, std::int64_t epochs) {
+  std::string plots;
+  for (const Ablation& ablation : ablations) {
+    plots += html::element("figure", html::element("figcaption", html::escaped(ablation.name)) +
+                                         plot_of(ablation, epochs).inline_text());
+  }
+  return html::page("What makes NFT work", html::element("h1", "What makes NFT work") +
+                                               html::paragraph(subject) + html::table(table) +
+                                               html::element("div", plots, "class=\"grid\""));
+}
+
+void compare(const Options& options) {
+  cf::StopOnInterrupt interrupt;
+  interrupt.start({});
+  const Experiment experiment = experiment_of(options);
+  std::vector<Ablation> ablations = all_ablations();
+  train(ablations, experiment);
+
+  const support::Table table = table_of(ablations);
+  const std::string subject = "NFT on " + experiment.task.name +
+                              ", one choice changed at a time; medians and ranges of " +
+                              std::to_string(experiment.seeds) + " runs of " +
+                              std::to_string(experiment.epochs) + " epochs.";
+  std::cout << subject << "\n\n" << table.text() << "\n";
+  const std::filesystem::path path = options.output / "ablations.html";
+  std::filesystem::create_directories(options.output);
+  std::ofstream(path) << page(ablations, table, subject, experiment.epochs);
+  std::cout << "wrote " << path.string() << "\n";
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool quick = false;
-  std::filesystem::path output = "out/ablations";
-  int seeds = 3, threads = 2;
-  CLI::App app("The paper's ablations of NFT on a toy task");
-  app.add_flag("--quick", quick, "one seed, few epochs");
-  app.add_option("--output", output, "folder of the results")->capture_default_str();
-  app.add_option("--seeds", seeds, "number of seeds")->check(CLI::PositiveNumber);
-  app.add_option("--threads", threads, "runs at a time")->check(CLI::PositiveNumber);
+  Options options;
+  CLI::App app("Ablations of NFT");
+  app.add_option("--output", options.output, "folder of the results")->capture_default_str();
+  app.add_option("--dimension", options.dimension, "of the task, an even number");
+  app.add_flag("--quick", options.quick, "one short run of each, in 32 dimensions");
+  app.add_option("--seeds", options.seeds, "runs of each variant");
+  app.add_option("--threads", options.threads, "runs at a time");
   CLI11_PARSE(app, argc, argv);
-  if (quick) seeds = 1;
-
-  const std::int64_t epochs = quick ? 15 : 150;
-  const cf::toy::Task task = cf::toy::ladder(8);
-  cf::keep_freed_memory();
-  at::set_num_threads(1);
-  std::filesystem::create_directories(output / "runs");
-  cf::StopOnInterrupt interrupt;
-  const cf::MlpVelocity base = support::pretrained(task, quick ? 800 : 3000, 256, 1);
-
-  std::vector<Variant> variants = all_variants();
-  support::Workers workers;
-  for (std::size_t i = 0; i < variants.size(); ++i) {
-    variants[i].runs.resize(std::size_t(seeds));
-    for (int seed = 1; seed <= seeds; ++seed) {
-      workers.add(seed, [&, i, seed] {
-        if (cf::StopOnInterrupt::interrupted()) return;
-        const auto log =
-            output / "runs" / (std::to_string(i) + "_seed_" + std::to_string(seed) + ".jsonl");
-        variants[i].runs[std::size_t(seed - 1)] =
-            variants[i].train(task, cf::clone_of(base),
-                              {.learning_rate = 1e-3,
-                               .seed = std::uint64_t(seed),
-                               .epochs = epochs,
-                               .evaluate_every = evaluate_every,
-                               .log = log});
-      });
-    }
+  try {
+    compare(options);
+  } catch (const std::exception& failure) {
+    std::cerr << "ablations: " << failure.what() << "\n";
+    return 1;
   }
-  workers.run(threads);
-  for (Variant& one : variants) {
-    std::erase_if(one.runs, [](const support::Run& run) { return run.curve.empty(); });
-  }
-  std::erase_if(variants, [](const Variant& one) { return one.runs.empty(); });
-
-  std::cout << table_of(variants).text() << '\n';
-  const std::filesystem::path report = output / "report.html";
-  std::ofstream(report) << page_of(variants, double(epochs));
-  std::cout << "wrote " << report.string() << '\n';
 }

@@ -23,8 +23,7 @@ struct TaskPlan {
   cf::toy::Task task;
   std::int64_t epochs;
   std::int64_t evaluate_every;
-  std::uint64_t
-      first_seed;  ///< no two tasks share a seed, so that each is a measurement of its own
+  std::uint64_t first_seed;  ///< tasks share no seed: each is a measurement of its own
 };
 
 /// Everything that is fixed before the first run.
@@ -102,10 +101,10 @@ class Experiment {
     const TaskPlan& plan = plan_.tasks[k];
     cf::Generator generator = cf::seeded(0);
     results_[k].data = plan.task.data(Common::evaluation_samples, generator);
-    const cf::detail::Clock clock;
+    const Stopwatch watch;
     cf::MlpVelocity base =
         pretrained(plan.task, plan_.pretrain_steps, plan_.pretrain_batch, plan.first_seed);
-    results_[k].pretrain_seconds = clock.seconds();
+    results_[k].pretrain_seconds = watch.seconds();
     results_[k].base_samples = sampled(base, plan.task);
     for (std::size_t m = 0; m < plan_.methods.size(); ++m) tune(k, m, base);
   }

@@ -11,6 +11,17 @@
 
 namespace support {
 
+/// Wall-clock seconds since it was made.
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 /// Shows how much of a known amount of work is done: a line drawn again and again on a terminal,
 /// and only what is said on anything else.
 class Progress {
@@ -38,10 +49,6 @@ class Progress {
   }
 
  private:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
   void draw() {
     if (!is_terminal_ || total_ == 0) return;
     constexpr int width = 24;
@@ -49,8 +56,8 @@ class Progress {
     std::string bar;
     for (int i = 0; i < width; ++i) bar += i < filled ? "█" : "░";
     clear();
-    std::fprintf(stream_, "%s %d of %d runs, %.0f s  %s", bar.c_str(), done_, total_, seconds(),
-                 what_.c_str());
+    std::fprintf(stream_, "%s %d of %d runs, %.0f s  %s", bar.c_str(), done_, total_,
+                 watch_.seconds(), what_.c_str());
     std::fflush(stream_);
   }
 
@@ -62,7 +69,7 @@ class Progress {
   std::FILE* stream_;
   bool is_terminal_;
   std::string what_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  Stopwatch watch_;
 };
 
 }  // namespace support
