@@ -87,6 +87,7 @@ std::vector<Ablation> all_ablations() {
   const auto kl = 0.01 * cf::VelocityKl{};
   const cf::Schedule ramp = cf::Ramp{.rate = 0.001, .max = 0.5};
   const auto recipe = nft() + kl;
+  //! [variants]
   return {
       {"negative branch", {variant("with", recipe), variant("without", nft(1, false) + kl)}},
       {"old policy",
@@ -106,6 +107,7 @@ std::vector<Ablation> all_ablations() {
        {variant("ODE, order 2", recipe), variant("ODE, order 1", recipe, ramp, cf::DpmSolver<1>{}),
         variant("SDE", recipe, ramp, cf::FlowSde{.noise_level = 0.7})}},
   };
+  //! [variants]
 }
 
 double best_reward(const Run& run) {

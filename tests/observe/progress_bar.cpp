@@ -51,7 +51,7 @@ class Terminal {
     size.ws_col = columns;
     int slave = -1;
     if (openpty(&master_, &slave, nullptr, nullptr, &size) != 0) {
-      throw std::runtime_error("no pseudo terminal");
+      SKIP("this machine gives no pseudo terminal");
     }
     stream_ = fdopen(slave, "w");
   }
