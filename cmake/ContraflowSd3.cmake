@@ -26,10 +26,10 @@ else()
 endif()
 
 # Takes the files of contraflow::sd3 out of a list of sources where there is no such target.
-function(contraflow_leave_out_sd3 sources)
+function(contraflow_leave_out_sd3 list_of_sources)
   if(NOT CONTRAFLOW_HAS_SD3)
-    list(FILTER ${sources} EXCLUDE REGEX "${CONTRAFLOW_SD3_FILES}")
-    set(${sources} "${${sources}}" PARENT_SCOPE)
+    list(FILTER ${list_of_sources} EXCLUDE REGEX "${CONTRAFLOW_SD3_FILES}")
+    set(${list_of_sources} "${${list_of_sources}}" PARENT_SCOPE)
   endif()
 endfunction()
 
