@@ -1,0 +1,139 @@
+#pragma once
+
+/// @file
+/// Activations that are computed again instead of kept.
+
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/custom_class.h>
+
+#include <contraflow/network/layers.hpp>
+
+namespace contraflow {
+
+namespace detail {
+
+using TensorFunction = std::function<std::vector<Tensor>(const std::vector<Tensor>&)>;
+
+/// The adapters that the layers below a module use, and how to use them once more: between the
+/// forward pass of one role and its backward pass, other roles may have run.
+class UsedAdapters {
+ public:
+  explicit UsedAdapters(const torch::nn::Module& module) {
+    for (const auto& layer : module.modules()) {
+      const auto* linear = dynamic_cast<const LoraLinear*>(layer.get());
+      if (linear == nullptr || !linear->selection()) continue;
+      selection_ = linear->selection();
+      active_ = selection_->active;
+      if (const LowRank* adapter = linear->active()) {
+        tensors_.push_back(adapter->down);
+        tensors_.push_back(adapter->up);
+      }
+    }
+  }
+  const std::vector<Tensor>& tensors() const { return tensors_; }
+
+  /// Calls @p f with these adapters selected.
+  template <class F>
+  auto during(F&& f) const {
+    if (!selection_) return f();
+    struct Restore {
+      AdapterSelection& selection;
+      std::optional<std::size_t> before;
+      ~Restore() { selection.active = before; }
+    } restore{*selection_, std::exchange(selection_->active, active_)};
+    return f();
+  }
+
+ private:
+  std::shared_ptr<AdapterSelection> selection_;
+  std::optional<std::size_t> active_;
+  std::vector<Tensor> tensors_;
+};
+
+struct Recomputation : torch::CustomClassHolder {
+  TensorFunction function;
+  UsedAdapters adapters;
+  std::size_t inputs;  ///< the rest are weights
+  Recomputation(TensorFunction f, UsedAdapters used, std::size_t count)
+      : function(std::move(f)), adapters(std::move(used)), inputs(count) {}
+};
+
+class Recomputed : public torch::autograd::Function<Recomputed> {
+ public:
+  static std::vector<Tensor> forward(torch::autograd::AutogradContext* context,
+                                     const c10::intrusive_ptr<Recomputation>& work,
+                                     at::TensorList inputs_and_weights) {
+    context->save_for_backward(inputs_and_weights.vec());
+    context->saved_data["work"] = c10::IValue::make_capsule(work);
+    return work->function(inputs_and_weights.slice(0, work->inputs).vec());
+  }
+
+  static std::vector<Tensor> backward(torch::autograd::AutogradContext* context,
+                                      std::vector<Tensor> gradients) {
+    const auto capsule = context->saved_data["work"].toCapsule();
+    const auto* work = static_cast<const Recomputation*>(capsule.get());
+    const std::vector<Tensor> kept = context->get_saved_variables();
+    const at::AutoGradMode with_gradient(true);
+    std::vector<Tensor> inputs, sources;
+    std::vector<std::size_t> place;
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+      const bool is_input = i < work->inputs;
+      const Tensor source =
+          is_input ? kept[i].detach().set_requires_grad(kept[i].requires_grad()) : kept[i];
+      if (is_input) inputs.push_back(source);
+      if (!source.requires_grad()) continue;
+      sources.push_back(source);
+      place.push_back(i);
+    }
+    std::vector<Tensor> outputs = work->adapters.during([&] { return work->function(inputs); });
+    std::vector<Tensor> differentiable, incoming;
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      if (!outputs[i].requires_grad() || !gradients[i].defined()) continue;
+      differentiable.push_back(outputs[i]);
+      incoming.push_back(gradients[i]);
+    }
+    // The first argument of forward is no tensor, and has no gradient.
+    std::vector<Tensor> result(kept.size() + 1);
+    if (differentiable.empty()) return result;
+    const auto found = torch::autograd::grad(differentiable, sources, incoming,
+                                             /*retain_graph=*/std::nullopt,
+                                             /*create_graph=*/false, /*allow_unused=*/true);
+    for (std::size_t i = 0; i < found.size(); ++i) result[place[i] + 1] = found[i];
+    return result;
+  }
+};
+
+}  // namespace detail
+
+/// Calls @p function on @p inputs and forgets what happened inside; the backward pass computes it
+/// again (Chen and others 2016, section 3).
+///
+/// Memory then holds the inputs of each part instead of all activations within, for one more
+/// forward pass. Parts that other roles ran in between are not disturbed: the adapters in use are
+/// remembered.
+/// @param module whose parameters and adapters @p function uses
+/// @param function from tensors to tensors; must draw no random numbers
+/// @param inputs any number of defined tensors
+/// @return what @p function returns
+template <class F>
+std::vector<Tensor> recomputed(const torch::nn::Module& module, F function,
+                               const std::vector<Tensor>& inputs) {
+  if (!at::GradMode::is_enabled()) return function(inputs);
+  detail::UsedAdapters adapters(module);
+  std::vector<Tensor> inputs_and_weights = inputs;
+  for (const Tensor& weight : adapters.tensors()) inputs_and_weights.push_back(weight);
+  for (const Tensor& parameter : module.parameters()) {
+    if (parameter.requires_grad()) inputs_and_weights.push_back(parameter);
+  }
+  const auto work = c10::make_intrusive<detail::Recomputation>(
+      detail::TensorFunction(std::move(function)), std::move(adapters), inputs.size());
+  return detail::Recomputed::apply(work, at::TensorList(inputs_and_weights));
+}
+
+}  // namespace contraflow
