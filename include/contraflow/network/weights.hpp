@@ -123,7 +123,7 @@ inline void set_trainable(torch::nn::Module& network, bool trainable) {
 /// @param generator advanced for matrices and kernels
 inline Tensor initial_weight(const std::string& name, at::IntArrayRef shape, Generator& generator) {
   if (name.ends_with("bias")) return at::zeros(shape);
-  if (shape.size() == 1) return at::ones(shape);
+  if (shape.size() < 2) return at::ones(shape);
   const double fan_in = double(c10::multiply_integers(shape.slice(1)));
   return normal(shape, generator) / std::sqrt(fan_in);
 }
