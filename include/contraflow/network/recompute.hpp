@@ -12,6 +12,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/custom_class.h>
 
+#include <contraflow/network/autocast.hpp>
 #include <contraflow/network/layers.hpp>
 
 namespace contraflow {
@@ -60,8 +61,21 @@ struct Recomputation : torch::CustomClassHolder {
   TensorFunction function;
   UsedAdapters adapters;
   std::size_t inputs;  ///< the rest are weights
-  Recomputation(TensorFunction f, UsedAdapters used, std::size_t count)
-      : function(std::move(f)), adapters(std::move(used)), inputs(count) {}
+  at::DeviceType device;
+  std::optional<at::ScalarType> autocast;
+
+  Recomputation(TensorFunction f, UsedAdapters used, const std::vector<Tensor>& x)
+      : function(std::move(f)),
+        adapters(std::move(used)),
+        inputs(x.size()),
+        device(x.empty() ? at::kCPU : x[0].device().type()),
+        autocast(Autocast::in_force(device)) {}
+
+  /// Computes as in the forward pass: the backward pass runs outside of its scopes.
+  std::vector<Tensor> again(const std::vector<Tensor>& x) const {
+    const Autocast precision(device, autocast);
+    return adapters.during([&] { return function(x); });
+  }
 };
 
 class Recomputed : public torch::autograd::Function<Recomputed> {
@@ -116,7 +130,7 @@ class Recomputed : public torch::autograd::Function<Recomputed> {
 ///
 /// Memory then holds the inputs of each part instead of all activations within, for one more
 /// forward pass. Parts that other roles ran in between are not disturbed: the adapters in use are
-/// remembered.
+/// remembered, and so is the precision.
 /// @param module whose parameters and adapters @p function uses
 /// @param function from tensors to tensors; must draw no random numbers
 /// @param inputs any number of defined tensors
@@ -132,7 +146,7 @@ std::vector<Tensor> recomputed(const torch::nn::Module& module, F function,
     if (parameter.requires_grad()) inputs_and_weights.push_back(parameter);
   }
   const auto work = c10::make_intrusive<detail::Recomputation>(
-      detail::TensorFunction(std::move(function)), std::move(adapters), inputs.size());
+      detail::TensorFunction(std::move(function)), std::move(adapters), inputs);
   return detail::Recomputed::apply(work, at::TensorList(inputs_and_weights));
 }
 

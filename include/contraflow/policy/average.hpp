@@ -1,8 +1,10 @@
 #pragma once
 
 /// @file
-/// Moving averages of weights, and their distance.
+/// Moving averages of weights, their distance, and their state.
 
+#include <map>
+#include <string>
 #include <vector>
 
 #include <contraflow/core/tensor.hpp>
@@ -52,6 +54,21 @@ inline double relative_distance(const std::vector<Tensor>& a, const std::vector<
   };
   const double size = norm(b);
   return size > 0 ? norm(at::_foreach_sub(a, b)) / size : 0;
+}
+
+/// Gives named tensors the values of others: all of them, or none where an error is thrown.
+/// @param own tensors that are written
+/// @param values of the same shapes, under at least the same names
+/// @throws Error if one is missing or has another shape
+inline void restore(const std::map<std::string, Tensor>& own,
+                    const std::map<std::string, Tensor>& values) {
+  const at::NoGradGuard no_gradient;
+  for (const auto& [name, tensor] : own) {
+    const auto found = values.find(name);
+    if (found == values.end()) throw Error("state", "a tensor named " + name, "none");
+    expects_like(found->second, tensor, name.c_str());
+  }
+  for (const auto& [name, tensor] : own) tensor.copy_(values.at(name));
 }
 
 }  // namespace contraflow

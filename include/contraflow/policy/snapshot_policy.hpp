@@ -110,16 +110,7 @@ class SnapshotPolicy {
 
   /// Takes over what state() gave: all of it, or nothing where an error is thrown.
   /// @throws Error if a tensor is missing or has another shape
-  void load(const std::map<std::string, Tensor>& tensors) {
-    const at::NoGradGuard no_gradient;
-    const std::map<std::string, Tensor> own = state();
-    for (const auto& [name, tensor] : own) {
-      const auto found = tensors.find(name);
-      if (found == tensors.end()) throw Error("state", "a tensor named " + name, "none");
-      expects_like(found->second, tensor, name.c_str());
-    }
-    for (const auto& [name, tensor] : own) tensor.copy_(tensors.at(name));
-  }
+  void load(const std::map<std::string, Tensor>& tensors) { restore(state(), tensors); }
 
  private:
   std::optional<M> frozen() const {

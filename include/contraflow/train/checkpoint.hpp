@@ -71,6 +71,7 @@ std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& d
     fs::create_directories(partial);
     std::map<std::string, Tensor> tensors = trainer.policy().state();
     tensors.emplace("random_state", trainer.generator().get_state());
+    tensors.emplace("loss_scale", trainer.loss_scale().state());
     const EvaluationCount& evaluations = trainer.evaluations();
     const std::int64_t nanoseconds = std::llround(trainer.seconds() * 1e9);
     write_safetensors(partial / "state.safetensors", tensors,
@@ -105,19 +106,25 @@ void load_checkpoint(T& trainer, const std::filesystem::path& checkpoint) {
   const auto count = [&](const char* name) { return detail::count_in(file.metadata, name, path); };
   expects(count("version") == detail::checkpoint_version, "checkpoint",
           "a version this library writes", count("version"));
-  std::map<std::string, Tensor> tensors(file.tensors.begin(), file.tensors.end());
-  const auto random = tensors.find("random_state");
-  if (random == tensors.end()) throw Error(path.string(), "a tensor named random_state", "none");
+  const auto& tensors = file.tensors;
+  const auto expected = [&](const char* name) {
+    const auto found = tensors.find(name);
+    if (found == tensors.end())
+      throw Error(path.string(), "a tensor named " + std::string(name), "none");
+    return found->second.clone();
+  };
+  const Tensor random = expected("random_state"), loss_scale = expected("loss_scale");
   try {
     torch::serialize::InputArchive archive;
     archive.load_from((checkpoint / "optimizer.pt").string());
     trainer.optimizer().load(archive);
-    trainer.generator().set_state(random->second.clone());
+    trainer.generator().set_state(random);
   } catch (const c10::Error& failure) {
     throw Error(checkpoint.string(), "the optimiser and the random state of this composition",
                 failure.what_without_backtrace());
   }
   trainer.policy().load(tensors);
+  trainer.loss_scale().load(loss_scale);
   trainer.resume(count("epoch"), count("gradient_steps"),
                  {count("forward_evaluations"), count("backward_evaluations")},
                  static_cast<double>(count("nanoseconds")) * 1e-9);

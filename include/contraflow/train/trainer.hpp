@@ -232,6 +232,8 @@ class Trainer {
   const TrainerOptions& options() const { return options_; }
   /// The optimiser, as its factory made it.
   torch::optim::Optimizer& optimizer() { return updater_.optimizer(); }
+  /// What the loss is multiplied by.
+  LossScale& loss_scale() { return updater_.loss_scale(); }
   /// The source of everything that is drawn.
   Generator& generator() { return generator_; }
   /// Epochs finished, those of a resumed run included.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include <contraflow/policy/concept.hpp>
 #include <contraflow/time/schedule.hpp>
 #include <contraflow/time/training_times.hpp>
+#include <contraflow/train/loss_scale.hpp>
 #include <contraflow/train/optimizer.hpp>
 #include <contraflow/train/prompts.hpp>
 #include <contraflow/train/report.hpp>
@@ -27,9 +29,10 @@ struct UpdateOptions {
   std::int64_t inner_epochs = 1;    ///< passes over the samples, each with fresh noise and times
   std::int64_t micro_batch = 0;     ///< most samples of one forward pass; 0: no limit
   double max_gradient_norm = 1;     ///< gradients are scaled down to this norm; 0: never
-  std::int64_t transitions_per_sample = 0;      ///< random recorded steps trained on; 0: all
-  OptimizerFactory optimizer = adamw();         ///< makes the optimiser
-  Schedule learning_rate_factor = Constant{1};  ///< of the optimiser's own, by gradient step
+  std::int64_t transitions_per_sample = 0;          ///< random recorded steps trained on; 0: all
+  OptimizerFactory optimizer = adamw();             ///< makes the optimiser
+  Schedule learning_rate_factor = Constant{1};      ///< of the optimiser's own, by gradient step
+  std::optional<LossScaleOptions> loss_scale = {};  ///< for models that compute in float16
 };
 
 /// What an update did.
@@ -81,7 +84,8 @@ class Updater {
         objective_(std::move(objective)),
         prompts_(prompts),
         times_(std::move(times)),
-        options_(std::move(options)) {
+        options_(std::move(options)),
+        loss_scale_(options_.loss_scale) {
     static_assert(explain_policy<P, C>());
     static_assert(explain_roles<S, P>());
     expects(options_.gradient_steps >= 1, "gradient_steps", "at least 1", options_.gradient_steps);
@@ -131,6 +135,8 @@ class Updater {
   std::int64_t gradient_steps() const { return gradient_steps_; }
   /// The optimiser, as its factory made it.
   torch::optim::Optimizer& optimizer() { return *optimizer_; }
+  /// What the loss is multiplied by.
+  LossScale& loss_scale() { return loss_scale_; }
   /// The objective.
   const S& objective() const { return objective_; }
 
@@ -157,14 +163,17 @@ class Updater {
     double loss = 0;
     if constexpr (S::uses_forward) loss += forward_part(samples, generator, report);
     if constexpr (S::uses_transitions) loss += transition_part(samples, generator, report);
-    const double norm = gradient_norm(parameters_).template item<double>();
-    if (!std::isfinite(loss) || !std::isfinite(norm)) {
+    const double scale = loss_scale_.factor();
+    const double norm = gradient_norm(parameters_).template item<double>() / scale;
+    const bool finite = std::isfinite(loss) && std::isfinite(norm);
+    loss_scale_.update(finite);
+    if (!finite) {
       ++report.skipped_steps;
       return;
     }
-    if (options_.max_gradient_norm > 0 && norm > options_.max_gradient_norm) {
-      scale_gradients(parameters_, options_.max_gradient_norm / norm);
-    }
+    const bool clips = options_.max_gradient_norm > 0 && norm > options_.max_gradient_norm;
+    const double factor = (clips ? options_.max_gradient_norm / norm : 1) / scale;
+    if (factor != 1) scale_gradients(parameters_, factor);
     set_learning_rate();
     optimizer_->step();
     policy_.after_gradient_step(++gradient_steps_);
@@ -267,7 +276,7 @@ class Updater {
     for (std::int64_t first = 0; first < count; first += most) {
       const Tensor loss =
           losses_of(first, std::min(count, first + most)).sum() / static_cast<double>(count);
-      loss.backward();
+      (loss_scale_.factor() == 1 ? loss : loss * loss_scale_.factor()).backward();
       sum += loss.template item<double>();
     }
     return sum;
@@ -311,6 +320,7 @@ class Updater {
   UpdateOptions options_;
   std::vector<Tensor> parameters_;
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
+  LossScale loss_scale_;
   std::vector<double> rates_;
   EvaluationCount evaluations_;
   std::int64_t gradient_steps_ = 0;

@@ -1,0 +1,39 @@
+#pragma once
+
+/// @file
+/// A model in automatic mixed precision.
+
+#include <utility>
+
+#include <contraflow/model/adapters.hpp>
+#include <contraflow/network/autocast.hpp>
+
+namespace contraflow {
+
+/// A model whose matrix products run in half precision, as LibTorch's autocast decides.
+///
+/// For a float32 base, as the published trainers run it; with Half, scale the loss:
+/// UpdateOptions::loss_scale. The velocity comes in the dtype of x_t.
+template <class M>
+class Autocasting : public detail::Wrapper<Autocasting<M>, M> {
+ public:
+  /// @param model a FlowModel
+  /// @param dtype kHalf or kBFloat16
+  Autocasting(M model, at::ScalarType dtype)
+      : detail::Wrapper<Autocasting<M>, M>(std::move(model)), dtype_(dtype) {}
+
+  /// The velocity.
+  /// @par Shape
+  /// @p x_t [B, ...], @p t [B]; result as x_t
+  template <class... C>
+  Tensor operator()(const Tensor& x_t, const Tensor& t, const C&... condition) {
+    const Autocast precision(x_t.device().type(), dtype_);
+    return velocity_of(this->model_, x_t, t, detail::condition_of(condition...))
+        .to(x_t.scalar_type());
+  }
+
+ private:
+  at::ScalarType dtype_;
+};
+
+}  // namespace contraflow

@@ -1,0 +1,139 @@
+#pragma once
+
+/// @file
+/// A policy whose roles are adapters on one base.
+
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <contraflow/model/lora.hpp>
+#include <contraflow/policy/average.hpp>
+#include <contraflow/policy/concept.hpp>
+#include <contraflow/time/schedule.hpp>
+
+namespace contraflow {
+
+/// Adapters of a LoraPolicy and how they follow the trained one.
+struct LoraPolicyOptions {
+  LoraOptions lora = {};  ///< shape of the adapters
+  /// An adapter to start from, which is then the reference too; unset: a fresh one, and the
+  /// reference is the base.
+  std::optional<LoraWeights> start = {};
+  /// d in `old = d old + (1 - d) current`, after each epoch; the published ramp.
+  Schedule old_decay = Ramp{.rate = 0.001, .max = 0.5};
+  /// d in `average = d average + (1 - d) current`; the published one.
+  Schedule average_decay = WarmingUp{.max = 0.9};
+  std::int64_t average_every = 1;  ///< gradient steps between updates of the average, at least 1
+  std::uint64_t seed = 0;          ///< of the fresh adapter
+};
+
+/// A policy whose roles are low-rank adapters on one frozen base: for models too large to be kept
+/// several times.
+///
+/// All roles run through the same weights; a role costs the memory of its adapter, the reference
+/// none, unless training starts from an adapter.
+template <class M>
+class LoraPolicy {
+ public:
+  /// The roles it answers for.
+  using Available = Roles<Role::current, Role::old, Role::reference, Role::average>;
+
+  /// @param model whose module tree takes the adapters; is frozen
+  /// @param options adapters
+  /// @throws Error if no layer takes an adapter or an option is out of range
+  explicit LoraPolicy(M model, LoraPolicyOptions options = {})
+      : model_(std::move(model)), options_(std::move(options)), lora_(module_of(model_)) {
+    static_assert(HasModule<M>,
+                  "contraflow: a model whose adapters are trained needs its torch module: give the "
+                  "model `module()`");
+    expects(options_.average_every >= 1, "average_every", "at least 1", options_.average_every);
+    set_trainable(*module_of(model_), false);
+    const std::string current = role_name(Role::current);
+    if (options_.start) {
+      lora_.add(current, *options_.start, "start");
+    } else {
+      Generator generator = seeded(options_.seed);
+      lora_.add(current, options_.lora, generator);
+    }
+    lora_.set_trainable(current, true);
+    add_copy(Role::average);
+  }
+
+  /// Adds adapters for the roles of a set that have none yet, from the trained one as it is now.
+  template <Role... R>
+  void keep(Roles<R...>) {
+    if (Roles<R...>::template contains<Role::old>) add_copy(Role::old);
+    if (Roles<R...>::template contains<Role::reference> && options_.start)
+      add_copy(Role::reference);
+  }
+
+  /// The velocity of a role; only that of `current` carries gradients.
+  /// @throws Error for a role that is not kept
+  template <class C>
+  Tensor velocity(Role role, const Tensor& x_t, const Tensor& t, const C& condition) {
+    const bool is_base = role == Role::reference && !options_.start;
+    const auto adapter = is_base ? std::nullopt : std::optional<std::string>(role_name(role));
+    return lora_.with(adapter, [&] {
+      const at::AutoGradMode gradient(at::GradMode::is_enabled() && role == Role::current);
+      return velocity_of(model_, x_t, t, condition);
+    });
+  }
+
+  /// What is trained: the adapter of the current role.
+  std::vector<Tensor> parameters() { return lora_.parameters(role_name(Role::current)); }
+
+  /// Lets the average follow; @p step counts gradient steps since the start.
+  void after_gradient_step(std::int64_t step) {
+    if (step % options_.average_every == 0) follow(Role::average, options_.average_decay(step));
+  }
+  /// Lets the old role follow; @p step counts gradient steps since the start.
+  void after_epoch(std::int64_t step) {
+    if (lora_.has(role_name(Role::old))) follow(Role::old, options_.old_decay(step));
+  }
+  /// `|current - old| / |old|` over the adapters; 0 where no old role is kept.
+  double old_deviation() {
+    if (!lora_.has(role_name(Role::old))) return 0;
+    return relative_distance(parameters(), lora_.parameters(role_name(Role::old)));
+  }
+
+  /// The shape of a sample, where the model knows it.
+  std::vector<std::int64_t> sample_shape() requires HasSampleShape<M> {
+    return sample_shape_of(model_);
+  }
+  /// The model that all roles share.
+  M& model() { return model_; }
+  /// The adapters, under the names of the roles.
+  Lora& lora() { return lora_; }
+  /// The values of a role's adapter, to be written to a file.
+  LoraWeights weights(Role role) const { return lora_.weights(role_name(role)); }
+
+  /// Every tensor of every role's adapter, as "role.module.lora_A.weight"; the base is not part.
+  std::map<std::string, Tensor> state() {
+    std::map<std::string, Tensor> all;
+    for (const std::string& role : lora_.names()) {
+      for (const auto& [name, tensor] : lora_.tensors(role)) all.emplace(role + "." + name, tensor);
+    }
+    return all;
+  }
+
+  /// Takes over what state() gave: all of it, or nothing where an error is thrown.
+  /// @throws Error if a tensor is missing or has another shape
+  void load(const std::map<std::string, Tensor>& tensors) { restore(state(), tensors); }
+
+ private:
+  void add_copy(Role role) {
+    if (!lora_.has(role_name(role))) lora_.copy(role_name(Role::current), role_name(role));
+  }
+  void follow(Role role, double decay) {
+    move_average(lora_.parameters(role_name(role)), parameters(), decay);
+  }
+
+  M model_;
+  LoraPolicyOptions options_;
+  Lora lora_;
+};
+
+}  // namespace contraflow
