@@ -83,6 +83,23 @@ class MappedFile {
   std::uint64_t size_ = 0;
 };
 
+/// Tells the system that a range of memory will not be read soon, and may go back to where it came
+/// from. Its contents stay as they are: pages of a mapped file are read again when they are used.
+/// @param data first byte
+/// @param size number of bytes
+inline void release_pages(const void* data, std::uint64_t size) {
+#ifdef MADV_PAGEOUT
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<std::uintptr_t>(data) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<std::uintptr_t>(data) + size) / page * page;
+  // Advice only: a system that does not take it keeps the pages.
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_PAGEOUT);
+#else
+  static_cast<void>(data);
+  static_cast<void>(size);
+#endif
+}
+
 /// A file that takes its name only when it is complete and on the disk.
 ///
 /// It is written beside the place it will take, so a reader sees the old file or the new one and

@@ -3,14 +3,17 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <limits>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -21,6 +24,7 @@
 
 #include <contraflow/core/error.hpp>
 #include <contraflow/io/file.hpp>
+#include <contraflow/io/settings.hpp>
 
 /// @file
 /// Tensors in the safetensors format: eight bytes of header length, a JSON header, then the data.
@@ -64,16 +68,7 @@ inline constexpr const char* dtype_names =
 
 inline constexpr std::uint64_t max_header = 100'000'000;
 
-// Text of the file in an error: quoted, short and in plain ASCII, whatever the file holds.
-inline std::string excerpt(std::string_view text) {
-  constexpr std::size_t longest = 80;
-  std::string result = "\"";
-  for (const char c : text.substr(0, longest)) {
-    const bool plain = c >= 0x20 && c < 0x7f;
-    result += plain ? c : '?';
-  }
-  return result + (text.size() > longest ? "...\"" : "\"");
-}
+using detail::excerpt;
 
 struct Entry {
   std::string dtype;
@@ -307,28 +302,22 @@ inline at::Tensor view(const std::string& path, const std::string& name, const E
       data, shape, [file](void*) {}, at::TensorOptions(dtype.type));
 }
 
-struct Source {
-  const std::string* name;
-  const at::Tensor* tensor;
-  const Dtype* dtype;
-  std::uint64_t bytes;
-};
+inline const Dtype& dtype_of(const std::string& name, at::ScalarType type) {
+  const auto found = std::find_if(dtypes.begin(), dtypes.end(),
+                                  [&](const Dtype& known) { return known.type == type; });
+  if (found == dtypes.end()) {
+    throw Error("tensors", std::string("dtypes ") + dtype_names,
+                std::string(c10::toString(type)) + " in " + excerpt(name));
+  }
+  return *found;
+}
 
-inline Source source_of(const std::string& name, const at::Tensor& tensor) {
-  if (name == "__metadata__") throw Error("tensors", "names of tensors", "__metadata__");
+inline void check_writable(const std::string& name, const at::Tensor& tensor) {
   if (!tensor.defined()) throw Error("tensors", "defined tensors", excerpt(name) + " undefined");
   if (tensor.layout() != at::kStrided) {
     throw Error("tensors", "dense tensors", excerpt(name) + " with another layout");
   }
   if (tensor.is_meta()) throw Error("tensors", "tensors with values", excerpt(name) + " on meta");
-  const auto found = std::find_if(dtypes.begin(), dtypes.end(), [&](const Dtype& known) {
-    return known.type == tensor.scalar_type();
-  });
-  if (found == dtypes.end()) {
-    throw Error("tensors", std::string("dtypes ") + dtype_names,
-                std::string(c10::toString(tensor.scalar_type())) + " in " + excerpt(name));
-  }
-  return {&name, &tensor, &*found, static_cast<std::uint64_t>(tensor.numel()) * found->size};
 }
 
 inline std::string json_text(const std::string& text) {
@@ -339,7 +328,26 @@ inline std::string json_text(const std::string& text) {
   }
 }
 
-inline std::string header_text(const std::vector<Source>& sources,
+}  // namespace safetensors
+
+/// What a safetensors file says of a tensor before its data.
+struct TensorInfo {
+  std::string name;                 ///< in UTF-8, not "__metadata__"
+  at::ScalarType dtype;             ///< one that read_safetensors knows
+  std::vector<std::int64_t> shape;  ///< possibly of rank 0, or with zeros
+};
+
+namespace safetensors {
+
+inline std::uint64_t bytes_of(const TensorInfo& info) {
+  const Dtype& dtype = dtype_of(info.name, info.dtype);
+  const bool negative = std::any_of(info.shape.begin(), info.shape.end(),
+                                    [](std::int64_t dimension) { return dimension < 0; });
+  if (negative) throw Error("tensors", "shapes without negatives", excerpt(info.name));
+  return bytes_of("tensors", info.name, {info.shape.begin(), info.shape.end()}, dtype.size);
+}
+
+inline std::string header_text(const std::vector<TensorInfo>& tensors,
                                const std::map<std::string, std::string>& metadata) {
   std::string text = "{";
   const auto separate = [](std::string& list) {
@@ -354,20 +362,42 @@ inline std::string header_text(const std::vector<Source>& sources,
     text += "}";
   }
   std::uint64_t offset = 0;
-  for (const Source& source : sources) {
+  for (const TensorInfo& info : tensors) {
     separate(text);
-    text += json_text(*source.name) + ":{\"dtype\":\"" + source.dtype->name + "\",\"shape\":[";
-    for (const std::int64_t dimension : source.tensor->sizes()) {
+    text += json_text(info.name) + ":{\"dtype\":\"" + dtype_of(info.name, info.dtype).name +
+            "\",\"shape\":[";
+    for (const std::int64_t dimension : info.shape) {
       separate(text);
       text += std::to_string(dimension);
     }
-    text += "],\"data_offsets\":[" + std::to_string(offset) + "," +
-            std::to_string(offset + source.bytes) + "]}";
-    offset += source.bytes;
+    const std::uint64_t end = offset + bytes_of(info);
+    text += "],\"data_offsets\":[" + std::to_string(offset) + "," + std::to_string(end) + "]}";
+    offset = end;
   }
   text += "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');
   return text;
+}
+
+// Where the weights of a folder's network are, in the order of preference.
+inline std::vector<std::string> names_of_weights(const std::string& stem,
+                                                 const std::string& variant) {
+  if (variant.empty()) return {stem + ".safetensors", stem + ".safetensors.index.json"};
+  return {stem + "." + variant + ".safetensors", stem + ".safetensors.index." + variant + ".json"};
+}
+
+// The files that an index names, each with the tensors it should hold.
+inline std::map<std::string, std::set<std::string>> shards_of(const Settings& index) {
+  std::map<std::string, std::set<std::string>> shards;
+  const Settings map = index.section("weight_map");
+  for (const auto& entry : map.json().items()) {
+    const std::string file = map.text(entry.key());
+    const bool plain = !file.empty() && file != "." && file != ".." &&
+                       file.find_first_of(std::string("/\\\0", 3)) == std::string::npos;
+    if (!plain) throw Error(index.name(), "names of files in its folder", excerpt(file));
+    shards[file].insert(entry.key());
+  }
+  return shards;
 }
 
 }  // namespace safetensors
@@ -419,6 +449,142 @@ inline SafetensorsFile read_safetensors(const std::filesystem::path& path) {
   return result;
 }
 
+/// Reads the parts of a large network as one file.
+///
+/// Every part is mapped, as read_safetensors does. The index is not trusted: the parts are files of
+/// its own folder, and each holds exactly the tensors that the index says.
+///
+/// @param index JSON whose `weight_map` maps names of tensors to names of files beside it, such as
+///   `model.safetensors.index.json`
+/// @return tensors of all parts; of metadata that parts repeat, the first part's
+/// @throws Error naming the file, for an index or a part that cannot be read or do not fit
+/// @par Random numbers
+/// none
+inline SafetensorsFile read_safetensors_sharded(const std::filesystem::path& index) {
+  using namespace safetensors;
+  const Settings settings(index);
+  SafetensorsFile result;
+  for (const auto& [file, names] : shards_of(settings)) {
+    const std::filesystem::path path = index.parent_path() / file;
+    SafetensorsFile part = read_safetensors(path);
+    for (const std::string& name : names) {
+      if (!part.tensors.contains(name)) {
+        throw Error(path.string(),
+                    "tensor " + excerpt(name) + ", which " + settings.name() + " names", "none");
+      }
+    }
+    for (auto& [name, tensor] : part.tensors) {
+      if (!names.contains(name)) {
+        throw Error(path.string(), "only tensors that " + settings.name() + " places there",
+                    excerpt(name));
+      }
+    }
+    result.tensors.merge(part.tensors);
+    result.metadata.merge(part.metadata);
+  }
+  return result;
+}
+
+/// Reads the weights in a network's folder, in one file or in parts.
+/// @param folder where `<stem>.safetensors` is, else `<stem>.safetensors.index.json` and its parts
+/// @param stem `model` in folders of transformers, `diffusion_pytorch_model` in those of diffusers
+/// @param variant such as `fp16`, for `<stem>.fp16.safetensors` or
+/// `<stem>.safetensors.index.fp16.json`
+/// @throws Error naming the folder and what was looked for, or as the readers do
+/// @par Random numbers
+/// none
+inline SafetensorsFile read_weights(const std::filesystem::path& folder,
+                                    const std::string& stem = "model",
+                                    const std::string& variant = "") {
+  const auto names = safetensors::names_of_weights(stem, variant);
+  const auto exists = [&](const std::string& name) {
+    std::error_code unreadable;
+    return std::filesystem::exists(folder / name, unreadable);
+  };
+  if (exists(names[0])) return read_safetensors(folder / names[0]);
+  if (exists(names[1])) return read_safetensors_sharded(folder / names[1]);
+  throw Error(folder.string(), names[0] + " or " + names[1] + " in it", "neither");
+}
+
+/// Writes a safetensors file tensor by tensor, for files larger than memory.
+///
+/// Names, dtypes and shapes are stated first, then the tensors are given one after the other. The
+/// file appears under its name only with publish(); without it, nothing is left behind.
+class SafetensorsWriter {
+ public:
+  /// @param path file to write or replace
+  /// @param tensors what will be written, in this order; with larger element sizes first, every
+  ///   tensor can be mapped in place
+  /// @param metadata texts in UTF-8
+  /// @throws Error for a name twice or not in UTF-8, an unknown dtype, or a file that cannot be
+  ///   created
+  SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorInfo> tensors,
+                    const std::map<std::string, std::string>& metadata = {})
+      : tensors_(std::move(tensors)),
+        header_(checked_header(tensors_, metadata)),
+        file_(path.string()) {
+    const std::uint64_t length = header_.size();
+    file_.write(&length, sizeof(length));
+    file_.write(header_.data(), length);
+    header_.clear();
+  }
+
+  /// Appends the next tensor.
+  /// @param name has to be the next of those stated
+  /// @param tensor dense, of the dtype and shape stated, with any strides, on any device
+  /// @throws Error for another name, dtype or shape, or a disk that is full
+  void write(const std::string& name, const at::Tensor& tensor) {
+    using namespace safetensors;
+    if (written_ == tensors_.size()) throw Error("name", "no more tensors", excerpt(name));
+    const TensorInfo& next = tensors_[written_];
+    if (name != next.name) throw Error("name", excerpt(next.name) + " next", excerpt(name));
+    check_writable(name, tensor);
+    if (tensor.scalar_type() != next.dtype || tensor.sizes() != at::IntArrayRef(next.shape)) {
+      throw Error("tensor",
+                  excerpt(name) + " as " + c10::toString(next.dtype) + " of " +
+                      shown(at::IntArrayRef(next.shape)),
+                  c10::toString(tensor.scalar_type()) + (" of " + shown(tensor.sizes())));
+    }
+    const at::Tensor values = tensor.detach().to(at::kCPU).resolve_neg().contiguous();
+    file_.write(values.const_data_ptr(), values.nbytes());
+    ++written_;
+  }
+
+  /// Flushes the file to the disk and gives it its name.
+  /// @throws Error if tensors are missing, or the file cannot be flushed or renamed
+  void publish() {
+    if (written_ != tensors_.size()) {
+      throw Error("tensors", std::to_string(tensors_.size()) + " written",
+                  std::to_string(written_));
+    }
+    file_.publish();
+  }
+
+ private:
+  static std::string checked_header(const std::vector<TensorInfo>& tensors,
+                                    const std::map<std::string, std::string>& metadata) {
+    using namespace safetensors;
+    std::set<std::string> names;
+    for (const TensorInfo& info : tensors) {
+      if (info.name == "__metadata__") throw Error("tensors", "names of tensors", info.name);
+      if (!names.insert(info.name).second) {
+        throw Error("tensors", "every name once", excerpt(info.name) + " twice");
+      }
+    }
+    std::string header = header_text(tensors, metadata);
+    if (header.size() > max_header) {
+      throw Error("tensors", "names and metadata within " + std::to_string(max_header) + " bytes",
+                  std::to_string(header.size()));
+    }
+    return header;
+  }
+
+  std::vector<TensorInfo> tensors_;
+  std::string header_;
+  PendingFile file_;
+  std::size_t written_ = 0;
+};
+
 /// Writes a safetensors file.
 ///
 /// The file appears under its name only when it is complete and on the disk: it is written beside
@@ -435,26 +601,21 @@ inline SafetensorsFile read_safetensors(const std::filesystem::path& path) {
 inline void write_safetensors(const std::filesystem::path& path,
                               const std::map<std::string, at::Tensor>& tensors,
                               const std::map<std::string, std::string>& metadata = {}) {
-  using namespace safetensors;
-  std::vector<Source> sources;
-  sources.reserve(tensors.size());
-  for (const auto& [name, tensor] : tensors) sources.push_back(source_of(name, tensor));
-  std::stable_sort(sources.begin(), sources.end(),
-                   [](const Source& a, const Source& b) { return a.dtype->size > b.dtype->size; });
-  const std::string header = header_text(sources, metadata);
-  const std::uint64_t length = header.size();
-  if (length > max_header) {
-    throw Error("tensors", "names and metadata within " + std::to_string(max_header) + " bytes",
-                std::to_string(length));
+  std::vector<TensorInfo> infos;
+  infos.reserve(tensors.size());
+  for (const auto& [name, tensor] : tensors) {
+    safetensors::check_writable(name, tensor);
+    infos.push_back({name, tensor.scalar_type(), tensor.sizes().vec()});
   }
-  PendingFile file(path.string());
-  file.write(&length, sizeof(length));
-  file.write(header.data(), length);
-  for (const Source& source : sources) {
-    const at::Tensor values = source.tensor->detach().to(at::kCPU).resolve_neg().contiguous();
-    file.write(values.const_data_ptr(), source.bytes);
-  }
-  file.publish();
+  const auto size_of = [](const TensorInfo& info) {
+    return safetensors::dtype_of(info.name, info.dtype).size;
+  };
+  std::stable_sort(infos.begin(), infos.end(), [&](const TensorInfo& a, const TensorInfo& b) {
+    return size_of(a) > size_of(b);
+  });
+  SafetensorsWriter writer(path, infos, metadata);
+  for (const TensorInfo& info : infos) writer.write(info.name, tensors.at(info.name));
+  writer.publish();
 }
 
 }  // namespace contraflow

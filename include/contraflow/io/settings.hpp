@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
@@ -21,6 +22,17 @@
 namespace contraflow {
 
 namespace detail {
+
+// Text of the file in an error: quoted, short and in plain ASCII, whatever the file holds.
+inline std::string excerpt(std::string_view text) {
+  constexpr std::size_t longest = 80;
+  std::string result = "\"";
+  for (const char c : text.substr(0, longest)) {
+    const bool plain = c >= 0x20 && c < 0x7f;
+    result += plain ? c : '?';
+  }
+  return result + (text.size() > longest ? "...\"" : "\"");
+}
 
 inline constexpr std::uint64_t max_json_size = std::uint64_t{64} << 20;
 inline constexpr int max_json_depth = 64;
@@ -44,7 +56,7 @@ inline nlohmann::json parse_json(const std::string& name, std::string_view text)
     if (event == Event::object_start) keys.emplace_back();
     if (event == Event::object_end) keys.pop_back();
     if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second) {
-      throw Error(name, "every key once", parsed.dump(-1, ' ', true) + " twice");
+      throw Error(name, "every key once", excerpt(parsed.get<std::string>()) + " twice");
     }
     return true;
   };
@@ -171,9 +183,7 @@ class Settings {
 
   /// An object within this one; errors about it name both.
   /// @throws Error for a missing entry or another type
-  Settings section(const std::string& key) const {
-    return Settings(required(key), name_ + ": " + key);
-  }
+  Settings section(const std::string& key) const { return Settings(required(key), label(key)); }
 
  private:
   const nlohmann::json* find(const std::string& key) const {
@@ -187,7 +197,7 @@ class Settings {
     return *found;
   }
 
-  std::string label(const std::string& key) const { return name_ + ": " + key; }
+  std::string label(const std::string& key) const { return name_ + ": " + detail::excerpt(key); }
 
   [[noreturn]] void misplaced(const std::string& key, const char* expected,
                               const nlohmann::json& value) const {
