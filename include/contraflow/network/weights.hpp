@@ -13,6 +13,7 @@
 #include <torch/nn/module.h>
 
 #include <contraflow/core/random.hpp>
+#include <contraflow/io/file.hpp>
 #include <contraflow/network/placing.hpp>
 
 namespace contraflow {
@@ -86,7 +87,7 @@ inline void expects_same_names(const std::map<std::string, Tensor>& own,
 /// Gives a network its weights, strictly: every name once, in the right shape, and no other.
 ///
 /// The network takes over the tensors themselves where dtype and device already are as wanted, so
-/// that the weights of a mapped file are never copied.
+/// that the weights of a mapped file are never copied; what is converted leaves memory as it goes.
 /// @param network whose parameters and buffers are replaced
 /// @param weights by the dotted names of the network, floating-point
 /// @param source named in errors, such as the file
@@ -99,7 +100,10 @@ inline void load_weights(torch::nn::Module& network, const std::map<std::string,
   detail::expects_same_names(own, weights, source);
   for (const auto& [name, given] : weights) {
     const auto dtype = placement.dtype.value_or(given.scalar_type());
-    Tensor(own.at(name)).set_data(given.detach().to(placement.device, dtype));
+    const Tensor placed = given.detach().to(placement.device, dtype);
+    Tensor(own.at(name)).set_data(placed);
+    // A mapped file would otherwise stay in memory beside its converted copy.
+    if (!placed.is_alias_of(given)) release_pages(given.const_data_ptr(), given.nbytes());
   }
 }
 

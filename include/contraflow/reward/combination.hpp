@@ -114,7 +114,35 @@ inline Tensor normalised(const Tensor& values, Normalisation normalisation) {
   return values;
 }
 
+/// A sheet in which every score is missing.
+inline ScoreSheet unscored(std::size_t rewards, std::int64_t samples) {
+  return {{},
+          at::full({std::int64_t(rewards), samples}, std::numeric_limits<double>::quiet_NaN(),
+                   at::kDouble),
+          {}};
+}
+
+/// Fills a row of a sheet with what @p scores() gives; an exception leaves it as it is and its text
+/// in the sheet.
+template <class F>
+void fill(ScoreSheet& sheet, std::size_t row, std::string name, F&& scores) {
+  try {
+    sheet.scores[std::int64_t(row)].copy_(scores());
+  } catch (const std::exception& failure) {
+    sheet.failures.push_back(name + ": " + failure.what());
+  }
+  sheet.names.push_back(std::move(name));
+}
+
 }  // namespace detail
+
+/// What a trainer asks of several rewards together: `b.combine(scores)` and `b.combine_raw(scores)`
+/// turn scores [R, N] into one reward a sample [N]; `b.score(x0, condition)` gives a ScoreSheet.
+template <class B>
+concept RewardBag = requires(const B& bag, const Tensor& scores) {
+  { bag.combine(scores) } -> std::convertible_to<Tensor>;
+  { bag.combine_raw(scores) } -> std::convertible_to<Tensor>;
+};
 
 /// A bag of named rewards, each with its weight and normalisation, that adds up to one reward.
 template <class... Entries>
@@ -141,18 +169,11 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
   /// @p x0 [B, ...]
   template <class C>
   ScoreSheet score(const Tensor& x0, const C& condition) const {
-    ScoreSheet sheet{{},
-                     at::full({std::int64_t(count), x0.size(0)},
-                              std::numeric_limits<double>::quiet_NaN(), at::kDouble),
-                     {}};
+    ScoreSheet sheet = detail::unscored(count, x0.size(0));
     entries_.for_each([&](std::size_t row, std::string_view name, const auto& entry) {
-      sheet.names.emplace_back(name);
       static_assert(explain_reward<std::remove_cvref_t<decltype(entry.reward)>, C>());
-      try {
-        sheet.scores[std::int64_t(row)].copy_(scores_of(entry.reward, x0, condition));
-      } catch (const std::exception& failure) {
-        sheet.failures.push_back(std::string(name) + ": " + failure.what());
-      }
+      detail::fill(sheet, row, std::string(name),
+                   [&] { return scores_of(entry.reward, x0, condition); });
     });
     return sheet;
   }
@@ -196,16 +217,15 @@ auto rewards(meta::Named<Names, Weighted<R>>... entries) {
   return Rewards<meta::Named<Names, Weighted<R>>...>(std::move(entries)...);
 }
 
-/// A bag of rewards as it is.
-template <class... Entries>
-Rewards<Entries...> as_rewards(Rewards<Entries...> bag) {
-  return bag;
-}
-/// A single reward under the name "reward".
+/// A bag of rewards as it is; a single reward under the name "reward".
 template <class R>
 auto as_rewards(R reward) {
   using namespace literals;
-  return rewards("reward"_r = std::move(reward));
+  if constexpr (RewardBag<R>) {
+    return reward;
+  } else {
+    return rewards("reward"_r = std::move(reward));
+  }
 }
 
 }  // namespace contraflow

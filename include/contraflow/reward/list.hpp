@@ -1,0 +1,94 @@
+#pragma once
+
+/// @file
+/// Rewards that are chosen while a program runs.
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <contraflow/reward/combination.hpp>
+
+namespace contraflow {
+
+/// A bag of named rewards whose names are known only when the program runs, such as from its
+/// command line. Where they are known before, rewards() finds mistakes earlier.
+/// @tparam C what the prompts give
+template <class C>
+class RewardList {
+ public:
+  /// Scores of samples [B, ...] under a condition of B rows.
+  using Score = std::function<Tensor(const Tensor& x0, const C& condition)>;
+
+  /// Adds a reward.
+  /// @param name not used yet
+  /// @param reward a Reward under the condition
+  /// @param weight of its scores in the sum
+  /// @param normalisation of its scores before they are summed
+  /// @throws Error if the name is used
+  template <class R>
+  void add(const std::string& name, R reward, double weight = 1,
+           Normalisation normalisation = Normalisation::none) {
+    static_assert(explain_reward<R, C>());
+    for (const Entry& entry : entries_) {
+      expects(entry.name != name, "name", "a reward that is not in the list yet", name);
+    }
+    entries_.push_back({name,
+                        [reward = std::move(reward)](const Tensor& x0, const C& condition) {
+                          return scores_of(reward, x0, condition);
+                        },
+                        weight, normalisation});
+  }
+
+  /// Number of rewards.
+  std::size_t size() const { return entries_.size(); }
+
+  /// Scores samples with every reward; one that throws leaves NaN and its text in the sheet.
+  /// @par Shape
+  /// @p x0 [B, ...]
+  ScoreSheet score(const Tensor& x0, const C& condition) const {
+    ScoreSheet sheet = detail::unscored(entries_.size(), x0.size(0));
+    for (std::size_t row = 0; row < entries_.size(); ++row) {
+      detail::fill(sheet, row, entries_[row].name,
+                   [&] { return entries_[row].score(x0, condition); });
+    }
+    return sheet;
+  }
+  /// The weighted sum of normalised scores of samples that have all scores.
+  /// @par Shape
+  /// @p scores float64 [R, N], finite; result float64 [N]
+  Tensor combine(const Tensor& scores) const {
+    return weighted_sum(scores, [](const Tensor& row, Normalisation normalisation) {
+      return detail::normalised(row, normalisation);
+    });
+  }
+  /// The weighted sum of scores as they are.
+  /// @par Shape
+  /// @p scores float64 [R, N], finite; result float64 [N]
+  Tensor combine_raw(const Tensor& scores) const {
+    return weighted_sum(scores, [](const Tensor& row, Normalisation) { return row; });
+  }
+
+ private:
+  struct Entry {
+    std::string name;
+    Score score;
+    double weight;
+    Normalisation normalisation;
+  };
+
+  template <class F>
+  Tensor weighted_sum(const Tensor& scores, F&& prepared) const {
+    Tensor sum = at::zeros({scores.size(1)}, at::kDouble);
+    for (std::size_t row = 0; row < entries_.size(); ++row) {
+      const Entry& entry = entries_[row];
+      sum.add_(prepared(scores[std::int64_t(row)], entry.normalisation), entry.weight);
+    }
+    return sum;
+  }
+
+  std::vector<Entry> entries_;
+};
+
+}  // namespace contraflow

@@ -1,0 +1,79 @@
+#pragma once
+
+/// @file
+/// From encoded prompts to latents and images.
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include <contraflow/model/guidance.hpp>
+#include <contraflow/sd3/folder.hpp>
+#include <contraflow/solver/dpm_solver.hpp>
+#include <contraflow/solver/integrate.hpp>
+
+namespace contraflow::sd3 {
+
+/// Shape of one image's latents.
+/// @param height pixels
+/// @param width pixels
+/// @param vae of the model
+/// @param transformer of the model
+/// @throws Error if a side is not a multiple of the pixels that a patch covers
+inline std::vector<std::int64_t> latent_shape(std::int64_t height, std::int64_t width,
+                                              const VaeOptions& vae,
+                                              const MmditOptions& transformer) {
+  const std::int64_t unit = vae.downscale() * transformer.patch_size;
+  const std::string expected = "a positive multiple of " + shown(unit) + " up to " +
+                               shown(unit * transformer.pos_embed_max_size);
+  const auto expects_side = [&](std::int64_t side, const char* name) {
+    const bool fits =
+        side >= unit && side % unit == 0 && side <= unit * transformer.pos_embed_max_size;
+    if (!fits) throw Error(name, expected, shown(side));
+  };
+  expects_side(height, "height");
+  expects_side(width, "width");
+  return {transformer.in_channels, height / vae.downscale(), width / vae.downscale()};
+}
+
+/// Noise for @p count images, each from a stream of its own: an image does not depend on the others
+/// of its batch.
+/// @param count number of images
+/// @param shape of one image's latents
+/// @param seed of all streams
+/// @param options dtype and device
+/// @return [count, ...shape]
+inline Tensor image_noise(std::int64_t count, const std::vector<std::int64_t>& shape,
+                          std::uint64_t seed, const at::TensorOptions& options = {}) {
+  std::vector<Tensor> noise;
+  for (std::int64_t i = 0; i < count; ++i) {
+    Generator generator = seeded(stream_seed(seed, std::uint64_t(i)));
+    noise.push_back(normal(shape, generator));
+  }
+  return at::stack(noise).to(options);
+}
+
+/// Clean latents for prompts.
+/// @param model a FlowModel under TextCondition
+/// @param noise [B, C, H, W], float32
+/// @param prompts B rows
+/// @param negative one row, used where the guidance scale is above 1
+/// @param guidance_scale of classifier-free guidance
+/// @param grid sampling grid
+/// @param solver a Solver; first order as published by default
+/// @param generator of the solver's noise
+/// @param hook told of each step, as integrate() does
+/// @return float32, of the shape of the noise
+template <class M, class S = DpmSolver<1>, class Hook = NoHook>
+Tensor generate(M model, const Tensor& noise, const TextCondition& prompts,
+                const TextCondition& negative, double guidance_scale, const TimeGrid& grid,
+                const S& solver, Generator& generator, Hook&& hook = {}) {
+  const at::NoGradGuard no_gradient;
+  Guided<M, TextCondition> guided(std::move(model), negative, guidance_scale);
+  const auto velocity = [&](const Tensor& x, double sigma) {
+    return guided(x, at::full({x.size(0)}, sigma, x.options().dtype(at::kFloat)), prompts);
+  };
+  return integrate(solver, velocity, noise, grid, generator, std::forward<Hook>(hook));
+}
+
+}  // namespace contraflow::sd3
