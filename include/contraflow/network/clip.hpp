@@ -202,7 +202,6 @@ class ClipTextTower {
   }
 
   const ClipTextOptions& options() const { return options_; }
-  const LayerNorm& final_norm() const { return *final_norm_; }
 
  private:
   static ClipTextOptions checked(const ClipTextOptions& options) {
@@ -342,8 +341,6 @@ class ClipText : public torch::nn::Module {
 
   /// The settings.
   const ClipTextOptions& options() const { return tower_.options(); }
-  /// The normalisation behind the last layer.
-  const LayerNorm& final_norm() const { return tower_.final_norm(); }
 
  private:
   detail::ClipTextTower tower_;
