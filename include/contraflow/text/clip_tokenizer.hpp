@@ -132,8 +132,8 @@ struct Special {
 
 // The files of a tokenizer's folder that say which tokens are special.
 struct Configuration {
-  ClipTokenizerOptions options;
-  std::vector<std::tuple<std::string, std::int64_t, bool>> added;  // text, id, normalized
+  ClipTokenizerOptions options = {};
+  std::vector<std::tuple<std::string, std::int64_t, bool>> added = {};  // text, id, normalized
   bool begin_normalized = false, end_normalized = false;
 };
 
@@ -188,6 +188,20 @@ inline Configuration read_configuration(const std::filesystem::path& folder) {
                               token.boolean("normalized", false));
   }
   return result;
+}
+
+// All a tokenizer is made of, and what errors call its parts.
+struct Parts {
+  std::string vocabulary_name = "vocabulary", merges_name = "merges";
+  Vocabulary vocabulary = {};
+  std::vector<std::string> merges = {};
+  Configuration configuration = {};
+};
+
+inline Parts read_parts(const std::filesystem::path& folder) {
+  const std::filesystem::path vocabulary = folder / "vocab.json", merges = folder / "merges.txt";
+  return {vocabulary.string(), merges.string(), read_vocabulary(vocabulary), read_merges(merges),
+          read_configuration(folder)};
 }
 
 // NFC, runs of white space as one space, lower case. Characters are lowered one by one: no final
@@ -327,20 +341,18 @@ class ClipTokenizer {
   ///   tokenizer_config.json and special_tokens_map.json where they are there
   /// @throws Error naming the file, for one that is missing or that does not fit the others
   explicit ClipTokenizer(const std::filesystem::path& folder)
-      : ClipTokenizer(clip_bpe::read_vocabulary(folder / "vocab.json"),
-                      clip_bpe::read_merges(folder / "merges.txt"),
-                      clip_bpe::read_configuration(folder), (folder / "vocab.json").string(),
-                      (folder / "merges.txt").string()) {}
+      : ClipTokenizer(clip_bpe::read_parts(folder)) {}
 
   /// @param vocabulary ids by text, with the two special tokens and @p options' padding
   /// @param merges lines "left right", the first to be merged first
   /// @param options padding and length
   /// @throws Error for a merge whose parts or result are not in the vocabulary, a special token
   ///   that is not, or a length below 3
-  ClipTokenizer(const Vocabulary& vocabulary, const std::vector<std::string>& merges,
+  ClipTokenizer(Vocabulary vocabulary, std::vector<std::string> merges,
                 ClipTokenizerOptions options = {})
-      : ClipTokenizer(vocabulary, merges, {.options = std::move(options), .added = {}},
-                      "vocabulary", "merges") {}
+      : ClipTokenizer(clip_bpe::Parts{.vocabulary = std::move(vocabulary),
+                                      .merges = std::move(merges),
+                                      .configuration = {.options = std::move(options)}}) {}
 
   /// The vocabulary is what the merges make of single bytes, as in the published one: 256 bytes,
   /// 256 bytes at the end of a word, the merges' results, and the two special tokens.
@@ -388,17 +400,15 @@ class ClipTokenizer {
     std::int64_t result;
   };
 
-  ClipTokenizer(const Vocabulary& vocabulary, const std::vector<std::string>& merges,
-                clip_bpe::Configuration configuration, const std::string& vocabulary_name,
-                const std::string& merges_name)
-      : options_(std::move(configuration.options)) {
+  explicit ClipTokenizer(const clip_bpe::Parts& parts) : options_(parts.configuration.options) {
+    const Vocabulary& vocabulary = parts.vocabulary;
     if (options_.length < 3) {
       throw Error("length", "at least 3 tokens", std::to_string(options_.length));
     }
     const auto id_of = [&](const std::string& token) {
       const auto found = vocabulary.find(token);
       if (found == vocabulary.end()) {
-        throw Error(vocabulary_name, "the token " + nlohmann::json(token).dump(), "none");
+        throw Error(parts.vocabulary_name, "the token " + detail::excerpt(token), "none");
       }
       return found->second;
     };
@@ -407,7 +417,7 @@ class ClipTokenizer {
     pad_ = id_of(options_.pad);
     for (const auto& [token, id] : vocabulary)
       vocabulary_size_ = std::max(vocabulary_size_, id + 1);
-    take_specials(configuration);
+    take_specials(parts.configuration);
     for (const auto& [byte, symbol] : clip_bpe::byte_symbols()) {
       const auto inside = vocabulary.find(symbol);
       const auto last = vocabulary.find(symbol + clip_bpe::word_end);
@@ -415,7 +425,7 @@ class ClipTokenizer {
       inside_[byte] = inside == vocabulary.end() ? end_ : inside->second;
       last_[byte] = last == vocabulary.end() ? end_ : last->second;
     }
-    take_merges(vocabulary, merges, merges_name);
+    take_merges(vocabulary, parts.merges, parts.merges_name);
   }
 
   void take_specials(const clip_bpe::Configuration& configuration) {
