@@ -99,4 +99,31 @@ inline TimeGrid sd3_grid(int steps, const Sd3GridOptions& options = {}) {
   return TimeGrid(std::move(sigmas));
 }
 
+/// mu of a grid that depends on the size of the image: linear from 0.5 at 256 tokens to 1.15 at
+/// 4096 (as in the published pipeline of Stable Diffusion 3, where it is off by default).
+/// @param tokens number of image tokens, at least 1
+inline double dynamic_shift(int tokens) {
+  expects(tokens >= 1, "tokens", "at least 1", tokens);
+  return 0.5 + (1.15 - 0.5) / (4096 - 256) * (tokens - 256);
+}
+
+/// The grid of dynamic shifting: `sigma = e^mu / (e^mu + 1/u - 1)` with u linear from 1 to
+/// `1 / num_train_timesteps` (Esser and others 2024, section 5.3.2; as in the published scheduler).
+/// @param steps at least 1
+/// @param mu logarithm of the shift, see dynamic_shift()
+/// @param num_train_timesteps size of the table the model was trained with
+/// @return steps + 1 sigmas, the first 1 and the last 0
+/// @throws Error if @p steps < 1 or @p num_train_timesteps < 2
+inline TimeGrid dynamic_grid(int steps, double mu, int num_train_timesteps = 1000) {
+  expects(steps >= 1, "steps", "at least 1", steps);
+  expects(num_train_timesteps > 1, "num_train_timesteps", "above 1", num_train_timesteps);
+  std::vector<double> sigmas;
+  for (int i = 0; i < steps; ++i) {
+    const double share = steps == 1 ? 0.0 : double(i) / (steps - 1);
+    sigmas.push_back(shift_sigma(1 + share * (1.0 / num_train_timesteps - 1), std::exp(mu)));
+  }
+  sigmas.push_back(0);
+  return TimeGrid(std::move(sigmas));
+}
+
 }  // namespace contraflow

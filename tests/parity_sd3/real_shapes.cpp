@@ -1,0 +1,43 @@
+// Names and shapes of the networks of Stable Diffusion 3.5 Medium, without their memory.
+
+#include <contraflow/sd3/config.hpp>
+
+#include "parity_sd3/report.hpp"
+
+namespace parity {
+
+namespace {
+
+std::unique_ptr<torch::nn::Module> real_network(const std::string& name) {
+  if (name == "transformer") return std::make_unique<cf::MmditNetwork>(cf::MmditOptions{});
+  if (name == "vae") return std::make_unique<cf::Vae>(cf::VaeOptions{});
+  if (name == "text_encoder") return std::make_unique<cf::ClipText>(cf::clip_l_text());
+  if (name == "text_encoder_2") return std::make_unique<cf::ClipText>(cf::clip_g_text());
+  if (name == "text_encoder_3") return std::make_unique<cf::T5Encoder>(cf::T5Options{});
+  throw cf::Error("real_shapes.json", "known networks", name);
+}
+
+}  // namespace
+
+void check_real_shapes(const Fixtures& fixtures, Report& report) {
+  report.section("real_shapes", [&] {
+    const cf::Settings shapes(fixtures / "real_shapes.json");
+    for (const auto& entry : shapes.json().items()) {
+      const auto network = real_network(entry.key());
+      const auto own = cf::named_weights(*network);
+      std::string fault;
+      for (const auto& weight : entry.value().items()) {
+        const auto found = own.find(weight.key());
+        const bool same = found != own.end() && found->second.sizes().vec() ==
+                                                    weight.value().get<std::vector<std::int64_t>>();
+        if (!same) fault = weight.key();
+      }
+      if (own.size() != entry.value().size()) fault = std::to_string(own.size()) + " weights";
+      report.state("real_shapes " + entry.key(), fault.empty(),
+                   std::to_string(entry.value().size()) + " weights" +
+                       (fault.empty() ? "" : ", differs: " + fault));
+    }
+  });
+}
+
+}  // namespace parity
