@@ -1,0 +1,396 @@
+// A reward over HTTP, against servers that answer well, late, wrongly and not at all.
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <functional>
+#include <future>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <catch2/catch_approx.hpp>
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <httplib.h>
+#include <netinet/in.h>
+#include <nlohmann/json.hpp>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <contraflow/reward/combination.hpp>
+#include <contraflow/reward/remote.hpp>
+
+#include "laws/compare.hpp"
+#include "laws/errors.hpp"
+#include "laws/reward.hpp"
+
+namespace cf = contraflow;
+using namespace cf::literals;
+using cf::Captions;
+using cf::Remote;
+using cf::Tensor;
+using laws::check_error;
+using nlohmann::json;
+
+namespace {
+
+std::string url_of(int port) { return "http://127.0.0.1:" + std::to_string(port) + "/score"; }
+
+// A server in this process on a free port; it remembers what it was asked.
+class Server {
+ public:
+  using Answer = std::function<void(const json& request, int number, httplib::Response&)>;
+
+  explicit Server(Answer answer) : answer_(std::move(answer)) {
+    server_.Post("/score", [this](const httplib::Request& request, httplib::Response& response) {
+      json parsed = json::parse(request.body);
+      int number = 0;
+      {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        requests_.push_back(parsed);
+        number = int(requests_.size());
+      }
+      answer_(parsed, number, response);
+    });
+    // Connections that are kept open must not keep the server.
+    server_.set_keep_alive_timeout(1);
+    port_ = server_.bind_to_any_port("127.0.0.1");
+    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    while (!server_.is_running()) std::this_thread::yield();
+  }
+  ~Server() {
+    stop();
+    thread_.join();
+  }
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  void stop() { server_.stop(); }
+  std::string url() const { return url_of(port_); }
+  Remote remote(std::int64_t batch = 32) const {
+    return {.url = url(), .batch = batch, .timeout_seconds = 20, .backoff_seconds = 0.001};
+  }
+  std::vector<json> requests() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return requests_;
+  }
+
+ private:
+  Answer answer_;
+  httplib::Server server_;
+  int port_ = 0;
+  std::thread thread_;
+  std::mutex mutex_;
+  std::vector<json> requests_;
+};
+
+void say(httplib::Response& response, const std::string& text, int status = 200) {
+  response.status = status;
+  response.set_content(text, "application/json");
+}
+
+Tensor image_in(const json& request, std::size_t index) {
+  return cf::decode_image(cf::decode_base64(request["images"][index].get<std::string>()));
+}
+
+// Scores images by their mean.
+void mean_of_pixels(const json& request, int, httplib::Response& response) {
+  json scores = json::array();
+  for (std::size_t i = 0; i < request["images"].size(); ++i) {
+    scores.push_back(image_in(request, i).mean().item<double>());
+  }
+  say(response, json{{"scores", scores}}.dump());
+}
+
+Server::Answer always(const std::string& text, int status = 200) {
+  return [=](const json&, int, httplib::Response& response) { say(response, text, status); };
+}
+
+// Images in eighths of a byte's range, one shade each.
+Tensor shades(std::int64_t count) {
+  return (at::arange(count, at::kFloat) / 255).view({count, 1, 1, 1}).expand({count, 3, 4, 6});
+}
+
+bool all_missing(const Tensor& scores) { return scores.isnan().all().item<bool>(); }
+
+// A socket on a free port of this machine.
+int bound_socket() {
+  const int handle = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  REQUIRE(::bind(handle, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  return handle;
+}
+int port_of(int handle) {
+  sockaddr_in address{};
+  socklen_t size = sizeof address;
+  REQUIRE(::getsockname(handle, reinterpret_cast<sockaddr*>(&address), &size) == 0);
+  return ntohs(address.sin_port);
+}
+
+// A server that does with every connection what it is told, below HTTP.
+class RawServer {
+ public:
+  explicit RawServer(std::function<void(int connection)> with)
+      : with_(std::move(with)), listener_(bound_socket()), port_(port_of(listener_)) {
+    REQUIRE(::listen(listener_, 8) == 0);
+    thread_ = std::thread([this] {
+      for (int connection; (connection = ::accept(listener_, nullptr, nullptr)) >= 0;) {
+        with_(connection);
+        ::close(connection);
+      }
+    });
+  }
+  ~RawServer() {
+    ::shutdown(listener_, SHUT_RDWR);
+    thread_.join();
+    ::close(listener_);
+  }
+  RawServer(const RawServer&) = delete;
+  RawServer& operator=(const RawServer&) = delete;
+  std::string url() const { return url_of(port_); }
+
+ private:
+  std::function<void(int)> with_;
+  int listener_, port_;
+  std::thread thread_;
+};
+
+}  // namespace
+
+TEST_CASE("base64 is that of RFC 4648, section 10, and comes back") {
+  const std::vector<std::pair<std::string, std::string>> published{{"", ""},
+                                                                   {"f", "Zg=="},
+                                                                   {"fo", "Zm8="},
+                                                                   {"foo", "Zm9v"},
+                                                                   {"foob", "Zm9vYg=="},
+                                                                   {"fooba", "Zm9vYmE="},
+                                                                   {"foobar", "Zm9vYmFy"}};
+  for (const auto& [plain, text] : published) {
+    const std::vector<std::uint8_t> bytes(plain.begin(), plain.end());
+    CHECK(cf::encode_base64(bytes) == text);
+    CHECK(cf::decode_base64(text) == bytes);
+  }
+  std::vector<std::uint8_t> all(256);
+  for (std::size_t i = 0; i < 256; ++i) all[i] = std::uint8_t(255 - i);
+  CHECK(cf::decode_base64(cf::encode_base64(all)) == all);
+  for (const char* wrong : {"Zg", "Zg=", "====", "Z===", "Zm=v", "=m9v", "Zm 9", "Zm9\n", "Zm9-"}) {
+    INFO(wrong);
+    check_error([&] { cf::decode_base64(wrong); }, "text", "Base64");
+  }
+}
+
+TEST_CASE("a remote reward sends images and captions and returns the scores in order") {
+  Server server(mean_of_pixels);
+  const Tensor images = shades(5);
+  const Captions captions{"a", "b", "\"c\"", "d\n", "\xC3\xA9"};
+  CHECK(at::allclose(server.remote()(images, captions), at::arange(5) / 255.0F));
+  const json request = server.requests().at(0);
+  CHECK(request["captions"] == json(captions));
+  REQUIRE(request["images"].size() == 5);
+  const Tensor sent = image_in(request, 3);
+  CHECK(sent.sizes() == at::IntArrayRef({3, 4, 6}));
+  CHECK(at::allclose(sent, images[3]));
+
+  INFO("without captions there is no such entry");
+  server.remote()(images);
+  CHECK_FALSE(server.requests().at(1).contains("captions"));
+}
+
+TEST_CASE("a remote reward keeps the laws of rewards") {
+  Server server(mean_of_pixels);
+  static_assert(cf::Reward<Remote, Captions>);
+  laws::reward(server.remote(3), shades(7));
+}
+
+TEST_CASE("a remote reward asks for at most a batch of images at a time") {
+  Server server(mean_of_pixels);
+  const Captions captions{"0", "1", "2", "3", "4", "5", "6"};
+  CHECK(at::allclose(server.remote(3)(shades(7), captions), at::arange(7) / 255.0F));
+  const std::vector<json> requests = server.requests();
+  REQUIRE(requests.size() == 3);
+  CHECK(requests[0]["captions"] == json({"0", "1", "2"}));
+  CHECK(requests[1]["captions"] == json({"3", "4", "5"}));
+  CHECK(requests[2]["captions"] == json({"6"}));
+}
+
+TEST_CASE("captions that are not UTF-8 reach the server with replacements") {
+  Server server(mean_of_pixels);
+  CHECK(server.remote()(shades(1), {"a\xFF"}).isfinite().item<bool>());
+  CHECK(server.requests().at(0)["captions"] == json({"a\xEF\xBF\xBD"}));
+}
+
+TEST_CASE("null is a missing score, and so is one of a broken image") {
+  Server server(always(R"({"scores": [null, 2, -1.5]})"));
+  Tensor images = shades(3).clone();
+  images[2][0][0][0] = std::nan("");
+  const Tensor scores = server.remote()(images);
+  CHECK(std::isnan(scores[0].item<float>()));
+  CHECK(scores[1].item<float>() == 2);
+  CHECK(std::isnan(scores[2].item<float>()));
+}
+
+TEST_CASE("statuses that may pass are tried again") {
+  for (const int status : {500, 503, 429}) {
+    Server server([&](const json& request, int number, httplib::Response& response) {
+      if (number <= 2) return say(response, "busy", status);
+      mean_of_pixels(request, number, response);
+    });
+    CHECK(at::allclose(server.remote()(shades(2)), at::arange(2) / 255.0F));
+    CHECK(server.requests().size() == 3);
+  }
+}
+
+TEST_CASE("retries end, and the error says how many tries there were and why") {
+  Server server(always("down", 502));
+  Remote remote = server.remote();
+  remote.retries = 2;
+  check_error([&] { remote(shades(2)); }, server.url(), "3 tries, got status 502");
+  CHECK(server.requests().size() == 3);
+  remote.retries = 0;
+  check_error([&] { remote(shades(2)); }, server.url(), "1 tries, got status 502");
+  CHECK(server.requests().size() == 4);
+}
+
+TEST_CASE("a request that the server refuses is not tried again") {
+  Server server(always("who are you", 403));
+  check_error([&] { server.remote()(shades(2)); }, server.url(), "status 403");
+  CHECK(server.requests().size() == 1);
+}
+
+TEST_CASE("an answer that holds no scores is an error, at once") {
+  const std::vector<std::pair<std::string, std::string>> answers{
+      {"", "JSON"},
+      {"not json", "JSON"},
+      {R"({"scores": [1, 2)", "JSON"},
+      {"[1, 2]", "a list \"scores\", got array"},
+      {"7", "a list \"scores\", got number"},
+      {R"({"score": [1, 2]})", "a list \"scores\""},
+      {R"({"scores": 1})", "a list \"scores\""},
+      {R"({"scores": [1]})", "2 scores, got 1"},
+      {R"({"scores": [1, 2, 3]})", "2 scores, got 3"},
+      {R"({"scores": [1, "2"]})", "numbers or null, got string"},
+      {R"({"scores": [1, true]})", "numbers or null, got boolean"},
+      {R"({"scores": [1, NaN]})", "JSON"},
+      {R"({"scores": [1, 1e999]})", "JSON"},
+      {R"({"scores": [1, 2], "scores": [3, 4]})", "every key once"},
+      {R"({"scores": [1, 2], "more": ")" + std::string(1 << 17, 'x') + "\"}", "a longer answer"},
+  };
+  for (const auto& [answer, part] : answers) {
+    INFO(answer.substr(0, 100));
+    Server server(always(answer));
+    check_error([&] { server.remote()(shades(2)); }, server.url(), part);
+    CHECK(server.requests().size() == 1);
+  }
+}
+
+TEST_CASE("what fails for one request leaves the scores of the others") {
+  Server server([](const json& request, int number, httplib::Response& response) {
+    if (number == 2) return say(response, "oops", 400);
+    mean_of_pixels(request, number, response);
+  });
+  std::vector<std::string> failures;
+  Remote remote = server.remote(2);
+  remote.on_failure = [&](const cf::Error& failure) { failures.push_back(failure.got()); };
+  const Tensor scores = remote(shades(6));
+  CHECK(all_missing(scores.narrow(0, 2, 2)));
+  CHECK(at::allclose(scores.index_select(0, at::tensor({0, 1, 4, 5})),
+                     at::tensor({0.0F, 1.0F, 4.0F, 5.0F}) / 255));
+  CHECK(failures == std::vector<std::string>{"status 400"});
+}
+
+TEST_CASE("no answer in time is tried again and then given up") {
+  std::promise<void> over;
+  std::shared_future<void> ended = over.get_future().share();
+  Server server([&](const json& request, int number, httplib::Response& response) {
+    if (number <= 2) ended.wait();
+    mean_of_pixels(request, number, response);
+  });
+  Remote remote = server.remote();
+  remote.timeout_seconds = 0.2;
+  remote.retries = 1;
+  check_error([&] { remote(shades(2)); }, server.url(), "2 tries, got no answer");
+  remote.timeout_seconds = 20;
+  CHECK(at::allclose(remote(shades(2)), at::arange(2) / 255.0F));
+  over.set_value();
+}
+
+TEST_CASE("an answer that comes drop by drop is late too") {
+  std::atomic<bool> over = false;
+  RawServer server([&](int connection) {
+    const std::string head = "HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n";
+    ::send(connection, head.data(), head.size(), MSG_NOSIGNAL);
+    while (!over && ::send(connection, " ", 1, MSG_NOSIGNAL) == 1) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  });
+  const Remote remote{.url = server.url(), .timeout_seconds = 0.3, .retries = 0};
+  check_error([&] { remote(shades(1)); }, server.url(), "no answer");
+  over = true;
+}
+
+TEST_CASE("a server that hangs up does not end the process") {
+  RawServer server([](int connection) {
+    // Closed with unread bytes: the client's next write is refused, which raises SIGPIPE.
+    char some[16];
+    if (::recv(connection, some, sizeof some, 0) < 0) return;
+    const linger at_once{1, 0};
+    ::setsockopt(connection, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  });
+  const Remote remote{
+      .url = server.url(), .timeout_seconds = 20, .retries = 2, .backoff_seconds = 0.001};
+  const auto before = std::signal(SIGPIPE, SIG_DFL);
+  const Tensor large = laws::floats({2, 3, 512, 512}).sigmoid();
+  check_error([&] { remote(large); }, server.url(), "3 tries, got no answer");
+  std::signal(SIGPIPE, before);
+}
+
+TEST_CASE("where nothing listens the scores are missing and the run goes on") {
+  const int bound = bound_socket();  // and not listening
+  const std::string url = url_of(port_of(bound));
+  const Remote remote{.url = url, .retries = 1, .backoff_seconds = 0.001};
+  check_error([&] { remote(shades(2)); }, url, "2 tries, got no answer");
+  const auto bag = cf::rewards(
+      "far"_r = remote, "near"_r = [](const Tensor& x) { return x.flatten(1).mean(1); });
+  const cf::ScoreSheet sheet = bag.score(shades(2), Captions{"a", "b"});
+  CHECK(all_missing(sheet.scores[0]));
+  CHECK(sheet.scores[1].isfinite().all().item<bool>());
+  REQUIRE(sheet.failures.size() == 1);
+  CHECK_THAT(sheet.failures[0], Catch::Matchers::StartsWith("far: " + url));
+  ::close(bound);
+}
+
+TEST_CASE("several threads ask at once") {
+  Server server(mean_of_pixels);
+  const Remote remote = server.remote(2);
+  std::vector<std::future<Tensor>> answers;
+  for (std::int64_t i = 1; i <= 4; ++i) {
+    answers.push_back(std::async(std::launch::async, [&remote, i] { return remote(shades(i)); }));
+  }
+  for (std::int64_t i = 1; i <= 4; ++i) {
+    CHECK(at::allclose(answers[size_t(i - 1)].get(), at::arange(i) / 255.0F));
+  }
+}
+
+TEST_CASE("a remote reward refuses what it cannot ask") {
+  const auto with = [](const Remote& remote) { return [=] { remote(shades(2)); }; };
+  for (const char* url :
+       {"", "score", "127.0.0.1:80", "ftp://host/score", "http://", "http:///x"}) {
+    INFO(url);
+    check_error(with({.url = url}), "url", "an address such as");
+  }
+  const std::string url = "http://127.0.0.1:9";
+  check_error(with({.url = url, .batch = 0}), "batch", "at least 1");
+  check_error(with({.url = url, .timeout_seconds = 0}), "timeout_seconds", "above 0");
+  check_error(with({.url = url, .timeout_seconds = INFINITY}), "timeout_seconds", "above 0");
+  check_error(with({.url = url, .retries = -1}), "retries", "at least 0");
+  check_error(with({.url = url, .backoff_seconds = -1}), "backoff_seconds", "at least 0");
+  const Remote remote{.url = url};
+  check_error([&] { remote(at::zeros({3, 4, 4})); }, "images", "[B, 3, H, W]");
+  check_error([&] { remote(shades(2), {"one"}); }, "captions", "one an image, 2");
+}
