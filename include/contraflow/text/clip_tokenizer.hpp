@@ -113,12 +113,12 @@ inline std::vector<std::string> read_merges(const std::filesystem::path& path) {
   return merges;
 }
 
-inline Vocabulary read_vocabulary(const std::filesystem::path& path) {
-  const Settings file(path);
-  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+inline constexpr std::int64_t largest_id = std::numeric_limits<std::int32_t>::max();
+
+inline Vocabulary read_vocabulary(const Settings& ids) {
   Vocabulary vocabulary;
-  for (const auto& entry : file.json().items()) {
-    vocabulary.emplace(entry.key(), file.integer(entry.key(), 0, most));
+  for (const auto& entry : ids.json().items()) {
+    vocabulary.emplace(entry.key(), ids.integer(entry.key(), 0, largest_id));
   }
   return vocabulary;
 }
@@ -198,10 +198,44 @@ struct Parts {
   Configuration configuration = {};
 };
 
+// Everything in tokenizer.json, the only file that newer releases of transformers write.
+inline Parts read_single_file(const std::filesystem::path& path) {
+  const Settings file(path);
+  const Settings model = file.section("model");
+  Parts parts{file.name(), file.name(), read_vocabulary(model.section("vocab"))};
+  const auto list = [&](const Settings& settings, const char* key) -> const nlohmann::json& {
+    const auto found = settings.json().find(key);
+    if (found != settings.json().end() && found->is_array()) return *found;
+    throw Error(settings.name(), std::string("a list as ") + key, "none");
+  };
+  for (const nlohmann::json& merge : list(model, "merges")) {
+    const bool is_pair =
+        merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string();
+    if (!is_pair && !merge.is_string()) {
+      throw Error(model.name(), "merges of two tokens", "another entry");
+    }
+    parts.merges.push_back(is_pair ? merge[0].get<std::string>() + " " + merge[1].get<std::string>()
+                                   : merge.get<std::string>());
+  }
+  parts.configuration = read_configuration(path.parent_path());
+  parts.configuration.added.clear();
+  for (const nlohmann::json& entry : list(file, "added_tokens")) {
+    const Settings token(entry, file.name() + ": added_tokens");
+    parts.configuration.added.emplace_back(token.text("content"),
+                                           token.integer("id", 0, largest_id),
+                                           token.boolean("normalized", false));
+  }
+  return parts;
+}
+
 inline Parts read_parts(const std::filesystem::path& folder) {
   const std::filesystem::path vocabulary = folder / "vocab.json", merges = folder / "merges.txt";
-  return {vocabulary.string(), merges.string(), read_vocabulary(vocabulary), read_merges(merges),
-          read_configuration(folder)};
+  const std::filesystem::path single = folder / "tokenizer.json";
+  if (!std::filesystem::exists(vocabulary) && std::filesystem::exists(single)) {
+    return read_single_file(single);
+  }
+  return {vocabulary.string(), merges.string(), read_vocabulary(Settings(vocabulary)),
+          read_merges(merges), read_configuration(folder)};
 }
 
 // NFC, runs of white space as one space, lower case. Characters are lowered one by one: no final
@@ -337,8 +371,8 @@ class ClipTokenizer {
   using Vocabulary = clip_bpe::Vocabulary;
 
   /// Reads the files that transformers writes.
-  /// @param folder holds vocab.json and merges.txt; special tokens and length are taken from
-  ///   tokenizer_config.json and special_tokens_map.json where they are there
+  /// @param folder holds vocab.json and merges.txt, or else tokenizer.json; special tokens and
+  ///   length are taken from tokenizer_config.json and special_tokens_map.json where they are there
   /// @throws Error naming the file, for one that is missing or that does not fit the others
   explicit ClipTokenizer(const std::filesystem::path& folder)
       : ClipTokenizer(clip_bpe::read_parts(folder)) {}

@@ -1,0 +1,366 @@
+#!/usr/bin/env python3
+"""Checks that model folders and adapters pass between contraflow and diffusers, both ways.
+
+Run by scripts/check_diffusers, which sets up what this needs. Every network is tiny and random; the
+pipelines, tokenizers, file formats and names are the real ones. One line a check, with the largest
+difference over the largest value; the last line counts them. Nothing is downloaded.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.update(HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error", TRANSFORMERS_VERBOSITY="error",
+                  HF_HUB_DISABLE_PROGRESS_BARS="1")
+
+import diffusers
+import peft
+import torch
+import transformers
+from diffusers import (AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel,
+                       StableDiffusion3Pipeline)
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+TOLERANCE = 1e-4
+# The layers of the published fine-tuning code.
+TARGETS = ["attn.add_k_proj", "attn.add_q_proj", "attn.add_v_proj", "attn.to_add_out",
+           "attn.to_k", "attn.to_out.0", "attn.to_q", "attn.to_v"]
+PROMPTS = ["a cat", "two Dogs, it's raining!  ", "\u00dcber na\u00efve \uff43\uff41\uff54s  \u732b"]
+TOKENIZER_DATA = Path(__file__).resolve().parent.parent / "tests/data/sd3/tokenizer"
+
+
+class Checks:
+    """What was compared, and how it came out."""
+
+    def __init__(self):
+        self.passed = self.failed = 0
+
+    def note(self, good, name, detail):
+        self.passed += good
+        self.failed += not good
+        print(f"{'ok  ' if good else 'FAIL'} {name}: {detail}", flush=True)
+
+    def equal(self, name, got, want):
+        if got.shape != want.shape:
+            return self.note(False, name, f"{tuple(got.shape)} instead of {tuple(want.shape)}")
+        error = ((got - want).abs().max() / want.abs().max()).item()
+        self.note(error <= TOLERANCE, name, f"{error:.1e}")
+
+    def differ(self, name, got, want):
+        """A comparison says nothing about an adapter whose effect is not seen."""
+        effect = ((got - want).abs().max() / want.abs().max()).item()
+        self.note(effect > 100 * TOLERANCE, name, f"{effect:.1e}")
+
+    def attempt(self, name, work):
+        """Runs work(); an exception is one failed check, and the others go on."""
+        try:
+            work()
+        except Exception as error:  # pylint: disable=broad-except
+            self.note(False, name, f"{type(error).__name__}: {str(error).strip()[:500]}")
+
+
+class Tool:
+    """The program tests/interop/sd3_tool.cpp."""
+
+    def __init__(self, path, scratch):
+        self.path, self.scratch, self.calls = path, scratch, 0
+
+    def run(self, *arguments):
+        done = subprocess.run([self.path, *map(str, arguments)], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip() or f"status {done.returncode}")
+
+    def exchange(self, command, folder, tensors, adapter=None, settings=None):
+        self.calls += 1
+        given = self.scratch / f"{self.calls}.in.safetensors"
+        result = self.scratch / f"{self.calls}.out.safetensors"
+        metadata = {"settings": json.dumps(settings)} if settings else None
+        save_file(tensors, given, metadata)
+        self.run(command, folder, given, result, *([adapter] if adapter else []))
+        return load_file(result)
+
+
+def seeded(seed):
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+@torch.no_grad()
+def randomise(model, seed):
+    """Values that show: no zero biases, no norms of one."""
+    generator = seeded(seed)
+    for name, p in model.named_parameters():
+        noise = torch.randn(p.shape, generator=generator)
+        if p.ndim > 1:
+            p.copy_(noise / p[0].numel() ** 0.5)
+        else:
+            p.copy_(0.1 * noise + (0 if name.endswith("bias") else 1))
+    return model.eval()
+
+
+def tiny_pipeline(tokenizers, with_t5):
+    """Networks of the real classes, with sizes that differ from those contraflow writes."""
+    clip = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 0, "eos_token_id": 2,
+            "pad_token_id": 1, "num_hidden_layers": 2}
+
+    def text_encoder(**sizes):
+        config = transformers.CLIPTextConfig(**clip, **sizes)
+        return transformers.CLIPTextModelWithProjection(config)
+
+    networks = {
+        "text_encoder": text_encoder(hidden_size=24, intermediate_size=48, projection_dim=24,
+                                     num_attention_heads=2, hidden_act="quick_gelu"),
+        "text_encoder_2": text_encoder(hidden_size=32, intermediate_size=64, projection_dim=32,
+                                       num_attention_heads=4, hidden_act="gelu"),
+        "text_encoder_3": transformers.T5EncoderModel(transformers.T5Config(
+            vocab_size=67, d_model=64, d_kv=16, d_ff=80, num_layers=2, num_heads=3,
+            feed_forward_proj="gated-gelu")),
+        "transformer": SD3Transformer2DModel(
+            sample_size=16, patch_size=2, in_channels=8, out_channels=8, num_layers=4,
+            num_attention_heads=3, attention_head_dim=16, caption_projection_dim=48,
+            joint_attention_dim=64, pooled_projection_dim=56, pos_embed_max_size=32,
+            dual_attention_layers=(0, 1), qk_norm="rms_norm"),
+        "vae": AutoencoderKL(
+            latent_channels=8, block_out_channels=(8, 16, 16), norm_num_groups=4,
+            layers_per_block=2, down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3, use_quant_conv=False,
+            use_post_quant_conv=False, scaling_factor=1.5305, shift_factor=0.0609),
+    }
+    parts = {name: randomise(network, seed) for seed, (name, network) in enumerate(networks.items())}
+    parts["tokenizer"] = transformers.CLIPTokenizer.from_pretrained(tokenizers / "tokenizer")
+    parts["tokenizer_2"] = transformers.CLIPTokenizer.from_pretrained(tokenizers / "tokenizer_2")
+    parts["tokenizer_3"] = transformers.T5TokenizerFast.from_pretrained(tokenizers / "tokenizer_3",
+                                                                        extra_ids=0)
+    if not with_t5:
+        parts["text_encoder_3"] = parts["tokenizer_3"] = None
+    return StableDiffusion3Pipeline(scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), **parts)
+
+
+@torch.no_grad()
+def pipeline_result(pipe, noise, settings):
+    pipe.set_progress_bar_config(disable=True)
+    prompts, tokens = settings["prompts"], settings["t5_tokens"]
+    texts = {"prompt": [*prompts, settings["negative"]], "max_sequence_length": tokens,
+             "do_classifier_free_guidance": False}
+    sequence, _, pooled, _ = pipe.encode_prompt(prompt_2=None, prompt_3=None, **texts)
+    scale = pipe.vae_scale_factor
+    common = {"prompt": prompts, "negative_prompt": [settings["negative"]] * len(prompts),
+              "num_inference_steps": settings["steps"], "guidance_scale": settings["guidance"],
+              "max_sequence_length": tokens, "latents": noise, "height": noise.shape[2] * scale,
+              "width": noise.shape[3] * scale}
+    return {"sequence": sequence, "pooled": pooled,
+            "latents": pipe(output_type="latent", **common).images,
+            "images": pipe(output_type="pt", **common).images}
+
+
+CASES = {
+    "guided": {"prompts": PROMPTS, "negative": "ugly", "guidance": 4.5, "steps": 6,
+               "t5_tokens": 256, "size": (8, 8)},
+    "unguided, wide": {"prompts": PROMPTS[:1], "negative": "", "guidance": 1.0, "steps": 4,
+                       "t5_tokens": 128, "size": (4, 12)},
+    "long prompt": {"prompts": ["many words " * 60], "negative": "", "guidance": 7.0, "steps": 3,
+                    "t5_tokens": 77, "size": (6, 4)},
+}
+
+
+def compare_images(checks, tool, label, folder, pipe, cases=tuple(CASES), adapter=None):
+    for name in cases:
+        settings = dict(CASES[name])
+        size = settings.pop("size")
+        shape = (len(settings["prompts"]), pipe.transformer.config.in_channels, *size)
+        noise = torch.randn(shape, generator=seeded(len(name)))
+        ours = tool.exchange("images", folder, {"noise": noise}, adapter, settings)
+        for key, want in pipeline_result(pipe, noise, settings).items():
+            checks.equal(f"{label}, {name}, {key}", ours[key], want)
+
+
+def check_their_folders(checks, tool, tokenizers, scratch):
+    def folder(label, with_t5=True, **how):
+        pipe = tiny_pipeline(tokenizers, with_t5)
+        path = scratch / label.replace(" ", "-")
+        pipe.save_pretrained(path, **how)
+        compare_images(checks, tool, label, path, pipe)
+
+    for label, options in {"folder by diffusers": {},
+                           "sharded folder by diffusers": {"max_shard_size": "64KB"},
+                           "folder by diffusers without T5": {"with_t5": False}}.items():
+        checks.attempt(label, lambda label=label, options=options: folder(label, **options))
+
+
+def check_our_folders(checks, tool, scratch):
+    def folder(label, *how):
+        path = scratch / label.replace(" ", "-")
+        tool.run("folder", path, 5, *how)
+        absent = {"text_encoder_3": None, "tokenizer_3": None} if "without-t5" in how else {}
+        pipe = StableDiffusion3Pipeline.from_pretrained(path, **absent)
+        compare_images(checks, tool, label, path, pipe)
+
+    for label, how in {"folder by contraflow": [], "sharded folder by contraflow": ["sharded"],
+                       "folder by contraflow without T5": ["without-t5"]}.items():
+        checks.attempt(label, lambda label=label, how=how: folder(label, *how))
+
+
+class Velocities:
+    """One input of the transformer, through it here and there."""
+
+    def __init__(self, tool, folder):
+        self.tool, self.folder = tool, folder
+        config = SD3Transformer2DModel.load_config(folder / "transformer")
+        generator = seeded(11)
+        self.inputs = {
+            "x_t": torch.randn(2, config["in_channels"], 8, 6, generator=generator),
+            "t": torch.tensor([1.0, 0.4375]),
+            "sequence": torch.randn(2, 9, config["joint_attention_dim"], generator=generator),
+            "pooled": torch.randn(2, config["pooled_projection_dim"], generator=generator),
+        }
+
+    def transformer(self):
+        return SD3Transformer2DModel.from_pretrained(self.folder / "transformer")
+
+    def pipeline(self):
+        return StableDiffusion3Pipeline.from_pretrained(self.folder)
+
+    def ours(self, adapter=None):
+        return self.tool.exchange("velocity", self.folder, self.inputs, adapter)["velocity"]
+
+    @torch.no_grad()
+    def theirs(self, transformer):
+        x = self.inputs
+        return transformer(hidden_states=x["x_t"], timestep=x["t"] * 1000,
+                           encoder_hidden_states=x["sequence"], pooled_projections=x["pooled"],
+                           return_dict=False)[0]
+
+
+def check_our_adapters(checks, tool, velocities, scratch):
+    out = scratch / "adapter"
+    tool.run("adapter", velocities.folder, out, 4, 12)
+    base = velocities.theirs(velocities.transformer())
+    for form in ("diffusers", "peft"):
+        name = f"{form} adapter by contraflow"
+        checks.differ(f"{name} has an effect", velocities.ours(out / form), base)
+
+    def through_diffusers():
+        pipe = velocities.pipeline()
+        pipe.load_lora_weights(out / "diffusers")
+        checks.equal("diffusers adapter by contraflow, load_lora_weights, velocity",
+                     velocities.ours(out / "diffusers"), velocities.theirs(pipe.transformer))
+        checks.equal("peft adapter by contraflow against the diffusers one, velocity",
+                     velocities.ours(out / "peft"), velocities.theirs(pipe.transformer))
+        compare_images(checks, tool, "diffusers adapter by contraflow", velocities.folder, pipe,
+                       ["guided"], out / "diffusers")
+        pipe.unload_lora_weights()
+        checks.equal("diffusers adapter by contraflow, unloaded, velocity", velocities.ours(),
+                     velocities.theirs(pipe.transformer))
+
+    def through_peft():
+        model = PeftModel.from_pretrained(velocities.transformer(), str(out / "peft"))
+        checks.equal("peft adapter by contraflow, PeftModel, velocity",
+                     velocities.ours(out / "peft"), velocities.theirs(model))
+        checks.equal("peft adapter by contraflow, merged by peft, velocity",
+                     velocities.ours(out / "peft"), velocities.theirs(model.merge_and_unload()))
+
+    checks.attempt("diffusers adapter by contraflow", through_diffusers)
+    checks.attempt("peft adapter by contraflow", through_peft)
+
+
+def train(transformer, velocities):
+    """A few steps on noise: enough for both factors to be far from their start."""
+    parameters = [p for name, p in transformer.named_parameters() if "lora_" in name]
+    optimizer = torch.optim.Adam(parameters, lr=0.05)
+    x = velocities.inputs
+    target = torch.randn(x["x_t"].shape, generator=seeded(13))
+    for _ in range(8):
+        optimizer.zero_grad()
+        out = transformer(hidden_states=x["x_t"], timestep=x["t"] * 1000,
+                          encoder_hidden_states=x["sequence"], pooled_projections=x["pooled"],
+                          return_dict=False)[0]
+        (out - target).square().mean().backward()
+        optimizer.step()
+
+
+def check_their_adapters(checks, velocities, scratch):
+    base = velocities.theirs(velocities.transformer())
+
+    def by_peft(label, **settings):
+        config = LoraConfig(init_lora_weights="gaussian", **settings)
+        model = get_peft_model(velocities.transformer(), config)
+        train(model, velocities)
+        path = scratch / label.replace(" ", "-").replace(",", "")
+        model.save_pretrained(str(path))
+        want = velocities.theirs(model)
+        checks.differ(f"{label} has an effect", want, base)
+        checks.equal(f"{label}, velocity", velocities.ours(path), want)
+
+    def by_diffusers(label, with_metadata):
+        config = LoraConfig(r=4, lora_alpha=12, init_lora_weights="gaussian",
+                            target_modules=TARGETS)
+        pipe = velocities.pipeline()
+        pipe.transformer.add_adapter(config)
+        train(pipe.transformer, velocities)
+        config = pipe.transformer.peft_config["default"].to_dict()
+        metadata = {"transformer_lora_adapter_metadata": config} if with_metadata else {}
+        path = scratch / label.replace(" ", "-").replace(",", "")
+        StableDiffusion3Pipeline.save_lora_weights(
+            path, transformer_lora_layers=get_peft_model_state_dict(pipe.transformer),
+            **metadata)
+        trained = velocities.theirs(pipe.transformer)
+        # Without metadata the file does not say alpha: what diffusers makes of it is what counts.
+        again = velocities.pipeline()
+        again.load_lora_weights(path)
+        want = velocities.theirs(again.transformer)
+        checks.differ(f"{label} has an effect", want, base)
+        checks.equal(f"{label}, velocity", velocities.ours(path), want)
+        if with_metadata:
+            checks.equal(f"{label}, as trained", velocities.ours(path), trained)
+
+    cases = {
+        "adapter by peft": lambda l: by_peft(l, r=4, lora_alpha=12, target_modules=TARGETS),
+        "adapter by peft, fewer layers": lambda l: by_peft(
+            l, r=3, lora_alpha=3, target_modules=["attn.to_q", "ff.net.2", "proj_out"]),
+        "adapter by diffusers, with metadata": lambda l: by_diffusers(l, True),
+        "adapter by diffusers, without metadata": lambda l: by_diffusers(l, False),
+    }
+    for label, work in cases.items():
+        checks.attempt(label, lambda label=label, work=work: work(label))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tool", type=Path, help="the program sd3_interop")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    print(f"torch {torch.__version__}, diffusers {diffusers.__version__}, "
+          f"transformers {transformers.__version__}, peft {peft.__version__}")
+    checks = Checks()
+    with tempfile.TemporaryDirectory() as directory:
+        scratch = Path(directory)
+        tool = Tool(arguments.tool.resolve(), scratch)
+        model, tokenizers = scratch / "model", scratch / "tokenizers"
+        tool.run("folder", model, 3)
+        velocities = Velocities(tool, model)
+        # The public vocabulary of CLIP, and a small model of T5's kind.
+        tool.run("tokenizers", tokenizers, TOKENIZER_DATA / "merges.txt")
+        (tokenizers / "tokenizer_3").mkdir()
+        shutil.copy(TOKENIZER_DATA / "t5_tiny.model", tokenizers / "tokenizer_3" / "spiece.model")
+        checks.equal("transformer by contraflow, velocity", velocities.ours(),
+                     velocities.theirs(velocities.transformer()))
+        check_our_folders(checks, tool, scratch)
+        check_their_folders(checks, tool, tokenizers, scratch)
+        checks.attempt("adapters by contraflow",
+                       lambda: check_our_adapters(checks, tool, velocities, scratch))
+        checks.attempt("adapters by peft and diffusers",
+                       lambda: check_their_adapters(checks, velocities, scratch))
+    print(f"{checks.passed} passed, {checks.failed} failed")
+    sys.exit(1 if checks.failed or not checks.passed else 0)
+
+
+if __name__ == "__main__":
+    main()
