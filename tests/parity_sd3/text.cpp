@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include <contraflow/sd3/config.hpp>
+#include <contraflow/sd3/prompts.hpp>
 #include <contraflow/text/clip_tokenizer.hpp>
 #include <contraflow/text/t5_tokenizer.hpp>
 
@@ -24,15 +25,14 @@ void check_encoders(const Fixtures& fixtures, Report& report) {
   const auto compare = [&](const std::string& name, const Tensor& got, const std::string& label) {
     report.compare("text " + name, got, file[name], fixtures.allowed(file[name], "text/" + label));
   };
-  std::vector<Tensor> penultimate, pooled;
+  std::vector<cf::ClipTextOutput> clip;
   for (const std::string name : {"clip_l", "clip_g"}) {
     const cf::ClipText net = clip_of(fixtures, name);
     const cf::ClipTextOutput out = net.forward(file[name + ".input_ids"]);
     compare(name + ".pooled", out.pooled, "pooled_prompt_embeds");
     compare(name + ".penultimate", out.penultimate, "prompt_embeds");
     compare(name + ".last_hidden_state", out.last_hidden_state, "prompt_embeds");
-    penultimate.push_back(out.penultimate);
-    pooled.push_back(out.pooled);
+    clip.push_back(out);
     if (!file.has("norm." + name)) continue;
     compare("norm." + name,
             part<cf::LayerNorm>(net, "text_model.final_layer_norm")
@@ -45,10 +45,9 @@ void check_encoders(const Fixtures& fixtures, Report& report) {
   compare("t5.last_hidden_state", sequence, "prompt_embeds");
   compare("norm.t5",
           part<cf::RmsNorm>(t5, "encoder.final_layer_norm").forward(file["norm.t5.input"]), "norm");
-  const Tensor both = at::cat(penultimate, 2);
-  const Tensor padded = at::constant_pad_nd(both, {0, sequence.size(2) - both.size(2)});
-  compare("prompt_embeds", at::cat({padded, sequence}, 1), "prompt_embeds");
-  compare("pooled_prompt_embeds", at::cat(pooled, 1), "pooled_prompt_embeds");
+  const cf::TextCondition prompts = cf::sd3::combined(clip[0], clip[1], sequence);
+  compare("prompt_embeds", prompts.sequence, "prompt_embeds");
+  compare("pooled_prompt_embeds", prompts.pooled, "pooled_prompt_embeds");
   file.expect_complete();
 }
 
