@@ -26,8 +26,13 @@ class Stopwatch {
 /// and only what is said on anything else.
 class Progress {
  public:
-  explicit Progress(int total, std::FILE* stream = stderr)
-      : total_(total), stream_(stream), is_terminal_(isatty(fileno(stream)) != 0) {}
+  /// @param total pieces of work
+  /// @param pieces what they are called, in the plural
+  explicit Progress(int total, std::string pieces = "runs", std::FILE* stream = stderr)
+      : total_(total),
+        pieces_(std::move(pieces)),
+        stream_(stream),
+        is_terminal_(isatty(fileno(stream)) != 0) {}
 
   /// One more piece of work is done.
   void advance(const std::string& what) {
@@ -56,7 +61,7 @@ class Progress {
     std::string bar;
     for (int i = 0; i < width; ++i) bar += i < filled ? "█" : "░";
     clear();
-    std::fprintf(stream_, "%s %d of %d runs, %.0f s  %s", bar.c_str(), done_, total_,
+    std::fprintf(stream_, "%s %d of %d %s, %.0f s  %s", bar.c_str(), done_, total_, pieces_.c_str(),
                  watch_.seconds(), what_.c_str());
     std::fflush(stream_);
   }
@@ -66,6 +71,7 @@ class Progress {
   }
 
   int total_, done_ = 0;
+  std::string pieces_;
   std::FILE* stream_;
   bool is_terminal_;
   std::string what_;

@@ -3,6 +3,7 @@
 /// @file
 /// A model in automatic mixed precision.
 
+#include <optional>
 #include <utility>
 
 #include <contraflow/model/adapters.hpp>
@@ -18,8 +19,8 @@ template <class M>
 class Autocasting : public detail::Wrapper<Autocasting<M>, M> {
  public:
   /// @param model a FlowModel
-  /// @param dtype kHalf or kBFloat16
-  Autocasting(M model, at::ScalarType dtype)
+  /// @param dtype kHalf or kBFloat16; unset: the model as it is
+  Autocasting(M model, std::optional<at::ScalarType> dtype)
       : detail::Wrapper<Autocasting<M>, M>(std::move(model)), dtype_(dtype) {}
 
   /// The velocity.
@@ -27,13 +28,14 @@ class Autocasting : public detail::Wrapper<Autocasting<M>, M> {
   /// @p x_t [B, ...], @p t [B]; result as x_t
   template <class... C>
   Tensor operator()(const Tensor& x_t, const Tensor& t, const C&... condition) {
-    const Autocast precision(x_t.device().type(), dtype_);
+    const at::DeviceType device = x_t.device().type();
+    const Autocast precision(device, dtype_ ? dtype_ : Autocast::in_force(device));
     return velocity_of(this->model_, x_t, t, detail::condition_of(condition...))
         .to(x_t.scalar_type());
   }
 
  private:
-  at::ScalarType dtype_;
+  std::optional<at::ScalarType> dtype_;
 };
 
 }  // namespace contraflow

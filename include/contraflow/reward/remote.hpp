@@ -96,7 +96,8 @@ struct Reply {
 inline Reply posted(httplib::Client& client, const std::string& path, const std::string& body,
                     std::chrono::duration<double> timeout, std::size_t most) {
   using SteadyClock = std::chrono::steady_clock;
-  const auto deadline = SteadyClock::now() + std::chrono::duration_cast<SteadyClock::duration>(timeout);
+  const auto deadline =
+      SteadyClock::now() + std::chrono::duration_cast<SteadyClock::duration>(timeout);
   Reply reply;
   httplib::Request request;
   request.method = "POST";

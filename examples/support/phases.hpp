@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <sys/resource.h>
+
+#include "format.hpp"
+#include "progress.hpp"
+#include "table.hpp"
+
+namespace support {
+
+/// Bytes of this process that were in memory at most, since the last restart_peak() where the
+/// system allows it.
+inline std::uint64_t peak_memory() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;
+  }
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
+}
+
+/// Lets the peak start anew.
+inline void restart_peak() { std::ofstream("/proc/self/clear_refs") << 5; }
+
+inline std::string gibibytes(std::uint64_t bytes) {
+  return fixed(static_cast<double>(bytes) / (1 << 30), 2) + " GiB";
+}
+
+/// Seconds and peak memory of the parts of a program.
+class Phases {
+ public:
+  /// Ends the part before, says what begins, and begins it.
+  void begin(const std::string& name) {
+    end();
+    std::fprintf(stderr, "%s\n", name.c_str());
+    rows_.push_back({name, 0, 0});
+    restart_peak();
+    watch_ = Stopwatch();
+    runs_ = true;
+  }
+  void end() {
+    if (!runs_) return;
+    rows_.back().seconds = watch_.seconds();
+    rows_.back().peak = peak_memory();
+    runs_ = false;
+  }
+  Table table() {
+    end();
+    Table result({"phase", "seconds", "peak memory"});
+    for (const Row& row : rows_) {
+      result.add({row.name, fixed(row.seconds, 1), gibibytes(row.peak)});
+    }
+    return result;
+  }
+
+ private:
+  struct Row {
+    std::string name;
+    double seconds;
+    std::uint64_t peak;
+  };
+  std::vector<Row> rows_;
+  Stopwatch watch_;
+  bool runs_ = false;
+};
+
+}  // namespace support

@@ -1,0 +1,103 @@
+#pragma once
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include <contraflow/io/image.hpp>
+#include <contraflow/sd3/prompts.hpp>
+#include <contraflow/sd3/random_folder.hpp>
+
+#include "html.hpp"
+
+namespace support::sd35 {
+
+namespace cf = contraflow;
+
+/// What both programs for Stable Diffusion 3.5 ask of their user.
+struct Model {
+  std::filesystem::path folder;
+  bool tiny = false;
+  at::ScalarType dtype = at::kBFloat16;
+  std::string device = "cpu";
+  std::int64_t t5_tokens = 256;
+  bool without_t5 = false;
+
+  cf::Placement placement() const { return {.dtype = dtype, .device = at::Device(device)}; }
+  cf::sd3::PromptOptions prompt_options(const cf::sd3::Folder& model) const {
+    return {.t5_tokens = t5_tokens,
+            .with_t5 = !without_t5 && model.has_t5(),
+            .clip = placement(),
+            .t5 = placement()};
+  }
+  /// Says what decides an encoded prompt beside its text.
+  std::string prompt_source(const cf::sd3::Folder& model) const {
+    std::error_code unknown;
+    const auto absolute = std::filesystem::canonical(model.path(), unknown);
+    const auto options = prompt_options(model);
+    return absolute.string() + ", " + c10::toString(dtype) + ", " +
+           (options.with_t5 ? std::to_string(t5_tokens) : "no") + " T5 tokens";
+  }
+};
+
+inline void add_options(CLI::App& app, Model& model) {
+  static const std::map<std::string, at::ScalarType> dtypes{
+      {"float32", at::kFloat}, {"bfloat16", at::kBFloat16}, {"float16", at::kHalf}};
+  app.add_option("--model", model.folder,
+                 "Stable Diffusion 3.5 Medium as downloaded, in the layout of diffusers");
+  app.add_flag("--tiny", model.tiny,
+               "Make a tiny model with random weights in the output folder, and use it");
+  app.add_option("--dtype", model.dtype, "Precision of the networks: float32, bfloat16 or float16")
+      ->transform(CLI::CheckedTransformer(dtypes, CLI::ignore_case));
+  app.add_option("--device", model.device, "Where the networks run, such as cpu or cuda")
+      ->capture_default_str();
+  app.add_option("--t5-tokens", model.t5_tokens, "Tokens that T5 sees of a prompt")
+      ->check(CLI::Range(1, 512))
+      ->capture_default_str();
+  app.add_flag("--without-t5", model.without_t5, "Leave the third text encoder out");
+}
+
+/// The folder asked for; a tiny one is written where it was asked for.
+inline cf::sd3::Folder opened(const Model& model, const std::filesystem::path& output) {
+  if (!model.tiny) {
+    if (model.folder.empty()) throw cf::Error("--model", "a folder, or --tiny", "neither");
+    return cf::sd3::Folder(model.folder);
+  }
+  const std::filesystem::path folder = output / "tiny-model";
+  cf::sd3::write_random_folder(folder, cf::sd3::tiny_folder());
+  return cf::sd3::Folder(folder);
+}
+
+/// The lines of a file that are not empty.
+inline std::vector<std::string> lines_of(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  if (!file) throw cf::Error(path.string(), "a readable file", "none");
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (!line.empty()) lines.push_back(line);
+  }
+  return lines;
+}
+
+inline void show(const cf::Warning& warning) {
+  std::fprintf(stderr, "warning: %s\n", warning.message.c_str());
+}
+
+/// A page with pictures and what they were made for.
+inline void write_sheet(const std::filesystem::path& path, const std::string& title,
+                        const std::vector<std::pair<std::string, std::string>>& pictures) {
+  std::string body;
+  for (const auto& [file, caption] : pictures) {
+    body += html::element("figure", "<img src=\"" + html::escaped(file) + "\" alt=\"\">" +
+                                        html::element("figcaption", html::escaped(caption)));
+  }
+  std::ofstream(path) << html::page(title, html::element("h1", html::escaped(title)) + body);
+}
+
+}  // namespace support::sd35
