@@ -32,16 +32,32 @@ class FileInMemory {
   int descriptor_;
 };
 
-// Most inputs get a length that fits, so that they get past it; the first byte decides.
-std::string file_of(const std::uint8_t* data, std::size_t size) {
-  if (size == 0 || data[0] % 8 == 0) return {data, data + size};
-  const std::string header(data + 1, data + size);
-  const std::size_t end = header.rfind('}');
-  const std::uint64_t length = end == std::string::npos ? header.size() : end + 1;
+std::string with_length(const std::string& rest, std::uint64_t length) {
   std::string bytes(8, '\0');
-  for (int i = 0; i < 8; ++i)
+  for (int i = 0; i < 8; ++i) {
     bytes[static_cast<std::size_t>(i)] = static_cast<char>(length >> 8 * i);
-  return bytes + header;
+  }
+  return bytes + rest;
+}
+
+// A third are any bytes, a third any bytes behind a length that fits, and a third are changes of a
+// valid file: pairs of place and byte. The first byte decides.
+std::string file_of(const std::uint8_t* data, std::size_t size) {
+  if (size == 0 || data[0] % 3 == 0) return {data, data + size};
+  if (data[0] % 3 == 1) {
+    const std::string header(data + 1, data + size);
+    const std::size_t end = header.rfind('}');
+    return with_length(header, end == std::string::npos ? header.size() : end + 1);
+  }
+  const std::string header =
+      R"({"__metadata__":{"k":"v"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
+      R"("b":{"dtype":"BOOL","shape":[],"data_offsets":[24,25]},)"
+      R"("c":{"dtype":"I64","shape":[0,4],"data_offsets":[25,25]}})";
+  std::string bytes = with_length(header + std::string(25, '\1'), header.size());
+  for (std::size_t i = 1; i + 1 < size; i += 2) {
+    bytes[data[i] % bytes.size()] = static_cast<char>(data[i + 1]);
+  }
+  return bytes;
 }
 
 }  // namespace

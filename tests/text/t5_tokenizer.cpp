@@ -27,7 +27,7 @@ const cf::T5Tokenizer& tiny() {
 
 }  // namespace
 
-TEST_CASE("ids are those of SentencePiece, an end and padding") {
+TEST_CASE("T5 ids are those of SentencePiece, an end and padding") {
   CHECK(tiny().length() == 256);
   CHECK(tiny().pad_id() == 0);
   const auto cases = nlohmann::json::parse(std::ifstream(data / "t5_ids.json")).at("cases");
@@ -55,7 +55,7 @@ TEST_CASE("a long caption is cut before its end") {
         std::vector<std::int64_t>{1});
 }
 
-TEST_CASE("a batch is its captions") {
+TEST_CASE("a batch of T5 is its captions") {
   const cf::TokenBatch batch = tiny().encode(std::vector<std::string>{"a cat", "", "dogs"});
   CHECK(batch.ids.sizes() == at::IntArrayRef({3, 256}));
   CHECK(batch.ids[0].equal(at::tensor(tiny().encode("a cat").ids)));
