@@ -105,7 +105,7 @@ class Recomputed : public torch::autograd::Function<Recomputed> {
       sources.push_back(source);
       place.push_back(i);
     }
-    std::vector<Tensor> outputs = work->adapters.during([&] { return work->function(inputs); });
+    std::vector<Tensor> outputs = work->again(inputs);
     std::vector<Tensor> differentiable, incoming;
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       if (!outputs[i].requires_grad() || !gradients[i].defined()) continue;
