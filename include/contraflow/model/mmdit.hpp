@@ -4,7 +4,6 @@
 /// The transformer of Stable Diffusion 3 and 3.5: joint attention over image and text.
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +12,7 @@
 
 #include <contraflow/model/text_condition.hpp>
 #include <contraflow/network/layers.hpp>
+#include <contraflow/network/modulation.hpp>
 #include <contraflow/network/recompute.hpp>
 #include <contraflow/network/weights.hpp>
 
@@ -47,32 +47,6 @@ struct MmditRunOptions {
 };
 
 namespace detail {
-
-inline Tensor normalised_layer(const Tensor& x) {
-  return at::layer_norm(x, {x.size(-1)}, {}, {}, 1e-6);
-}
-/// `LN(x) (1 + scale) + shift`, with a shift and a scale [B, D] a sample.
-inline Tensor modulated(const Tensor& normalised, const Tensor& shift, const Tensor& scale) {
-  return at::addcmul(shift.unsqueeze(1), normalised, scale.unsqueeze(1) + 1);
-}
-/// `x + gate y`, with a gate [B, D] a sample.
-inline Tensor gated(const Tensor& x, const Tensor& gate, const Tensor& y) {
-  return at::addcmul(x, gate.unsqueeze(1), y);
-}
-
-/// The numbers of a block that depend on time and prompt: a linear layer, cut in chunks.
-class Modulation : public torch::nn::Module {
- public:
-  Modulation(std::int64_t width, std::int64_t chunks)
-      : chunks_(chunks), linear_(place<LoraLinear>(*this, "linear", width, chunks * width)) {}
-  std::vector<Tensor> forward(const Tensor& silu_of_embedding) const {
-    return linear_->forward(silu_of_embedding).chunk(chunks_, 1);
-  }
-
- private:
-  std::int64_t chunks_;
-  std::shared_ptr<LoraLinear> linear_;
-};
 
 struct QueryKeyValue {
   Tensor query, key, value;  ///< [B, heads, N, channels a head]
@@ -210,20 +184,12 @@ class MmditBlock : public torch::nn::Module {
   std::shared_ptr<FeedForward> image_feed_forward_, text_feed_forward_;
 };
 
-/// The table of positions of an Mmdit: sine and cosine of the column in the first half of the
-/// channels, of the row in the second (as published for Stable Diffusion 3).
-/// @return float32 [1, pos_embed_max_size^2, width], computed in float64
+/// The table of positions of an Mmdit.
+/// @return float32 [1, pos_embed_max_size^2, width]
 inline Tensor position_table(const MmditOptions& options) {
-  const std::int64_t side = options.pos_embed_max_size, quarter = options.width() / 4;
   const double base = double(options.sample_size / options.patch_size);
-  // The coordinate is rounded to float32 before its angles are taken, as published.
-  const Tensor axis = (at::arange(side, at::kFloat) / (double(side) / base)).to(at::kDouble);
-  const Tensor omega = at::pow(10000.0, -at::arange(quarter, at::kDouble) / double(quarter));
-  const Tensor angle = at::outer(axis, omega);
-  const Tensor one = at::cat({angle.sin(), angle.cos()}, 1).to(at::kFloat);
-  const Tensor columns = one.unsqueeze(0).expand({side, side, 2 * quarter});
-  const Tensor rows = one.unsqueeze(1).expand({side, side, 2 * quarter});
-  return at::cat({columns, rows}, 2).reshape({1, side * side, 4 * quarter});
+  return position_grid(options.pos_embed_max_size, double(options.pos_embed_max_size) / base,
+                       options.width());
 }
 
 /// The network behind Mmdit. Its weights have the names of the published state dict.
@@ -410,9 +376,7 @@ class Mmdit {
   /// With weights of its own.
   Mmdit clone() const {
     auto copy = std::make_shared<MmditNetwork>(network_->options());
-    for (auto& [name, weight] : named_weights(*network_)) {
-      Tensor(named_weights(*copy).at(name)).set_data(weight.detach().clone());
-    }
+    copy_weights(*network_, *copy);
     return Mmdit(std::move(copy), run_);
   }
 

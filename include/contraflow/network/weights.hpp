@@ -107,6 +107,14 @@ inline void load_weights(torch::nn::Module& network, const std::map<std::string,
   }
 }
 
+/// Gives a network copies of the values of another of the same shape.
+inline void copy_weights(const torch::nn::Module& from, torch::nn::Module& to) {
+  const std::map<std::string, Tensor> own = named_weights(to);
+  for (const auto& [name, weight] : named_weights(from)) {
+    Tensor(own.at(name)).set_data(weight.detach().clone());
+  }
+}
+
 /// Moves a network to another dtype or device.
 inline void move_weights(torch::nn::Module& network, const Placement& placement) {
   for (const auto& [name, weight] : named_weights(network)) {
