@@ -80,8 +80,8 @@ class AotInductorPackage final : public ExportedModule {
 /// The module is called as `module(images)`, or as `module(images, ids)` where captions are
 /// encoded, and gives scores [B] or [B, 1]. Calls from several threads take turns, and copies share
 /// the module. An AOTInductor package holds machine code: it must come from someone who is trusted,
-/// it runs on the kind of machine and with the batch sizes it was made for, and it needs libtorch.so
-/// on the path of libraries.
+/// it runs on the kind of machine and with the batch sizes it was made for, and it needs
+/// libtorch.so on the path of libraries.
 class Exported {
  public:
   /// @param path a TorchScript file or a `.pt2` package
