@@ -57,7 +57,7 @@ class Folder {
     return Mmdit(std::move(network), run);
   }
 
-  /// The autoencoder, or its decoder alone.
+  /// The autoencoder, or its decoder alone; frozen.
   /// @throws Error naming the file at fault
   std::shared_ptr<Vae> vae(const Placement& placement = {},
                            VaeParts parts = VaeParts::decoder) const {
@@ -66,10 +66,11 @@ class Folder {
     load_weights(*network,
                  vae_weights(read_weights(folder, "diffusion_pytorch_model").tensors, parts),
                  folder.string(), placement);
+    set_trainable(*network, false);
     return network;
   }
 
-  /// One of the two CLIP text encoders.
+  /// One of the two CLIP text encoders; frozen.
   /// @param number 1 for CLIP-L, 2 for CLIP-G
   /// @param placement dtype and device
   /// @throws Error naming the file at fault
@@ -77,16 +78,18 @@ class Folder {
     const std::filesystem::path folder = path_ / numbered("text_encoder", number);
     auto network = std::make_shared<ClipText>(clip_text_options(Settings(folder / "config.json")));
     load_weights(*network, clip_weights(read_weights(folder).tensors), folder.string(), placement);
+    set_trainable(*network, false);
     return network;
   }
 
-  /// The third text encoder.
+  /// The third text encoder; frozen.
   /// @throws Error naming the file at fault
   std::shared_ptr<T5Encoder> t5(const Placement& placement = {}) const {
     const std::filesystem::path folder = path_ / "text_encoder_3";
     auto network = std::make_shared<T5Encoder>(t5_options(Settings(folder / "config.json")));
     load_weights(*network, t5_weights(read_weights(folder).tensors, placement.dtype),
                  folder.string(), {.device = placement.device});
+    set_trainable(*network, false);
     return network;
   }
 
