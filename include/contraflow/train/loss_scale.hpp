@@ -24,15 +24,15 @@ class LossScale {
  public:
   /// @param options unset: the factor is 1 for ever
   /// @throws Error if an option is out of range
-  explicit LossScale(std::optional<LossScaleOptions> options) : options_(options) {
-    if (!options_) return;
-    expects(options_->initial > 0, "loss_scale.initial", "above 0", options_->initial);
-    expects(options_->growth >= 1, "loss_scale.growth", "at least 1", options_->growth);
-    expects(options_->backoff > 0 && options_->backoff < 1, "loss_scale.backoff",
-            "a value in (0, 1)", options_->backoff);
-    expects(options_->growth_interval >= 1, "loss_scale.growth_interval", "at least 1",
-            options_->growth_interval);
-    factor_ = options_->initial;
+  explicit LossScale(const std::optional<LossScaleOptions>& options)
+      : is_fixed_(!options), options_(options.value_or(LossScaleOptions{})) {
+    expects(options_.initial > 0, "loss_scale.initial", "above 0", options_.initial);
+    expects(options_.growth >= 1, "loss_scale.growth", "at least 1", options_.growth);
+    expects(options_.backoff > 0 && options_.backoff < 1, "loss_scale.backoff", "a value in (0, 1)",
+            options_.backoff);
+    expects(options_.growth_interval >= 1, "loss_scale.growth_interval", "at least 1",
+            options_.growth_interval);
+    if (!is_fixed_) factor_ = options_.initial;
   }
 
   /// What the loss is multiplied by and gradients are divided by.
@@ -40,11 +40,11 @@ class LossScale {
 
   /// Learns whether a step's gradients were finite.
   void update(bool finite) {
-    if (!options_) return;
+    if (is_fixed_) return;
     good_steps_ = finite ? good_steps_ + 1 : 0;
-    if (!finite) factor_ *= options_->backoff;
-    if (good_steps_ < options_->growth_interval) return;
-    factor_ *= options_->growth;
+    if (!finite) factor_ *= options_.backoff;
+    if (good_steps_ < options_.growth_interval) return;
+    factor_ *= options_.growth;
     good_steps_ = 0;
   }
 
@@ -57,7 +57,8 @@ class LossScale {
   }
 
  private:
-  std::optional<LossScaleOptions> options_;
+  bool is_fixed_;
+  LossScaleOptions options_;
   double factor_ = 1;
   std::int64_t good_steps_ = 0;
 };
