@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -55,6 +56,17 @@ def forward(self, images, ids):
 
 Tensor images(std::int64_t count = 5) { return laws::floats({count, 3, 6, 4}).sigmoid(); }
 
+// What an error says that there was.
+template <class F>
+std::string reason(F&& f) {
+  try {
+    f();
+  } catch (const cf::Error& error) {
+    return error.got();
+  }
+  return "";
+}
+
 // As ids the length of a caption.
 Tensor lengths(const Captions& captions) {
   std::vector<std::int64_t> ids;
@@ -92,7 +104,7 @@ TEST_CASE("an exported module gets captions as ids, and may give a column") {
 TEST_CASE("an image that is not finite has no exported score") {
   const Script script(mean_source);
   Tensor x = images(3).clone();
-  x[1][0][0][0] = std::nan("");
+  x[1][0][0][0] = std::numeric_limits<float>::infinity();
   const Tensor scores = Exported{script}(x);
   CHECK(std::isnan(scores[1].item<float>()));
   CHECK(scores.isfinite().sum().item<int>() == 2);
@@ -101,8 +113,11 @@ TEST_CASE("an image that is not finite has no exported score") {
 TEST_CASE("threads take turns with one module, and copies share it") {
   const Script script(R"(
 def forward(self, images):
-    self.scale.add_(1)
-    return self.scale + images.flatten(1).sum(1) * 0
+    before = self.scale.clone()
+    for i in range(200):
+        images = images + 1
+    self.scale.copy_(before + 1)
+    return before + 1 + images.flatten(1).sum(1) * 0
 )");
   const Exported reward{script};
   const auto many = [reward] {
@@ -120,6 +135,7 @@ TEST_CASE("modules that give no scores are named") {
       {"return images.sum()", "got []"},
       {"return images.flatten(1).sum(1)[:1]", "got [1]"},
       {"return images.flatten(1).sum(1).unsqueeze(0)", "got [1, 2]"},
+      {"return images.flatten(1)[:, :2]", "got [2, 2]"},
       {"return (images, images)", "got nothing"},
       {"return 3", "got nothing"},
       {"return images.view(7)", "invalid for input of size"},
@@ -140,6 +156,7 @@ TEST_CASE("files that hold no module are named") {
     const std::filesystem::path path = directory.path() / name;
     if (std::string(name).starts_with("text")) std::ofstream(path) << "not a module";
     check_error([&] { Exported{path}; }, path.string(), "a TorchScript file, or an AOTInductor");
+    CHECK(reason([&] { Exported{path}; }).find("frame #") == std::string::npos);
   }
 }
 
