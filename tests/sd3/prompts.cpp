@@ -1,0 +1,163 @@
+// Prompts: encoded by three encoders, cut with a warning, kept on disk.
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <catch2/catch_test_macros.hpp>
+
+#include <contraflow/sd3/prompts.hpp>
+
+#include "laws/compare.hpp"
+#include "laws/condition.hpp"
+#include "laws/errors.hpp"
+#include "sd3/tiny_folder.hpp"
+
+namespace cf = contraflow;
+using cf::Tensor;
+using laws::check_error;
+using laws::relative_distance;
+using laws::same_bits;
+
+namespace {
+
+const std::vector<std::string> captions{"a cat", "", "two dogs in the rain"};
+
+const cf::sd3::Folder& folder() {
+  static const cf::sd3::Folder folder(tiny::shared_folder());
+  return folder;
+}
+cf::TextCondition encoded(const std::vector<std::string>& texts,
+                          const cf::sd3::PromptOptions& options = {.t5_tokens = 24}) {
+  return cf::sd3::encode_prompts(folder(), texts, options);
+}
+
+}  // namespace
+
+TEST_CASE("the encoders are put together by the rule of Stable Diffusion 3") {
+  const cf::TextCondition condition = encoded(captions);
+  CHECK(condition.sequence.sizes() == at::IntArrayRef{3, 77 + 24, 48});
+  CHECK(condition.pooled.sizes() == at::IntArrayRef{3, 16 + 24});
+  CHECK(same_bits(condition.prompt, at::arange(3, at::kLong)));
+  const at::NoGradGuard no_gradient;
+  const auto clip_l = folder().clip(1)->forward(folder().clip_tokenizer(1).encode(captions).ids);
+  const auto clip_g = folder().clip(2)->forward(folder().clip_tokenizer(2).encode(captions).ids);
+  const Tensor t5 = folder().t5()->forward(folder().t5_tokenizer(24).encode(captions).ids);
+  const Tensor clip = condition.sequence.narrow(1, 0, 77);
+  CHECK(relative_distance(clip.narrow(2, 0, 16), clip_l.penultimate) < 1e-5);
+  CHECK(relative_distance(clip.narrow(2, 16, 24), clip_g.penultimate) < 1e-5);
+  CHECK(same_bits(clip.narrow(2, 40, 8), at::zeros({3, 77, 8})));
+  CHECK(relative_distance(condition.sequence.narrow(1, 77, 24), t5) < 1e-5);
+  CHECK(relative_distance(condition.pooled, at::cat({clip_l.pooled, clip_g.pooled}, 1)) < 1e-5);
+  CHECK_FALSE(condition.sequence.requires_grad());
+  laws::condition(condition, [](const cf::TextCondition& a, const cf::TextCondition& b) {
+    return same_bits(a.sequence, b.sequence) && same_bits(a.pooled, b.pooled) &&
+           same_bits(a.prompt, b.prompt);
+  });
+}
+
+TEST_CASE("a prompt does not depend on those beside it, nor on how many are encoded at once") {
+  const cf::TextCondition together = encoded(captions);
+  const cf::TextCondition one_by_one = encoded(captions, {.t5_tokens = 24, .at_once = 1});
+  const cf::TextCondition alone = encoded({captions[2]});
+  CHECK(relative_distance(one_by_one.sequence, together.sequence) < 1e-5);
+  CHECK(relative_distance(one_by_one.pooled, together.pooled) < 1e-5);
+  CHECK(relative_distance(alone.sequence, together.sequence.narrow(0, 2, 1)) < 1e-5);
+  CHECK(relative_distance(encoded({captions[0]}).sequence, alone.sequence) > 0.01);
+}
+
+TEST_CASE("a prompt that is longer than a window is cut and warned of") {
+  std::string words;
+  for (int i = 0; i < 50; ++i) words += "word ";
+  std::vector<cf::Warning> warnings;
+  const auto warn = [&](const cf::Warning& warning) { warnings.push_back(warning); };
+  cf::sd3::encode_prompts(folder(), captions, {.t5_tokens = 24}, warn);
+  CHECK(warnings.empty());
+  const std::string longer = words + "and something at the end";
+  const auto condition =
+      cf::sd3::encode_prompts(folder(), {"a cat", longer, words}, {.t5_tokens = 24}, warn);
+  REQUIRE(warnings.size() == 6);
+  const char* names[] = {"CLIP-L", "CLIP-L", "CLIP-G", "CLIP-G", "T5", "T5"};
+  for (std::size_t i = 0; i < 6; ++i) {
+    CHECK(warnings[i].quantity == "prompt/cut");
+    CHECK(warnings[i].value > 0);
+    CHECK(warnings[i].message.starts_with(names[i]));
+    CHECK(warnings[i].message.find(i % 2 == 0 ? longer : words) != std::string::npos);
+  }
+  // CLIP's letters: 50 words of 4, and 3 + 9 + 2 + 3 + 3 at the end; 75 fit.
+  CHECK(warnings[0].value == 220 - 75);
+  CHECK(warnings[1].value == 200 - 75);
+  // What was cut off makes no difference.
+  CHECK(same_bits(condition.sequence[1], condition.sequence[2]));
+}
+
+TEST_CASE("without T5 its place is taken by zeros") {
+  const cf::TextCondition with = encoded(captions);
+  const cf::TextCondition without = encoded(captions, {.t5_tokens = 24, .with_t5 = false});
+  CHECK(same_bits(without.sequence.narrow(1, 0, 77), with.sequence.narrow(1, 0, 77)));
+  CHECK(same_bits(without.sequence.narrow(1, 77, 24), at::zeros({3, 24, 48})));
+  CHECK(same_bits(without.pooled, with.pooled));
+  CHECK_FALSE(same_bits(with.sequence, without.sequence));
+  const TemporaryDirectory directory;
+  auto options = cf::sd3::tiny_folder();
+  options.with_t5 = false;
+  cf::sd3::write_random_folder(directory.path(), options);
+  const cf::sd3::Folder small(directory.path());
+  CHECK_FALSE(small.has_t5());
+  const auto condition =
+      cf::sd3::encode_prompts(small, captions, {.t5_tokens = 24, .with_t5 = false});
+  CHECK(same_bits(condition.sequence, without.sequence));
+  check_error([&] { cf::sd3::encode_prompts(small, captions); },
+              (directory / "tokenizer_3").string(), "a readable file");
+}
+
+TEST_CASE("encoders in half precision give nearly the same") {
+  const cf::TextCondition full = encoded(captions);
+  const cf::TextCondition half =
+      encoded(captions,
+              {.t5_tokens = 24, .clip = {.dtype = at::kBFloat16}, .t5 = {.dtype = at::kBFloat16}});
+  CHECK(half.sequence.scalar_type() == at::kBFloat16);
+  CHECK(relative_distance(half.sequence, full.sequence) < 0.05);
+  CHECK(relative_distance(half.pooled, full.pooled) < 0.05);
+}
+
+TEST_CASE("prompts on disk are read back, for the same captions and source only") {
+  const TemporaryDirectory directory;
+  const auto path = directory / "prompts.safetensors";
+  CHECK_FALSE(cf::sd3::read_prompts(path, captions, "model, 24").has_value());
+  const cf::TextCondition condition = encoded(captions);
+  cf::sd3::write_prompts(path, condition, captions, "model, 24");
+  const auto read = cf::sd3::read_prompts(path, captions, "model, 24");
+  REQUIRE(read.has_value());
+  CHECK(same_bits(read->sequence, condition.sequence));
+  CHECK(same_bits(read->pooled, condition.pooled));
+  CHECK(same_bits(read->prompt, condition.prompt));
+  CHECK_FALSE(cf::sd3::read_prompts(path, captions, "model, 77").has_value());
+  CHECK_FALSE(cf::sd3::read_prompts(path, {"a cat", ""}, "model, 24").has_value());
+  auto other = captions;
+  other[1] = " ";
+  CHECK_FALSE(cf::sd3::read_prompts(path, other, "model, 24").has_value());
+  // Quotes and line ends are no way to make two lists look like one.
+  const std::vector<std::string> tricky{"a\",\"b", "line\nend"};
+  cf::sd3::write_prompts(path, encoded(tricky), tricky, "s");
+  CHECK(cf::sd3::read_prompts(path, tricky, "s").has_value());
+  CHECK_FALSE(cf::sd3::read_prompts(path, {"a", "b", "line\nend"}, "s").has_value());
+
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 1);
+  check_error([&] { cf::sd3::read_prompts(path, tricky, "s"); }, path.string(), "");
+  cf::write_safetensors(path, {{"pooled", at::ones({2, 2})}},
+                        {{"captions", "[\"a\"]"}, {"source", "s"}});
+  check_error([&] { cf::sd3::read_prompts(path, {"a"}, "s"); }, path.string(), "sequence");
+}
+
+TEST_CASE("options are checked") {
+  check_error([] { encoded({}); }, "captions", "at least one");
+  check_error([] { encoded(captions, {.at_once = 0}); }, "at_once", "got 0");
+  check_error([] { encoded(captions, {.t5_tokens = 0}); }, "t5_tokens", "got 0");
+  const cf::ClipTextOutput clip{{}, at::zeros({1, 2, 4}), at::zeros({1, 4})};
+  check_error(
+      [&] {
+        cf::sd3::combined(clip, clip, at::zeros({1, 2, 7}));
+      },
+      "t5", "at least as wide");
+}
