@@ -265,7 +265,28 @@ def check_our_adapters(checks, tool, velocities, scratch):
         checks.equal("peft adapter by contraflow, merged by peft, velocity",
                      velocities.ours(out / "peft"), velocities.theirs(model.merge_and_unload()))
 
+    def what_does_not_load():
+        """Stated on the page on LoRA files; here to be noticed when it changes."""
+        pipe = velocities.pipeline()
+        try:
+            pipe.load_lora_weights(out / "peft", weight_name="adapter_model.safetensors")
+            checks.equal("peft adapter through load_lora_weights changes nothing",
+                         velocities.theirs(pipe.transformer), base)
+        except ValueError:
+            checks.note(True, "peft adapter through load_lora_weights", "is refused")
+        tensors = load_file(out / "diffusers" / "pytorch_lora_weights.safetensors")
+        modules = {name.split(".lora_")[0] for name in tensors}
+        tensors.update({f"{module}.alpha": torch.tensor(12.0) for module in modules})
+        save_file(tensors, scratch / "alpha.safetensors")
+        refused = False
+        try:
+            velocities.pipeline().load_lora_weights(scratch, weight_name="alpha.safetensors")
+        except (KeyError, ValueError):
+            refused = True
+        checks.note(refused, "adapter with .alpha keys", "is refused" if refused else "loads")
+
     checks.attempt("diffusers adapter by contraflow", through_diffusers)
+    checks.attempt("what diffusers does not load", what_does_not_load)
     checks.attempt("peft adapter by contraflow", through_peft)
 
 
