@@ -23,31 +23,31 @@ enum class Activation {
 /// Shape of a text tower; names are those of the published config.json, the defaults are those of
 /// CLIP ViT-L/14, the first text encoder of Stable Diffusion 3.
 struct ClipTextOptions {
-  std::int64_t vocab_size = 49408;            ///< number of tokens
-  std::int64_t max_position_embeddings = 77;  ///< the longest sequence
-  std::int64_t hidden_size = 768;             ///< features of a token
-  std::int64_t intermediate_size = 3072;      ///< inside the feed-forward layers
-  std::int64_t projection_dim = 768;          ///< of the pooled result
-  std::int64_t num_hidden_layers = 12;        ///< transformer layers
-  std::int64_t num_attention_heads = 12;      ///< divides hidden_size
-  Activation hidden_act = Activation::quick_gelu;
-  double layer_norm_eps = 1e-5;   ///< above 0
+  std::int64_t vocab_size = 49408;                 ///< number of tokens
+  std::int64_t max_position_embeddings = 77;       ///< the longest sequence
+  std::int64_t hidden_size = 768;                  ///< features of a token
+  std::int64_t intermediate_size = 3072;           ///< inside the feed-forward layers
+  std::int64_t projection_dim = 768;               ///< of the pooled result
+  std::int64_t num_hidden_layers = 12;             ///< transformer layers
+  std::int64_t num_attention_heads = 12;           ///< divides hidden_size
+  Activation hidden_act = Activation::quick_gelu;  ///< inside the feed-forward layers
+  double layer_norm_eps = 1e-5;                    ///< above 0
   std::int64_t eos_token_id = 2;  ///< pools at its first position; 2: at the largest id's
 };
 
 /// Shape of a vision tower; names are those of the published config.json, the defaults are those of
 /// CLIP ViT-L/14.
 struct ClipVisionOptions {
-  std::int64_t num_channels = 3;          ///< of an image
-  std::int64_t image_size = 224;          ///< side of an image, a multiple of patch_size
-  std::int64_t patch_size = 14;           ///< side of a patch
-  std::int64_t hidden_size = 1024;        ///< features of a patch
-  std::int64_t intermediate_size = 4096;  ///< inside the feed-forward layers
-  std::int64_t projection_dim = 768;      ///< of the result
-  std::int64_t num_hidden_layers = 24;    ///< transformer layers
-  std::int64_t num_attention_heads = 16;  ///< divides hidden_size
-  Activation hidden_act = Activation::quick_gelu;
-  double layer_norm_eps = 1e-5;  ///< above 0
+  std::int64_t num_channels = 3;                   ///< of an image
+  std::int64_t image_size = 224;                   ///< side of an image, a multiple of patch_size
+  std::int64_t patch_size = 14;                    ///< side of a patch
+  std::int64_t hidden_size = 1024;                 ///< features of a patch
+  std::int64_t intermediate_size = 4096;           ///< inside the feed-forward layers
+  std::int64_t projection_dim = 768;               ///< of the result
+  std::int64_t num_hidden_layers = 24;             ///< transformer layers
+  std::int64_t num_attention_heads = 16;           ///< divides hidden_size
+  Activation hidden_act = Activation::quick_gelu;  ///< inside the feed-forward layers
+  double layer_norm_eps = 1e-5;                    ///< above 0
 };
 
 /// Shape of both towers, whose projections have one size.
