@@ -78,9 +78,9 @@ class Lora {
     expects_new(name);
     Adapter adapter{weights.alpha, layers_of(weights, source)};
     for (auto& [module, layer] : adapter.layers) {
+      const auto like = layer->weight().options().dtype(at::kFloat);
       const auto value = [&, &key = module](const char* part) {
-        return weights.tensors.at(key + part)
-            .to(layer->weight().options().dtype(at::kFloat), false, /*copy=*/true);
+        return weights.tensors.at(key + part).to(like, false, /*copy=*/true);
       };
       const Tensor down = value(down_suffix);
       install(*layer, {down, value(up_suffix), weights.alpha / double(down.size(0))});
