@@ -236,7 +236,8 @@ TEST_CASE("values of a configuration that cannot be are named with file and key"
 
 TEST_CASE("tokenizers are read from tokenizer.json where there is nothing else") {
   const tiny::OwnFolder folder;
-  const std::vector<std::string> captions{"a cat's hat!", "<|endoftext|> in", "\xC3\x9C 42"};
+  const std::vector<std::string> captions{"a cat's hat!", "<|endoftext|> in", "\xC3\x9C 42",
+                                          "a</s> <pad>"};
   // As newer releases of transformers write them, in both forms of merges.
   for (const bool pairs : {true, false}) {
     const std::vector<std::string> lines{"c a", "ca t</w>"};

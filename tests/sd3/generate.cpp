@@ -74,7 +74,7 @@ TEST_CASE("latents have the size of the image, which is a multiple of what a pat
   CHECK(of(64, 96) == std::vector<std::int64_t>{16, 8, 12});
   CHECK(of(16, 384) == std::vector<std::int64_t>{16, 2, 48});
   const std::string expected = "a positive multiple of 16 up to 384";
-  for (const std::int64_t side : {0, -16, 8, 100, 388, 400}) {
+  for (const std::int64_t side : {0, -16, 8, 24, 100, 388, 400}) {
     check_error([&] { of(side, 64); }, "height", expected + ", got " + std::to_string(side));
     check_error([&] { of(64, side); }, "width", expected + ", got " + std::to_string(side));
   }
