@@ -237,7 +237,7 @@ TEST_CASE("the state is every adapter and nothing of the base, and goes through 
   CHECK(same(copied(second.policy().state()), copied(first.policy().state())));
 }
 
-TEST_CASE("a state that does not fit is refused and nothing is taken from it") {
+TEST_CASE("a state of adapters that does not fit is refused and nothing is taken from it") {
   Policy policy = make();
   policy.keep(Policy::Available{});
   const State before = copied(policy.state());
