@@ -131,6 +131,7 @@ struct Parts {
   Rewards rewards;
   cf::PromptRows<cf::TextCondition> prompts;
   std::shared_ptr<cf::Vae> vae;
+  std::vector<cf::Warning> warnings;  ///< of prompts that were cut
   support::Phases& phases;
 };
 
@@ -151,12 +152,16 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
                  settings.output / "adapters" / ("epoch-" + std::to_string(report.epoch)));
   };
 
+  const auto prompt_warnings = [&](const cf::EpochReport&) -> cf::Verdict {
+    return {.warnings = std::exchange(parts.warnings, {})};
+  };
+
   parts.phases.begin("evaluating before");
   const double before = evaluator();
   parts.phases.begin("training");
   const cf::RunReport report =
       trainer.run(settings.epochs, cf::ProgressBar{}, cf::StopOnInterrupt{},
-                  cf::JsonLines{settings.output / "run.jsonl"}, board,
+                  cf::JsonLines{settings.output / "run.jsonl"}, board, prompt_warnings,
                   cf::Checkpoint(trainer, {.directory = checkpoints, .every = settings.save_every}),
                   adapter_saver, evaluator);
   parts.phases.begin("evaluating after");
@@ -195,12 +200,14 @@ void train_by_method(Parts parts) {
 
 /// Encoded prompts, from the output folder where they are there already.
 cf::TextCondition encoded(const Settings& settings, const cf::sd3::Folder& folder,
-                          const std::vector<std::string>& captions) {
+                          const std::vector<std::string>& captions,
+                          std::vector<cf::Warning>& warnings) {
   const fs::path file = settings.output / "prompts.safetensors";
   const std::string source = settings.model.prompt_source(folder);
   if (auto known = cf::sd3::read_prompts(file, captions, source)) return *known;
-  const cf::TextCondition condition = cf::sd3::encode_prompts(
-      folder, captions, settings.model.prompt_options(folder), support::sd35::show);
+  const cf::TextCondition condition =
+      cf::sd3::encode_prompts(folder, captions, settings.model.prompt_options(folder),
+                              [&](const cf::Warning& warning) { warnings.push_back(warning); });
   cf::sd3::write_prompts(file, condition, captions, source);
   return condition;
 }
@@ -218,7 +225,8 @@ void run(const Settings& settings) {
   phases.begin("encoding prompts");
   std::vector<std::string> with_negative = captions;
   with_negative.push_back(settings.negative);
-  const cf::TextCondition condition = encoded(settings, folder, with_negative);
+  std::vector<cf::Warning> warnings;
+  const cf::TextCondition condition = encoded(settings, folder, with_negative, warnings);
   const auto count = std::int64_t(captions.size());
 
   phases.begin("loading the networks");
@@ -234,7 +242,8 @@ void run(const Settings& settings) {
       Model(cf::Autocasting(transformer, settings.autocast), negative, settings.guidance_scale()),
       options);
   train_by_method({settings, folder, std::move(policy), Rewards(vae, captions, std::move(rewards)),
-                   cf::PromptRows(cf::select(condition, at::arange(count))), vae, phases});
+                   cf::PromptRows(cf::select(condition, at::arange(count))), vae,
+                   std::move(warnings), phases});
 }
 
 void add_options(CLI::App& app, Settings& settings) {
