@@ -52,9 +52,8 @@ class Lora {
   /// @param name not used yet
   /// @param options shape
   /// @param generator of A
-  /// @throws Error if the name is used, an option is out of range, or no layer, or one that takes
-  /// no
-  ///   adapters, has a name in the targets
+  /// @throws Error if the name is used, an option is out of range, no layer has a name in the
+  ///   targets, or one that takes no adapters has
   void add(const std::string& name, const LoraOptions& options, Generator& generator) {
     expects(options.rank >= 1, "rank", "at least 1", options.rank);
     Adapter adapter{options.alpha, layers_named(options.targets)};
