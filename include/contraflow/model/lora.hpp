@@ -97,19 +97,11 @@ class Lora {
 
   /// Makes the network use an adapter, or the base alone.
   /// @throws Error if there is no adapter of this name
-  void use(const std::optional<std::string>& name) {
-    selection_->active = name ? std::optional(expected_index(*name)) : std::nullopt;
-  }
+  void use(const std::optional<std::string>& name) { selection_->active = selected(name); }
   /// Calls @p f while an adapter, or the base alone, is in use; then what was used before is again.
   template <class F>
   auto with(const std::optional<std::string>& name, F&& f) {
-    struct Restore {
-      AdapterSelection& selection;
-      std::optional<std::size_t> before;
-      ~Restore() { selection.active = before; }
-    } restore{*selection_, selection_->active};
-    use(name);
-    return f();
+    return with_selected(*selection_, selected(name), f);
   }
 
   /// Multiplies alpha / r of an adapter in all its layers; 0 switches it off.
@@ -238,6 +230,9 @@ class Lora {
     const auto found = std::find(names_.begin(), names_.end(), name);
     if (found == names_.end()) return std::nullopt;
     return std::size_t(found - names_.begin());
+  }
+  std::optional<std::size_t> selected(const std::optional<std::string>& name) const {
+    return name ? std::optional(expected_index(*name)) : std::nullopt;
   }
   std::size_t expected_index(const std::string& name) const {
     const auto index = index_of(name);

@@ -22,6 +22,17 @@ struct AdapterSelection {
   std::optional<std::size_t> active = {};  ///< index of an adapter; unset: the base alone
 };
 
+/// Calls @p f while an adapter, or the base alone, is selected; then what was before is again.
+template <class F>
+auto with_selected(AdapterSelection& selection, std::optional<std::size_t> adapter, F&& f) {
+  struct Restore {
+    AdapterSelection& selection;
+    std::optional<std::size_t> before;
+    ~Restore() { selection.active = before; }
+  } restore{selection, std::exchange(selection.active, adapter)};
+  return f();
+}
+
 /// A low-rank change of a weight: `scale up down` (Hu and others 2021, equation 3).
 /// @par Shape
 /// down [r, in], up [out, r]

@@ -43,12 +43,7 @@ class UsedAdapters {
   template <class F>
   auto during(F&& f) const {
     if (!selection_) return f();
-    struct Restore {
-      AdapterSelection& selection;
-      std::optional<std::size_t> before;
-      ~Restore() { selection.active = before; }
-    } restore{*selection_, std::exchange(selection_->active, active_)};
-    return f();
+    return with_selected(*selection_, active_, f);
   }
 
  private:
