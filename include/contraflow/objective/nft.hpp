@@ -54,6 +54,15 @@ struct Optimality {
   }
 };
 
+namespace detail {
+
+/// All samples, or those of groups whose samples were not all as good as each other.
+inline Tensor wanted_by_nft(const Scores& scores, bool informative_only) {
+  return informative_only ? scores.advantage != 0 : at::ones_like(scores.group, at::kBool);
+}
+
+}  // namespace detail
+
 /// Negative-aware fine-tuning, as its published code computes it (DiffusionNFT, arXiv 2509.16117).
 ///
 /// With the implicit branches `v_plus = (1 - beta) v_old + beta v_theta` and
@@ -70,9 +79,16 @@ struct Nft {
   Optimality optimality = {};   ///< the map from advantages to r
   double weight_floor = 1e-5;   ///< least denominator of the adaptive weight, above 0
   bool negative_branch = true;  ///< false: without it, an ablation
+  /// Leaves out groups whose samples were all as good as each other: they say nothing of what to
+  /// change, and cost as much as the others.
+  bool informative_only = false;
 
   /// r of each sample, see Optimality.
   Tensor signal(const Scores& scores) const { return optimality(scores.advantage); }
+  /// The samples that are trained on, bool [N].
+  Tensor keep(const Scores& scores) const {
+    return detail::wanted_by_nft(scores, informative_only);
+  }
 
   /// The loss of each sample, [B].
   template <class Batch>
@@ -127,9 +143,14 @@ struct PaperNft {
   std::function<Tensor(const Tensor& t)> weight = time_weight::one;
   Optimality optimality = {.clip = 1};  ///< the map from advantages to r
   bool negative_branch = true;          ///< false: without it, an ablation
+  bool informative_only = false;        ///< see Nft
 
   /// r of each sample, see Optimality.
   Tensor signal(const Scores& scores) const { return optimality(scores.advantage); }
+  /// The samples that are trained on, bool [N].
+  Tensor keep(const Scores& scores) const {
+    return detail::wanted_by_nft(scores, informative_only);
+  }
 
   /// The loss of each sample, [B].
   template <class Batch>

@@ -4,6 +4,7 @@
 /// Numbers that depend on the count of gradient steps.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <functional>
 
@@ -41,6 +42,16 @@ struct WarmingUp {
   double operator()(std::int64_t step) const {
     const auto i = static_cast<double>(step);
     return std::min((1 + i) / (10 + i), max);
+  }
+};
+
+/// `1 / sqrt(1 + i / steps)`: a learning rate that falls as the inverse root of the steps, whatever
+/// their number will be in the end. What is noise in the gradients then averages out.
+struct InverseRoot {
+  double steps = 20;  ///< until it has fallen to 0.71; 0 or less: it stays 1
+  /// The value at gradient step @p step.
+  double operator()(std::int64_t step) const {
+    return steps > 0 ? 1 / std::sqrt(1 + static_cast<double>(step) / steps) : 1.0;
   }
 };
 

@@ -29,6 +29,9 @@ struct UpdateOptions {
   std::int64_t inner_epochs = 1;    ///< passes over the samples, each with fresh noise and times
   std::int64_t micro_batch = 0;     ///< most samples of one forward pass; 0: no limit
   double max_gradient_norm = 1;     ///< gradients are scaled down to this norm; 0: never
+  /// Samples of one group are noised alike: the same noise at the same times. What they have in
+  /// common then cancels in the difference between the good and the bad ones, as in a paired test.
+  bool shared_noise = false;
   std::int64_t transitions_per_sample = 0;          ///< random recorded steps trained on; 0: all
   OptimizerFactory optimizer = adamw();             ///< makes the optimiser
   Schedule learning_rate_factor = Constant{1};      ///< of the optimiser's own, by gradient step
@@ -198,17 +201,10 @@ class Updater {
   /// Terms on the forward process: every unit at each of its times.
   double forward_part(const Samples& samples, Generator& generator, UpdateReport& report) {
     const std::int64_t size = samples.units.size(1);
-    const Tensor times = times_(samples.units.size(0), samples.grid, generator);
-    const std::int64_t per_unit = times.size(1);
-    // Time-major, so that a micro-batch holds many samples at few times.
-    const Tensor unit_t = times.t().reshape({-1});
+    const auto [eps, t] = noised(samples, generator);
+    const std::int64_t per_unit = t.size(0) / samples.units.numel();
     const Tensor members = samples.units.repeat({per_unit, 1}).reshape({-1});
-    const Tensor t = unit_t.repeat_interleave(size).to(device_of(samples));
     const Tensor rows = samples.rows.index_select(0, members);
-    auto shape = samples.rollout.x0.sizes().vec();
-    shape[0] = unit_t.size(0);
-    const Tensor eps =
-        normal(shape, generator, samples.rollout.x0.options()).repeat_interleave(size, 0);
     return in_micro_batches(rows.size(0), size, [&](std::int64_t first, std::int64_t last) {
       const Tensor own = rows.slice(0, first, last);
       ForwardBatch<typename S::ForwardVelocities> batch;
@@ -220,6 +216,32 @@ class Updater {
       return objective_.template loss<ForwardProcess>(
           batch, selected(samples, members.slice(0, first, last)), report.statistics);
     });
+  }
+
+  /// Noise and times of every unit, those that are noised alike drawn once.
+  struct Noise {
+    Tensor eps;  ///< [K U k, ...]
+    Tensor t;    ///< [K U k]
+  };
+  Noise noised(const Samples& samples, Generator& generator) const {
+    const std::int64_t units = samples.units.size(0), size = samples.units.size(1);
+    Tensor draw = at::arange(units, at::kLong);
+    if (options_.shared_noise) {
+      const Tensor first = samples.rows.index_select(0, samples.units.select(1, 0));
+      draw = std::get<1>(at::_unique(samples.rollout.group.index_select(0, first),
+                                     /*sorted=*/true, /*return_inverse=*/true));
+    }
+    const std::int64_t draws = options_.shared_noise ? draw.max().template item<std::int64_t>() + 1
+                                                     : units;
+    // Time-major, so that a micro-batch holds many samples at few times.
+    const Tensor times = times_(draws, samples.grid, generator).t();
+    auto shape = samples.rollout.x0.sizes().vec();
+    shape[0] = draws;
+    shape.insert(shape.begin(), times.size(0));
+    const Tensor eps = normal(shape, generator, samples.rollout.x0.options());
+    const Tensor own = draw.repeat_interleave(size);
+    return {eps.index_select(1, own.to(eps.device())).flatten(0, 1),
+            times.index_select(1, own).reshape({-1}).to(device_of(samples))};
   }
 
   /// Terms on recorded transitions: every unit at each recorded step, or at some of them.
