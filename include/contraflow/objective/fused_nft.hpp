@@ -2,9 +2,9 @@
 
 #include <utility>
 
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <contraflow/core/parallel.hpp>
 #include <contraflow/core/tensor.hpp>
 #include <contraflow/kernels/nft_loss.hpp>
 
@@ -43,15 +43,6 @@ struct NftTerms {
 };
 
 namespace detail {
-
-/// torch's threads as the parallel loop of a kernel.
-struct TorchLoop {
-  static std::int64_t threads() { return at::get_num_threads(); }
-  template <class Body>
-  void operator()(std::int64_t count, Body&& body) const {
-    at::parallel_for(0, count, 1, std::forward<Body>(body));
-  }
-};
 
 inline void expects_nft_inputs(const NftInputs& in) {
   expects_samples(in.v, "v");
