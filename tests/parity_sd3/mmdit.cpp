@@ -48,7 +48,7 @@ std::map<std::string, Tensor> activations(const cf::MmditNetwork& net, const Inp
     };
     const bool is_last = i + 1 == options.num_layers;
     const auto m = chunks(".norm1"), c = chunks(".norm1_context");
-    const Tensor normalised = normalised_layer(image);
+    const cf::detail::Normalised normalised = normalised_layer(image);
     const auto joint = part<cf::detail::JointAttention>(net, name + ".attn")
                            .forward(modulated(normalised, m[0], m[1]),
                                     modulated(normalised_layer(text), c[is_last], c[!is_last]));
@@ -136,7 +136,7 @@ void check_case(const Fixtures& fixtures, Report& report, const std::string& siz
 // The outputs of one of diffusers' adaptive normalisations, in its order.
 std::vector<Tensor> adaptive_norm(const std::vector<Tensor>& m, const Tensor& x) {
   using cf::detail::modulated;
-  const Tensor normalised = cf::detail::normalised_layer(x);
+  const cf::detail::Normalised normalised = cf::detail::normalised_layer(x);
   // Scale before shift, where nothing else is modulated.
   if (m.size() == 2) return {modulated(normalised, m[1], m[0])};
   std::vector<Tensor> outputs{modulated(normalised, m[0], m[1]), m[2], m[3], m[4], m[5]};
@@ -155,7 +155,10 @@ std::vector<Tensor> norm_outputs(const cf::MmditNetwork& net, const cf::Vae& vae
   if (name.ends_with(".norm_q") || name.ends_with(".norm_k")) {
     return {part<cf::RmsNorm>(net, name).forward(file["heads"])};
   }
-  if (name.ends_with(".norm2")) return {cf::detail::normalised_layer(file["tokens"])};
+  if (name.ends_with(".norm2")) {
+    const Tensor x = file["tokens"], none = at::zeros({x.size(0), x.size(2)});
+    return {cf::detail::modulated(cf::detail::normalised_layer(x), none, none)};
+  }
   const Tensor embedding = at::silu(file["temb"]);
   return adaptive_norm(part<cf::detail::Modulation>(net, name).forward(embedding), file["tokens"]);
 }

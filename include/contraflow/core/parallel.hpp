@@ -24,10 +24,11 @@ namespace contraflow {
 /// the caller; within a parallel region it runs serially. An exception of @p body is thrown again.
 /// @param count at least 0
 /// @param body called from several threads at once
+/// @param grain at least 1, the least that is worth a thread
 template <class Body>
-void parallel_for(std::int64_t count, Body&& body) {
+void parallel_for(std::int64_t count, Body&& body, std::int64_t grain = 1) {
   if (count <= 0) return;
-  if (count == 1 || at::get_num_threads() == 1 || at::in_parallel_region()) {
+  if (count <= grain || at::get_num_threads() == 1 || at::in_parallel_region()) {
     body(std::int64_t{0}, count);
     return;
   }
@@ -41,17 +42,19 @@ void parallel_for(std::int64_t count, Body&& body) {
         const std::int64_t begin = data[0] - first;
         body(begin, begin + size);
       },
-      /*grain_size=*/1);
+      grain);
 }
 
 /// torch's threads as the parallel loop that kernels ask for, see kernels::SerialLoop.
 struct TorchLoop {
+  std::int64_t grain = 1;  ///< the least that is worth a thread, at least 1
+
   /// How many threads it uses at most.
   static std::int64_t threads() { return at::get_num_threads(); }
   /// Calls @p body on ranges of [0, count).
   template <class Body>
   void operator()(std::int64_t count, Body&& body) const {
-    parallel_for(count, std::forward<Body>(body));
+    parallel_for(count, std::forward<Body>(body), grain);
   }
 };
 

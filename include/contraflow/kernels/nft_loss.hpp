@@ -4,32 +4,16 @@
 /// Host form of the fused NFT loss.
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <type_traits>
 #include <vector>
 
 #include <contraflow/core/error.hpp>
 #include <contraflow/kernels/nft_element.hpp>
+#include <contraflow/kernels/pack.hpp>
 
 namespace contraflow::kernels {
-
-/// Runs a loop on the calling thread: the least that `nft_loss` asks of a parallel loop.
-///
-/// A parallel loop has `threads()`, how many it uses at most, and `loop(count, body)`, which calls
-/// `body(begin, end)` on ranges that together cover [0, count) once and returns when all are done.
-struct SerialLoop {
-  /// One.
-  static constexpr std::int64_t threads() { return 1; }
-  /// The whole range at once.
-  template <class Body>
-  void operator()(std::int64_t count, Body&& body) const {
-    if (count > 0) body(std::int64_t{0}, count);
-  }
-};
 
 namespace detail {
 
@@ -38,61 +22,6 @@ namespace detail {
 // nothing else, so bits do not depend on the number of threads.
 inline constexpr std::int64_t block_size = 1024;
 inline constexpr std::int64_t chunk_size = 16 * block_size;
-
-#if defined(__AVX__)
-inline constexpr std::size_t pack_bytes = 32;
-#else
-inline constexpr std::size_t pack_bytes = 16;
-#endif
-
-// Numbers that one instruction handles. Compilers do not turn sums of floats into vectors by
-// themselves, since that changes the order of the additions; here the order is part of the source.
-// nvcc refuses vectors in functions that it also compiles for the device: there a pack is a number.
-template <class T>
-struct PackOf {
-#if defined(__CUDACC__)
-  using type = T;
-#else
-  typedef T type __attribute__((vector_size(pack_bytes)));
-#endif
-};
-template <class T>
-using Pack = typename PackOf<T>::type;
-
-template <class T>
-inline constexpr std::int64_t lanes = sizeof(Pack<T>) / sizeof(T);
-
-template <class T>
-using Lanes = std::array<T, static_cast<std::size_t>(lanes<T>)>;
-
-template <class T>
-Lanes<T> lanes_of(const Pack<T>& pack) {
-  Lanes<T> values;
-  std::memcpy(values.data(), &pack, sizeof(pack));
-  return values;
-}
-
-template <class T, class V>
-Pack<T> load(const V* source) {
-  Pack<T> pack;
-  if constexpr (std::is_same_v<T, V>) {
-    std::memcpy(&pack, source, sizeof(pack));
-  } else {
-    Lanes<T> widened;
-    for (T& value : widened) value = static_cast<T>(*source++);
-    std::memcpy(&pack, widened.data(), sizeof(pack));
-  }
-  return pack;
-}
-
-template <class T, class V>
-void store(V* target, const Pack<T>& pack) {
-  if constexpr (std::is_same_v<T, V>) {
-    std::memcpy(target, &pack, sizeof(pack));
-  } else {
-    for (const T value : lanes_of<T>(pack)) *target++ = static_cast<V>(value);
-  }
-}
 
 template <class T>
 void add(NftSums<double>& total, const NftSums<T>& part) {

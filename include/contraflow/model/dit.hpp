@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <contraflow/model/conditioning.hpp>
@@ -91,8 +92,8 @@ class DitNetwork : public torch::nn::Module {
   Tensor forward(const Tensor& x_t, const Tensor& t, const C& condition) const {
     detail::expects_shape(x_t, sample_shape());
     expects_per_sample(t, x_t, "t");
-    const detail::Embedded embedded = conditioning_(t, condition);
-    const Tensor vector = at::silu(embedded.vector);
+    detail::Embedded embedded = conditioning_(t, condition);
+    const Tensor vector = silu(std::move(embedded.vector));
     Tensor x = patches_->forward(x_t.to(vector.scalar_type())).flatten(2).transpose(1, 2);
     x = x + positions_.to(x.options());
     for (const auto& block : blocks_) x = through(*block, x, vector, embedded.sequence);

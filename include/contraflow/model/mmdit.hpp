@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <contraflow/model/text_condition.hpp>
+#include <contraflow/network/joint_attention.hpp>
 #include <contraflow/network/layers.hpp>
 #include <contraflow/network/modulation.hpp>
 #include <contraflow/network/recompute.hpp>
@@ -48,10 +49,6 @@ struct MmditRunOptions {
 
 namespace detail {
 
-struct QueryKeyValue {
-  Tensor query, key, value;  ///< [B, heads, N, channels a head]
-};
-
 /// Projections of one stream of tokens to queries, keys and values.
 class Projections {
  public:
@@ -59,43 +56,40 @@ class Projections {
     const char *query, *key, *value, *query_norm, *key_norm;
   };
   Projections(torch::nn::Module& attention, const Names& names, const MmditOptions& options)
-      : heads_(options.num_attention_heads),
-        query_(place<LoraLinear>(attention, names.query, options.width(), options.width())),
+      : query_(place<LoraLinear>(attention, names.query, options.width(), options.width())),
         key_(place<LoraLinear>(attention, names.key, options.width(), options.width())),
         value_(place<LoraLinear>(attention, names.value, options.width(), options.width())) {
     if (!options.qk_norm) return;
     query_norm_ = place<RmsNorm>(attention, names.query_norm, options.attention_head_dim);
     key_norm_ = place<RmsNorm>(attention, names.key_norm, options.attention_head_dim);
   }
-  QueryKeyValue operator()(const Tensor& x) const {
-    return {normalised(query_norm_, query_->forward(x)), normalised(key_norm_, key_->forward(x)),
-            split_heads(value_->forward(x), heads_)};
+  AttentionTokens operator()(const Tensor& x) const {
+    return {query_->forward(x), key_->forward(x), value_->forward(x), weight_of(query_norm_),
+            weight_of(key_norm_)};
   }
 
  private:
-  Tensor normalised(const std::shared_ptr<RmsNorm>& norm, const Tensor& x) const {
-    const Tensor heads = split_heads(x, heads_);
-    return norm ? norm->forward(heads) : heads;
+  static Tensor weight_of(const std::shared_ptr<RmsNorm>& norm) {
+    return norm ? norm->weight() : Tensor();
   }
 
-  std::int64_t heads_;
   std::shared_ptr<LoraLinear> query_, key_, value_;
   std::shared_ptr<RmsNorm> query_norm_, key_norm_;
 };
-
-inline Tensor attended(const QueryKeyValue& x) {
-  return join_heads(at::scaled_dot_product_attention(x.query, x.key, x.value));
-}
 
 /// Attention of the image over itself.
 class ImageAttention : public torch::nn::Module {
  public:
   explicit ImageAttention(const MmditOptions& options)
-      : image_(*this, {"to_q", "to_k", "to_v", "norm_q", "norm_k"}, options),
+      : heads_(options.num_attention_heads),
+        image_(*this, {"to_q", "to_k", "to_v", "norm_q", "norm_k"}, options),
         out_(place<LoraLinear>(*this, "to_out.0", options.width(), options.width())) {}
-  Tensor forward(const Tensor& image) const { return out_->forward(attended(image_(image))); }
+  Tensor forward(const Tensor& image) const {
+    return out_->forward(attended({image_(image)}, heads_)[0]);
+  }
 
  private:
+  std::int64_t heads_;
   Projections image_;
   std::shared_ptr<LoraLinear> out_;
 };
@@ -104,7 +98,8 @@ class ImageAttention : public torch::nn::Module {
 class JointAttention : public torch::nn::Module {
  public:
   JointAttention(const MmditOptions& options, bool is_last)
-      : image_(*this, {"to_q", "to_k", "to_v", "norm_q", "norm_k"}, options),
+      : heads_(options.num_attention_heads),
+        image_(*this, {"to_q", "to_k", "to_v", "norm_q", "norm_k"}, options),
         text_(*this, {"add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k"},
               options),
         image_out_(place<LoraLinear>(*this, "to_out.0", options.width(), options.width())) {
@@ -113,16 +108,14 @@ class JointAttention : public torch::nn::Module {
   }
   /// Image and text; the text is undefined after the last block.
   std::pair<Tensor, Tensor> forward(const Tensor& image, const Tensor& text) const {
-    const QueryKeyValue a = image_(image), b = text_(text);
-    const Tensor both = attended({at::cat({a.query, b.query}, 2), at::cat({a.key, b.key}, 2),
-                                  at::cat({a.value, b.value}, 2)});
-    const std::int64_t split = image.size(1);
-    const Tensor new_image = image_out_->forward(both.narrow(1, 0, split));
+    const std::vector<Tensor> found = attended({image_(image), text_(text)}, heads_);
+    const Tensor new_image = image_out_->forward(found[0]);
     if (!text_out_) return {new_image, {}};
-    return {new_image, text_out_->forward(both.narrow(1, split, text.size(1)))};
+    return {new_image, text_out_->forward(found[1])};
   }
 
  private:
+  std::int64_t heads_;
   Projections image_, text_;
   std::shared_ptr<LoraLinear> image_out_, text_out_;
 };
@@ -155,8 +148,8 @@ class MmditBlock : public torch::nn::Module {
                                     const Tensor& embedding) const {
     const auto m = image_modulation_->forward(embedding);
     const auto c = text_modulation_->forward(embedding);
-    const Tensor normalised = detail::normalised_layer(image);
-    const Tensor normalised_text = detail::normalised_layer(text);
+    const detail::Normalised normalised = detail::normalised_layer(image);
+    const detail::Normalised normalised_text = detail::normalised_layer(text);
     // In the last block the two chunks are scale and shift, the reverse of all others.
     const bool is_last = !text_feed_forward_;
     auto [image_change, text_change] =
@@ -233,7 +226,7 @@ class MmditNetwork : public torch::nn::Module {
     const auto like = out_->weight().options().requires_grad(false);
     const std::int64_t rows = x_t.size(2) / options_.patch_size;
     const std::int64_t columns = x_t.size(3) / options_.patch_size;
-    const Tensor embedding = at::silu(embedded(t, condition.pooled.to(like)));
+    const Tensor embedding = silu(embedded(t, condition.pooled.to(like)));
     Tensor image = patches_->forward(x_t.to(like)).flatten(2).transpose(1, 2);
     image = image + positions(rows, columns).to(like);
     Tensor text = context_->forward(condition.sequence.to(like));

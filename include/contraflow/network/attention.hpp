@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 
+#include <contraflow/network/joint_attention.hpp>
 #include <contraflow/network/layers.hpp>
 
 namespace contraflow {
@@ -29,9 +30,9 @@ class Attention : public torch::nn::Module {
 
   /// What @p x finds in @p context.
   Tensor forward(const Tensor& x, const Tensor& context) const {
-    return out_->forward(join_heads(at::scaled_dot_product_attention(
-        split_heads(query_->forward(x), heads_), split_heads(key_->forward(context), heads_),
-        split_heads(value_->forward(context), heads_))));
+    const AttentionTokens tokens{
+        query_->forward(x), key_->forward(context), value_->forward(context), {}, {}};
+    return out_->forward(attended({tokens}, heads_)[0]);
   }
 
  private:

@@ -13,6 +13,7 @@
 #include <torch/nn/module.h>
 
 #include <contraflow/core/tensor.hpp>
+#include <contraflow/network/activation.hpp>
 #include <contraflow/network/placing.hpp>
 
 namespace contraflow {
@@ -92,6 +93,16 @@ class LoraLinear : public torch::nn::Module {
   std::shared_ptr<AdapterSelection> selection_;
 };
 
+namespace detail {
+
+inline Tensor rms_normalised(const Tensor& x, const Tensor& weight, double eps) {
+  const Tensor full = wide(x);
+  const Tensor scale = full.square().mean(-1, /*keepdim=*/true).add_(eps).rsqrt_();
+  return (full * scale).to(weight.scalar_type()) * weight;
+}
+
+}  // namespace detail
+
 /// Root-mean-square normalisation of the last dimension: `x / sqrt(mean(x^2) + eps) weight` (Zhang
 /// and Sennrich 2019, equation 4), the mean in float32; rounded to the dtype of a half-precision
 /// weight before it is multiplied, as published.
@@ -106,11 +117,10 @@ class RmsNorm : public torch::nn::Module {
   }
 
   /// The normalised x.
-  Tensor forward(const Tensor& x) const {
-    const Tensor full = wide(x);
-    const Tensor scale = full.square().mean(-1, /*keepdim=*/true).add_(eps_).rsqrt_();
-    return (full * scale).to(weight_.scalar_type()) * weight_;
-  }
+  Tensor forward(const Tensor& x) const { return detail::rms_normalised(x, weight_, eps_); }
+
+  /// [size].
+  const Tensor& weight() const { return weight_; }
 
  private:
   double eps_;
@@ -236,7 +246,7 @@ class EmbeddingMlp : public torch::nn::Module {
       : first_(place<LoraLinear>(*this, "linear_1", in, out)),
         second_(place<LoraLinear>(*this, "linear_2", out, out)) {}
   /// The embedding.
-  Tensor forward(const Tensor& x) const { return second_->forward(at::silu(first_->forward(x))); }
+  Tensor forward(const Tensor& x) const { return second_->forward(silu(first_->forward(x))); }
 
  private:
   std::shared_ptr<LoraLinear> first_, second_;
@@ -252,9 +262,7 @@ class FeedForward : public torch::nn::Module {
       : widen_(place<LoraLinear>(*this, "net.0.proj", size, 4 * size)),
         narrow_(place<LoraLinear>(*this, "net.2", 4 * size, size)) {}
   /// The layer.
-  Tensor forward(const Tensor& x) const {
-    return narrow_->forward(at::gelu(widen_->forward(x), "tanh"));
-  }
+  Tensor forward(const Tensor& x) const { return narrow_->forward(gelu_tanh(widen_->forward(x))); }
 
  private:
   std::shared_ptr<LoraLinear> widen_, narrow_;

@@ -8,22 +8,127 @@
 #include <memory>
 #include <vector>
 
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <contraflow/kernels/modulation.hpp>
+#include <contraflow/network/fused.hpp>
 #include <contraflow/network/layers.hpp>
 
 namespace contraflow {
 
 namespace detail {
 
-inline Tensor normalised_layer(const Tensor& x) {
-  return at::layer_norm(x, {x.size(-1)}, {}, {}, 1e-6);
+/// Layer normalisation without weights, in the form that modulated() wants.
+struct Normalised {
+  Tensor tokens;  ///< what is normalised
+  Tensor result;  ///< undefined where normalisation and modulation are one kernel
+};
+
+inline constexpr double modulated_eps = 1e-6;
+
+inline Normalised normalised_layer(const Tensor& x) {
+  if (takes_kernels(x)) return {x.contiguous(), {}};
+  return {x, at::layer_norm(x, {x.size(-1)}, {}, {}, modulated_eps)};
 }
-/// `LN(x) (1 + scale) + shift`, with a shift and a scale [B, D] a sample.
-inline Tensor modulated(const Tensor& normalised, const Tensor& shift, const Tensor& scale) {
-  return at::addcmul(shift.unsqueeze(1), normalised, scale.unsqueeze(1) + 1);
+
+inline kernels::TokenShape token_shape(const Tensor& x) {
+  return {x.size(0), x.size(1), x.size(2)};
 }
-/// `x + gate y`, with a gate [B, D] a sample.
+
+/// Numbers a sample [B, D], each sample's without gaps, such as a chunk of a wider tensor.
+inline Tensor rows_without_gaps(const Tensor& x) { return x.stride(1) == 1 ? x : x.contiguous(); }
+inline kernels::SampleRows<const float> sample_rows(const Tensor& x) {
+  return {x.const_data_ptr<float>(), x.stride(0)};
+}
+inline kernels::SampleRows<float> gradient_rows(Tensor& x) {
+  if (!x.defined()) return {};
+  return {x.mutable_data_ptr<float>(), x.stride(0)};
+}
+
+inline Tensor modulated_norm(const Tensor& x, const Tensor& shift, const Tensor& scale,
+                             Tensor moments) {
+  Tensor out = at::empty_like(x);
+  kernels::modulated_norm({token_shape(x), x.const_data_ptr<float>(), sample_rows(shift),
+                           sample_rows(scale), out.mutable_data_ptr<float>(),
+                           moments.defined() ? moments.mutable_data_ptr<float>() : nullptr},
+                          float(modulated_eps), rows_loop(x.size(2)));
+  return out;
+}
+
+class ModulatedNorm : public torch::autograd::Function<ModulatedNorm> {
+ public:
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x,
+                        const Tensor& shift, const Tensor& scale) {
+    const Tensor moments = at::empty({x.size(0), x.size(1), 2}, x.options());
+    context->save_for_backward({x, scale, moments});
+    return modulated_norm(x, shift, scale, moments);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list upstream) {
+    const auto saved = context->get_saved_variables();
+    const Tensor &x = saved[0], &scale = saved[1], &moments = saved[2];
+    const Tensor dout = upstream[0].contiguous();
+    Tensor dx = at::empty_like(x), dshift, dscale;
+    if (context->needs_input_grad(1) || context->needs_input_grad(2)) {
+      dshift = at::empty(scale.sizes(), scale.options());
+      dscale = at::empty(scale.sizes(), scale.options());
+    }
+    kernels::modulated_norm_backward(
+        {token_shape(x), x.const_data_ptr<float>(), moments.const_data_ptr<float>(),
+         sample_rows(scale), dout.const_data_ptr<float>(), dx.mutable_data_ptr<float>(),
+         gradient_rows(dshift), gradient_rows(dscale)},
+        rows_loop(x.size(1) * x.size(2)));
+    return {dx, dshift, dscale};
+  }
+};
+
+/// `LN(x) (1 + scale) + shift`, with a shift and a scale [B, D] a sample. Fused, it has first
+/// derivatives in reverse mode only.
+inline Tensor modulated(const Normalised& x, const Tensor& shift, const Tensor& scale) {
+  if (x.result.defined()) {
+    return at::addcmul(shift.unsqueeze(1), x.result, scale.unsqueeze(1) + 1);
+  }
+  const Tensor b = rows_without_gaps(shift), s = rows_without_gaps(scale);
+  if (needs_gradient({x.tokens, b, s})) return ModulatedNorm::apply(x.tokens, b, s);
+  return modulated_norm(x.tokens, b, s, {});
+}
+
+inline Tensor gated_residual(const Tensor& x, const Tensor& gate, const Tensor& y) {
+  Tensor out = at::empty_like(x);
+  kernels::gated_residual({token_shape(x), x.const_data_ptr<float>(), sample_rows(gate),
+                           y.const_data_ptr<float>(), out.mutable_data_ptr<float>()},
+                          rows_loop(x.size(2)));
+  return out;
+}
+
+class GatedResidual : public torch::autograd::Function<GatedResidual> {
+ public:
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x,
+                        const Tensor& gate, const Tensor& y) {
+    context->save_for_backward({gate, y});
+    return gated_residual(x, gate, y);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list upstream) {
+    const auto saved = context->get_saved_variables();
+    const Tensor &gate = saved[0], &y = saved[1];
+    const Tensor dout = upstream[0].contiguous();
+    Tensor dy = at::empty_like(y), dgate;
+    if (context->needs_input_grad(1)) dgate = at::empty(gate.sizes(), gate.options());
+    kernels::gated_residual_backward(
+        {token_shape(y), sample_rows(gate), y.const_data_ptr<float>(), dout.const_data_ptr<float>(),
+         dy.mutable_data_ptr<float>(), gradient_rows(dgate)},
+        rows_loop(y.size(1) * y.size(2)));
+    return {dout, dgate, dy};
+  }
+};
+
+/// `x + gate y`, with a gate [B, D] a sample. Fused, it has first derivatives in reverse mode only.
 inline Tensor gated(const Tensor& x, const Tensor& gate, const Tensor& y) {
-  return at::addcmul(x, gate.unsqueeze(1), y);
+  if (!takes_kernels(x)) return at::addcmul(x, gate.unsqueeze(1), y);
+  const Tensor plain = x.contiguous(), rows = rows_without_gaps(gate), change = y.contiguous();
+  if (needs_gradient({plain, rows, change})) return GatedResidual::apply(plain, rows, change);
+  return gated_residual(plain, rows, change);
 }
 
 /// The numbers of a block that depend on time and prompt: a linear layer, cut in chunks.

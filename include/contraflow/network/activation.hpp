@@ -1,0 +1,73 @@
+#pragma once
+
+/// @file
+/// Activations: fused on the CPU in float32, LibTorch's elsewhere.
+
+#include <utility>
+
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <contraflow/kernels/activation.hpp>
+#include <contraflow/network/fused.hpp>
+
+namespace contraflow {
+
+namespace detail {
+
+inline TorchLoop activation_loop() { return rows_loop(kernels::detail::activation_block); }
+
+template <class Kernel>
+Tensor activated(const Tensor& x, Tensor out) {
+  kernels::activate<Kernel>(x.const_data_ptr<float>(), out.mutable_data_ptr<float>(), x.numel(),
+                            activation_loop());
+  return out;
+}
+
+template <class Kernel>
+class Activated : public torch::autograd::Function<Activated<Kernel>> {
+ public:
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x) {
+    context->save_for_backward({x});
+    return activated<Kernel>(x, at::empty_like(x));
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 torch::autograd::variable_list upstream) {
+    const Tensor x = context->get_saved_variables()[0];
+    const Tensor dout = upstream[0].contiguous();
+    Tensor dx = at::empty_like(x);
+    kernels::activate_backward<Kernel>(x.const_data_ptr<float>(), dout.const_data_ptr<float>(),
+                                       dx.mutable_data_ptr<float>(), x.numel(), activation_loop());
+    return {dx};
+  }
+};
+
+template <class Kernel>
+Tensor fused_activation(const Tensor& x) {
+  const Tensor plain = x.contiguous();
+  if (needs_gradient({plain})) return Activated<Kernel>::apply(plain);
+  return activated<Kernel>(plain, plain);
+}
+
+}  // namespace detail
+
+/// GELU in its form with tanh, see kernels::GeluTanh.
+///
+/// The fused form has first derivatives in reverse mode only; see ComposedOnly.
+/// @param x any shape; given away: overwritten where no gradient is wanted
+/// @return shape of x
+inline Tensor gelu_tanh(Tensor&& x) {
+  if (!detail::takes_kernels(x)) return at::gelu(x, "tanh");
+  return detail::fused_activation<kernels::GeluTanh>(x);
+}
+
+/// `x sigmoid(x)`.
+///
+/// The fused form has first derivatives in reverse mode only; see ComposedOnly.
+/// @param x any shape; given away: overwritten where no gradient is wanted
+/// @return shape of x
+inline Tensor silu(Tensor&& x) {
+  if (!detail::takes_kernels(x)) return at::silu(x);
+  return detail::fused_activation<kernels::Silu>(x);
+}
+
+}  // namespace contraflow

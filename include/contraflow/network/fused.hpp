@@ -1,0 +1,63 @@
+#pragma once
+
+/// @file
+/// When the layers of a network are fused kernels, and when operations of LibTorch.
+
+#include <initializer_list>
+#include <utility>
+
+#include <ATen/autocast_mode.h>
+
+#include <contraflow/core/parallel.hpp>
+#include <contraflow/core/tensor.hpp>
+
+namespace contraflow {
+
+/// Keeps the layers of this thread to operations of LibTorch while it exists.
+///
+/// On the CPU in float32, normalisation with modulation, activations, gated residuals and the
+/// attention of short sequences are kernels of the library's. They compute the same to rounding;
+/// this is for whoever wants to compare them, or needs what they lack: second derivatives and
+/// forward-mode derivatives.
+class ComposedOnly {
+ public:
+  /// From here on.
+  ComposedOnly() : before_(std::exchange(in_force_, true)) {}
+  ComposedOnly(const ComposedOnly&) = delete;
+  ComposedOnly& operator=(const ComposedOnly&) = delete;
+  ~ComposedOnly() { in_force_ = before_; }
+
+  /// Whether there is one on this thread.
+  static bool in_force() { return in_force_; }
+
+ private:
+  static inline thread_local bool in_force_ = false;
+  bool before_;
+};
+
+namespace detail {
+
+/// Whether the kernels take @p x: float32 on the CPU, and nothing that wants otherwise.
+inline bool takes_kernels(const Tensor& x) {
+  return x.is_cpu() && x.scalar_type() == at::kFloat && x.layout() == at::kStrided &&
+         x.numel() > 0 && !ComposedOnly::in_force() && !at::autocast::is_autocast_enabled(at::kCPU);
+}
+
+/// Whether a backward pass may come; undefined tensors do not count.
+inline bool needs_gradient(std::initializer_list<Tensor> inputs) {
+  if (!at::GradMode::is_enabled()) return false;
+  for (const Tensor& x : inputs) {
+    if (x.defined() && x.requires_grad()) return true;
+  }
+  return false;
+}
+
+/// A loop over rows of @p size elements that gives no thread less than it is woken for.
+inline TorchLoop rows_loop(std::int64_t size) {
+  constexpr std::int64_t least = 16384;
+  return {std::max<std::int64_t>(1, least / std::max<std::int64_t>(1, size))};
+}
+
+}  // namespace detail
+
+}  // namespace contraflow
