@@ -32,6 +32,7 @@ using namespace scenes_example;
 struct Options {
   std::filesystem::path output = "out/scenes_base/base.safetensors";
   std::filesystem::path check = "";  // a record of another run
+  std::size_t from_phase = 1;        // counted from 1
   std::uint64_t seed = 7;
   int threads = int(std::max(1U, std::thread::hardware_concurrency()));
 };
@@ -43,6 +44,27 @@ std::uint64_t seed_of(const Options& options, std::size_t phase) {
 
 cf::DataParallel<SceneFlow> new_model(const Options& options) {
   return {SceneFlow({}, options.seed), options.threads};
+}
+
+/// "base.after-1.safetensors" beside "base.safetensors".
+std::filesystem::path after_phase(const Options& options, std::size_t phase) {
+  std::filesystem::path path = options.output;
+  return path.replace_extension(".after-" + std::to_string(phase) + ".safetensors");
+}
+
+/// The record of the phases before the first that is trained.
+Json record_of(const Options& options) {
+  Json record{{"seed", options.seed}, {"phases", Json::array()}};
+  if (options.from_phase == 1) return record;
+  std::filesystem::path path = options.output;
+  std::ifstream file(path.replace_extension(".json"));
+  cf::expects(file.good(), "--from-phase", "1, where there is no record of an earlier run",
+              path.string());
+  const Json before = Json::parse(file);
+  for (std::size_t i = 0; i + 1 < options.from_phase; ++i) {
+    record["phases"].push_back(before.at("phases").at(i));
+  }
+  return record;
 }
 
 /// Keeps the losses of a phase.
@@ -57,17 +79,27 @@ struct Losses {
 int make(const Options& options) {
   const support::Stopwatch watch;
   const scenes::Captioned set = pretraining_set(options.seed);
-  auto model = new_model(options);
+  Json record = record_of(options);
+  cf::DataParallel<SceneFlow> model =
+      options.from_phase == 1
+          ? new_model(options)
+          : cf::DataParallel<SceneFlow>(load_base(after_phase(options, options.from_phase - 1)),
+                                        options.threads);
   support::Table table(header_of("strict score after"));
-  Json record{{"seed", options.seed}, {"phases", Json::array()}};
   const std::vector<Phase> phases = curriculum();
-  for (std::size_t i = 0; i < phases.size(); ++i) {
+  if (options.output.has_parent_path()) {
+    std::filesystem::create_directories(options.output.parent_path());
+  }
+  std::filesystem::path beside = options.output;
+  beside.replace_extension(".json");
+  for (std::size_t i = options.from_phase - 1; i < phases.size(); ++i) {
+    const support::Stopwatch of_phase;
     std::cerr << phases[i].name << "\n";
     Losses losses;
     const cf::RunReport report = train(model, phases[i], set, seed_of(options, i), losses,
                                        cf::ProgressBar{}, cf::StopOnInterrupt{});
     if (report.stopped) {
-      std::cerr << "interrupted: nothing is written\n";
+      std::cerr << "interrupted: go on with --from-phase " << i + 1 << "\n";
       return 1;
     }
     const StrictScore plain = evaluated(model), with_guidance = evaluated(guided(model));
@@ -77,15 +109,12 @@ int make(const Options& options) {
                                 {"steps", phases[i].steps},
                                 {"unguided", to_json(plain)},
                                 {"guided", to_json(with_guidance)},
+                                {"seconds", of_phase.seconds()},
                                 {"losses", losses.values}});
-  }
-  record["seconds"] = watch.seconds();
-  if (options.output.has_parent_path()) {
-    std::filesystem::create_directories(options.output.parent_path());
+    cf::write_safetensors(after_phase(options, i + 1), cf::named_weights(*model.module()));
+    std::ofstream(beside) << record.dump(1) << "\n";
   }
   cf::write_safetensors(options.output, cf::named_weights(*model.module()));
-  std::filesystem::path beside = options.output;
-  std::ofstream(beside.replace_extension(".json")) << record.dump(1) << "\n";
   std::cout << table.text() << "\n"
             << support::fixed(watch.seconds(), 0) << " s; wrote " << options.output.string()
             << " and " << beside.string() << "\n";
@@ -131,6 +160,8 @@ int main(int argc, char** argv) {
   app.add_option("--seed", options.seed, "of weights, scenes and batches")->capture_default_str();
   app.add_option("--threads", options.threads, "between which batches are divided")
       ->check(CLI::PositiveNumber);
+  app.add_option("--from-phase", options.from_phase, "go on with an earlier run's phase")
+      ->check(CLI::Range(std::size_t{1}, curriculum().size()));
   app.add_option("--check", options.check, "only repeat the first 40 steps of this record");
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(1);

@@ -16,7 +16,7 @@ inline constexpr double levels[] = {0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98};
 /// The declared grid of NFT: learning rate and beta, all else as in our settings.
 inline std::vector<Entry> nft_grid() {
   std::vector<Entry> grid;
-  for (const double rate : {5e-4, 1e-3}) {
+  for (const double rate : {1e-3, 2e-3}) {
     for (const double beta : {0.5, 1.0}) {
       Settings settings = our_settings(Method::nft);
       settings.learning_rate = rate;
@@ -33,7 +33,7 @@ inline std::vector<Entry> nft_grid() {
 /// The declared grid of FlowGRPO: learning rate and clip range, all else as in our settings.
 inline std::vector<Entry> grpo_grid() {
   std::vector<Entry> grid;
-  for (const double rate : {5e-4, 1e-3}) {
+  for (const double rate : {1e-3, 2e-3}) {
     for (const double clip : {1e-4, 1e-3}) {
       Settings settings = our_settings(Method::flow_grpo);
       settings.learning_rate = rate;
@@ -65,16 +65,21 @@ inline std::vector<Entry> entries_of(const Settings& nft, const Settings& grpo) 
   const auto with = [](Settings settings, Method method, std::int64_t epochs) {
     settings.method = method;
     settings.epochs = epochs;
+    return settings;
+  };
+  // The published epochs are that much larger.
+  const auto published = [&](Method method, std::int64_t epochs) {
+    Settings settings = with(published_settings(method), method, epochs);
     settings.evaluate_every = 1;
     return settings;
   };
-  return {{"NFT", with(nft, Method::nft, 30)},
+  return {{"NFT", with(nft, Method::nft, 40)},
           {"FlowGRPO", with(grpo, Method::flow_grpo, 70)},
-          {"NFT, published settings", with(published_settings(Method::nft), Method::nft, 24)},
+          {"NFT, published settings", published(Method::nft, 20)},
           {"FlowGRPO, published settings",
-           with(published_settings(Method::flow_grpo), Method::flow_grpo, 24)},
+           published(Method::flow_grpo, 16)},
           {"FlowGRPO with guidance, published settings",
-           with(published_settings(Method::flow_grpo_guided), Method::flow_grpo_guided, 12)},
+           published(Method::flow_grpo_guided, 8)},
           {"NFT without negatives", with(nft, Method::nft_positive, 30)},
           {"NFT, three rewards", with(nft, Method::nft_multi, 30)}};
 }
