@@ -63,8 +63,8 @@ int run_one(const Options& options, const Settings& settings) {
             << support::fixed(run.curve.back().seconds, 0) << " s, best "
             << support::fixed(best_of(run), 3) << ", distinct scenes a prompt "
             << support::fixed(100 * run.diversity, 0) << " %\nwrote summary.json, run.jsonl, "
-            << "tensorboard/, model.safetensors and pictures.html to "
-            << options.output.string() << "\n";
+            << "tensorboard/, model.safetensors and pictures.html to " << options.output.string()
+            << "\n";
   return 0;
 }
 
@@ -72,8 +72,9 @@ int run_one(const Options& options, const Settings& settings) {
 class Overrides {
  public:
   explicit Overrides(CLI::App& app) : app_(app) {
-    app.add_option("--method", method_, "nft, nft-positive (without its negative branch), "
-                                        "nft-multi (three rewards), grpo, grpo-guided")
+    app.add_option("--method", method_,
+                   "nft, nft-positive (without its negative branch), "
+                   "nft-multi (three rewards), grpo, grpo-guided")
         ->transform(CLI::CheckedTransformer(methods()));
     app.add_option("--settings", set_, "ours, or published (for Stable Diffusion 3.5)")
         ->check(CLI::IsMember({"ours", "published"}));
@@ -89,7 +90,8 @@ class Overrides {
     add("--advantage-clip", &Settings::advantage_clip, "of NFT's map from advantages to r");
     add("--times", &Settings::times, "training times a sample of NFT; 0: nine of ten of the grid");
     add("--clip-range", &Settings::clip_range, "of FlowGRPO's ratio");
-    add("--transitions", &Settings::transitions, "trained on a sample by FlowGRPO; 0: all but the last");
+    add("--transitions", &Settings::transitions,
+        "trained on a sample by FlowGRPO; 0: all but the last");
     add("--evaluate-every", &Settings::evaluate_every, "epochs");
   }
 

@@ -36,29 +36,28 @@ inline std::vector<Ablation> ablations() {
   const auto collected = [&](const std::string& name, Collection collection) {
     return changed(name, [&](Settings& s) { s.collection = collection; });
   };
-  return {
-      {"recipe", {{"recipe", recipe}}},
-      {"negative branch",
-       {changed("without", [](Settings& s) { s.method = Method::nft_positive; })}},
-      {"old policy",
-       {old("decay 0", cf::Constant{0}), old("decay 0.9", cf::Constant{0.9}),
-        old("published ramp", cf::Ramp{.rate = 0.001, .max = 0.5})}},
-      {"beta", {beta(0.01), beta(0.1), beta(1), beta(10)}},
-      {"weighting",
-       {weighted("w(t) = 1", Weighting::one), weighted("w(t) = t", Weighting::t),
-        weighted("w(t) = 1 - t", Weighting::one_minus_t)}},
-      {"collection",
-       {collected("ODE, order 1", Collection::order_1), collected("SDE", Collection::sde)}},
-      {"our changes undone",
-       {changed("all groups", [](Settings& s) { s.informative_only = false; }),
-        changed("advantages over the global std, clip 5",
-                [](Settings& s) {
-                  s.spread = cf::Spread::global;
-                  s.advantage_clip = 5;
-                }),
-        changed("KL 1e-4", [](Settings& s) { s.kl = 1e-4; }),
-        changed("constant learning rate", [](Settings& s) { s.decay_steps = 0; }),
-        changed("shared noise", [](Settings& s) { s.shared_noise = true; })}}};
+  return {{"recipe", {{"recipe", recipe}}},
+          {"negative branch",
+           {changed("without", [](Settings& s) { s.method = Method::nft_positive; })}},
+          {"old policy",
+           {old("decay 0", cf::Constant{0}), old("decay 0.9", cf::Constant{0.9}),
+            old("published ramp", cf::Ramp{.rate = 0.001, .max = 0.5})}},
+          {"beta", {beta(0.01), beta(0.1), beta(1), beta(10)}},
+          {"weighting",
+           {weighted("w(t) = 1", Weighting::one), weighted("w(t) = t", Weighting::t),
+            weighted("w(t) = 1 - t", Weighting::one_minus_t)}},
+          {"collection",
+           {collected("ODE, order 1", Collection::order_1), collected("SDE", Collection::sde)}},
+          {"our changes undone",
+           {changed("all groups", [](Settings& s) { s.informative_only = false; }),
+            changed("advantages over the global std, clip 5",
+                    [](Settings& s) {
+                      s.spread = cf::Spread::global;
+                      s.advantage_clip = 5;
+                    }),
+            changed("KL 1e-4", [](Settings& s) { s.kl = 1e-4; }),
+            changed("constant learning rate", [](Settings& s) { s.decay_steps = 0; }),
+            changed("shared noise", [](Settings& s) { s.shared_noise = true; })}}};
 }
 //! [ablations]
 
@@ -71,9 +70,9 @@ inline std::string verdict_on(const Entry& entry) {
 }
 
 inline support::Table table_of(const std::vector<Ablation>& ablations) {
-  support::Table table({"choice", "variant", "end", "best", "evaluations to 0.80", "to 0.95",
-                        "distinct scenes", ""},
-                       2);
+  support::Table table(
+      {"choice", "variant", "end", "best", "evaluations to 0.80", "to 0.95", "distinct scenes", ""},
+      2);
   for (const Ablation& ablation : ablations) {
     table.add_rule();
     for (const Entry& entry : ablation.variants) {

@@ -22,9 +22,9 @@ inline std::vector<Entry> nft_grid() {
       settings.learning_rate = rate;
       settings.beta = beta;
       settings.epochs = 30;
-      grid.push_back({"NFT, rate " + support::scientific(rate) + ", beta " +
-                          support::scientific(beta),
-                      settings});
+      grid.push_back(
+          {"NFT, rate " + support::scientific(rate) + ", beta " + support::scientific(beta),
+           settings});
     }
   }
   return grid;
@@ -39,9 +39,9 @@ inline std::vector<Entry> grpo_grid() {
       settings.learning_rate = rate;
       settings.clip_range = clip;
       settings.epochs = 60;
-      grid.push_back({"FlowGRPO, rate " + support::scientific(rate) + ", clip " +
-                          support::scientific(clip),
-                      settings});
+      grid.push_back(
+          {"FlowGRPO, rate " + support::scientific(rate) + ", clip " + support::scientific(clip),
+           settings});
     }
   }
   return grid;
@@ -55,9 +55,9 @@ inline Settings best_of_grid(const std::vector<Entry>& grid) {
         support::reached(plain(entry.runs), 0.95, &support::Point::evaluations).median();
     return std::pair(cost, -range_of(entry.runs, last_of).median);
   };
-  return std::min_element(grid.begin(), grid.end(), [&](const Entry& a, const Entry& b) {
-           return merit(a) < merit(b);
-         })->settings;
+  return std::min_element(grid.begin(), grid.end(),
+                          [&](const Entry& a, const Entry& b) { return merit(a) < merit(b); })
+      ->settings;
 }
 
 /// All that is compared, for settings that were found on another seed.
@@ -76,10 +76,8 @@ inline std::vector<Entry> entries_of(const Settings& nft, const Settings& grpo) 
   return {{"NFT", with(nft, Method::nft, 40)},
           {"FlowGRPO", with(grpo, Method::flow_grpo, 70)},
           {"NFT, published settings", published(Method::nft, 20)},
-          {"FlowGRPO, published settings",
-           published(Method::flow_grpo, 16)},
-          {"FlowGRPO with guidance, published settings",
-           published(Method::flow_grpo_guided, 8)},
+          {"FlowGRPO, published settings", published(Method::flow_grpo, 16)},
+          {"FlowGRPO with guidance, published settings", published(Method::flow_grpo_guided, 8)},
           {"NFT without negatives", with(nft, Method::nft_positive, 30)},
           {"NFT, three rewards", with(nft, Method::nft_multi, 30)}};
 }
@@ -153,8 +151,9 @@ inline std::string plots_of(const std::vector<Entry>& entries) {
                     plot("overall", "epochs", &Point::epoch, most(&Point::epoch), overall_of) +
                     plot("overall", "seconds", &Point::seconds, most(&Point::seconds), overall_of);
   for (const scenes::Category category : scenes::categories) {
-    all += plot(scenes::name_of(category), "evaluations", &Point::evaluations, limit,
-                [&](const Point& point) { return point.strict.by_category[std::size_t(category)]; });
+    all +=
+        plot(scenes::name_of(category), "evaluations", &Point::evaluations, limit,
+             [&](const Point& point) { return point.strict.by_category[std::size_t(category)]; });
   }
   return html::element("div", all, "class=\"grid\"");
 }
@@ -205,15 +204,15 @@ inline int compare(const SceneFlow& base, const Plan& plan) {
                      {"methods", to_json(entries)}};
   write_text(plan.output / "summary.json", summary.dump(1) + "\n");
   write_text(plan.output / "scenes.svg", figure_of(entries).file_text());
-  write_text(plan.output / "compare.html",
-             html::page("NFT and FlowGRPO on scenes",
-                        html::element("h1", "NFT and FlowGRPO on scenes") + html::table(table) +
-                            plots_of(entries) +
-                            html::element("h2", "Evaluations to a strict score") +
-                            html::table(by_level) + html::element("h2", "Tuning, one seed") +
-                            html::table(tuned) +
-                            html::paragraph("Pictures of the first run of NFT, before and after, "
-                                            "are in pictures.html.")));
+  write_text(
+      plan.output / "compare.html",
+      html::page("NFT and FlowGRPO on scenes",
+                 html::element("h1", "NFT and FlowGRPO on scenes") + html::table(table) +
+                     plots_of(entries) + html::element("h2", "Evaluations to a strict score") +
+                     html::table(by_level) + html::element("h2", "Tuning, one seed") +
+                     html::table(tuned) +
+                     html::paragraph("Pictures of the first run of NFT, before and after, "
+                                     "are in pictures.html.")));
   if (!entries[0].runs.empty()) write_pictures(plan.output, base, entries[0].runs[0].model);
   std::cout << "wrote compare.html, pictures.html, scenes.svg and summary.json to "
             << plan.output.string() << "\n";

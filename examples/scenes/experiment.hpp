@@ -60,8 +60,8 @@ inline void run_all(std::vector<Entry*> entries, const std::vector<std::uint64_t
     if (cf::StopOnInterrupt::interrupted()) return;
     Settings settings = entry.settings;
     settings.seed = seed;
-    Run result = improved(base, settings, 1,
-                          {.lines = plan.output / "runs" / log_name(entry, seed)});
+    Run result =
+        improved(base, settings, 1, {.lines = plan.output / "runs" / log_name(entry, seed)});
     const std::lock_guard lock(mutex);
     progress.advance(entry.name);
     progress.say(entry.name + ", seed " + std::to_string(seed) + ": " +
@@ -93,8 +93,7 @@ inline std::vector<support::Run> plain(const std::vector<Run>& runs) {
     support::Run& one = result.emplace_back();
     one.settings.seed = run.settings.seed;
     for (const Point& point : run.curve) {
-      one.curve.push_back(
-          {point.epoch, point.evaluations, point.seconds, point.strict.overall});
+      one.curve.push_back({point.epoch, point.evaluations, point.seconds, point.strict.overall});
     }
   }
   return result;
@@ -116,8 +115,8 @@ inline double last_of(const Run& run) {
 }
 inline double diversity_of(const Run& run) { return run.diversity; }
 
-/// A number of a run at a cost, between two evaluations by linear interpolation; the last from there
-/// on.
+/// A number of a run at a cost, between two evaluations by linear interpolation; the last from
+/// there on.
 template <class Value>
 double value_at(const Run& run, double cost, double Point::*axis, Value&& value) {
   const auto after = std::find_if(run.curve.begin(), run.curve.end(),

@@ -94,15 +94,17 @@ inline void write_pictures(const std::filesystem::path& folder, const SceneFlow&
   const Tensor numbers = shown_prompts(columns);
   std::vector<std::string> texts;
   for (std::int64_t i = 0; i < numbers.numel(); ++i) {
-    texts.push_back(scenes::catalogue().prompts()[std::size_t(numbers[i].item<std::int64_t>())].text());
+    texts.push_back(
+        scenes::catalogue().prompts()[std::size_t(numbers[i].item<std::int64_t>())].text());
   }
   const Tensor before = drawn(base, numbers, 1), after = drawn(model, numbers, 1);
   cf::write_png(folder / "before.png", sheet(before, numbers, columns));
   cf::write_png(folder / "after.png", sheet(after, numbers, columns));
   std::string body = html::element("h1", "Scenes before and after") +
-                     html::paragraph("The same prompts and noise, without guidance; a green bar "
-                                     "under a scene that answers its prompt, a red one under one "
-                                     "that does not.");
+                     html::paragraph(
+                         "The same prompts and noise, without guidance; a green bar "
+                         "under a scene that answers its prompt, a red one under one "
+                         "that does not.");
   for (const scenes::Category category : scenes::categories) {
     const auto first = std::int64_t(category) * columns;
     const std::string name = scenes::name_of(category);
@@ -113,8 +115,8 @@ inline void write_pictures(const std::filesystem::path& folder, const SceneFlow&
                                          numbers.narrow(0, first, columns), columns));
       body += "<img src=\"" + file + "\" alt=\"" + name + " " + when + "\" width=\"100%\">";
     }
-    body += html::paragraph(support::joined(
-        {texts.begin() + first, texts.begin() + first + columns}, "; "));
+    body += html::paragraph(
+        support::joined({texts.begin() + first, texts.begin() + first + columns}, "; "));
   }
   std::ofstream(folder / "pictures.html") << html::page("Scenes before and after", body);
 }

@@ -51,8 +51,8 @@ struct Settings {
   std::int64_t group_size = 24;     ///< samples a prompt
   std::int64_t gradient_steps = 2;  ///< an epoch
   double learning_rate = 1e-3;
-  double decay_steps = 10;  ///< see cf::InverseRoot; 0: the learning rate stays
-  double kl = 0.03;        ///< of the velocities (NFT) or transitions (FlowGRPO); 0: none
+  double decay_steps = 10;          ///< see cf::InverseRoot; 0: the learning rate stays
+  double kl = 0.03;                 ///< of the velocities (NFT) or transitions (FlowGRPO); 0: none
   std::int64_t evaluate_every = 2;  ///< epochs
 
   int times = 2;  ///< training times a sample, stratified; 0: nine of ten of the sampling grid
@@ -68,9 +68,9 @@ struct Settings {
 
   double clip_range = 1e-3;
   double noise_level = 0.7;
-  std::int64_t transitions = 3;     ///< trained on, a sample; 0: all but the last
-  std::int64_t average_every = 1;   ///< gradient steps
-  double average_decay = 0.97;      ///< of the weights that are evaluated
+  std::int64_t transitions = 3;    ///< trained on, a sample; 0: all but the last
+  std::int64_t average_every = 1;  ///< gradient steps
+  double average_decay = 0.97;     ///< of the weights that are evaluated
 };
 
 /// What we found best on this task.

@@ -206,8 +206,7 @@ struct CaptionedData {
 
   /// @p count scenes with their spoilt captions.
   ConditionedData<Tensor> operator()(std::int64_t count, Generator& generator) const {
-    const Tensor chosen =
-        (uniform({count}, generator) * double(set.latents.size(0))).to(at::kLong);
+    const Tensor chosen = (uniform({count}, generator) * double(set.latents.size(0))).to(at::kLong);
     return {set.latents.index_select(0, chosen),
             spoilt(set.captions.index_select(0, chosen), spoiling, generator)};
   }
@@ -259,8 +258,7 @@ struct OffBorder {
       double inside = 0;
       for (const Seen& object : sight.objects) {
         const std::int64_t row = object.cell / side, column = object.cell % side;
-        const bool is_inside =
-            std::min(row, column) > 0 && std::max(row, column) < side - 1;
+        const bool is_inside = std::min(row, column) > 0 && std::max(row, column) < side - 1;
         inside += is_inside ? 1 : 0;
       }
       return sight.objects.empty() ? 0.0 : inside / double(sight.objects.size());
