@@ -124,8 +124,7 @@ inline support::Table level_table(const std::vector<Entry>& entries) {
   return table;
 }
 
-/// The overall score against evaluations, epochs and seconds, and each category against
-/// evaluations.
+/// The overall score and that of each category, against evaluations, epochs and seconds.
 inline std::string plots_of(const std::vector<Entry>& entries) {
   double limit = 0;
   for (const Run& run : entries[1].runs) limit = std::max(limit, run.curve.back().evaluations);
@@ -147,27 +146,20 @@ inline std::string plots_of(const std::vector<Entry>& entries) {
     }
     return end;
   };
-  std::string all = plot("overall", "evaluations", &Point::evaluations, limit, overall_of) +
-                    plot("overall", "epochs", &Point::epoch, most(&Point::epoch), overall_of) +
-                    plot("overall", "seconds", &Point::seconds, most(&Point::seconds), overall_of);
-  for (const scenes::Category category : scenes::categories) {
-    all +=
-        plot(scenes::name_of(category), "evaluations", &Point::evaluations, limit,
-             [&](const Point& point) { return point.strict.by_category[std::size_t(category)]; });
+  const std::pair<const char*, double Point::*> costs[] = {{"evaluations", &Point::evaluations},
+                                                           {"epochs", &Point::epoch},
+                                                           {"seconds", &Point::seconds}};
+  std::string all;
+  for (const auto& [label, axis] : costs) {
+    const double end = axis == &Point::evaluations ? limit : most(axis);
+    all += plot("overall", label, axis, end, overall_of);
+    for (const scenes::Category category : scenes::categories) {
+      all += plot(scenes::name_of(category), label, axis, end, [&](const Point& point) {
+        return point.strict.by_category[std::size_t(category)];
+      });
+    }
   }
   return html::element("div", all, "class=\"grid\"");
-}
-
-/// The figure of the documentation: the overall score against evaluations.
-inline svg::Canvas figure_of(const std::vector<Entry>& entries) {
-  double limit = 0;
-  for (const Run& run : entries[1].runs) limit = std::max(limit, run.curve.back().evaluations);
-  std::vector<svg::Series> series;
-  for (const Entry& entry : entries) {
-    series.push_back(curve_of(entry, series.size(), &Point::evaluations, limit, overall_of));
-  }
-  return svg::line_plot({"evaluations of the model", 0, limit}, {"strict score, unguided", 0, 1},
-                        series, 760, 380);
 }
 
 /// Tunes on a seed of its own, compares, and writes summary.json, a report and pictures.
@@ -203,7 +195,6 @@ inline int compare(const SceneFlow& base, const Plan& plan) {
                      {"tuning", to_json(nft)},
                      {"methods", to_json(entries)}};
   write_text(plan.output / "summary.json", summary.dump(1) + "\n");
-  write_text(plan.output / "scenes.svg", figure_of(entries).file_text());
   write_text(
       plan.output / "compare.html",
       html::page("NFT and FlowGRPO on scenes",
@@ -214,8 +205,8 @@ inline int compare(const SceneFlow& base, const Plan& plan) {
                      html::paragraph("Pictures of the first run of NFT, before and after, "
                                      "are in pictures.html.")));
   if (!entries[0].runs.empty()) write_pictures(plan.output, base, entries[0].runs[0].model);
-  std::cout << "wrote compare.html, pictures.html, scenes.svg and summary.json to "
-            << plan.output.string() << "\n";
+  std::cout << "wrote compare.html, pictures.html and summary.json to " << plan.output.string()
+            << "\n";
   return 0;
 }
 
