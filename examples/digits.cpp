@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,10 +40,10 @@ using namespace cf::literals;
 
 struct Settings {
   fs::path data = CONTRAFLOW_DIGITS, output = "out/digits";
-  std::int64_t classifier_steps = 600, flow_steps = 1500, epochs = 40;
+  std::int64_t classifier_steps = 600, flow_steps = 600, epochs = 30;
   std::int64_t group_size = 24;
   std::int64_t samples = 500, measure_every = 5;
-  double learning_rate = 3e-4, kl_weight = 1;
+  double learning_rate = 3e-4, kl_weight = 0.3;
   std::uint64_t seed = 0;
   int threads = 1;
 
@@ -139,7 +141,7 @@ class Watch {
   /// Measures; the sheet of samples also goes to a file.
   const Measures& operator()(const std::string& name) {
     cf::write_png(settings_.output / (name + ".png"), measure());
-    return history_.back().second;
+    return history_.at(trainer_.epoch());
   }
   void operator()(const cf::EpochReport& report) {
     board_(report);
@@ -159,10 +161,9 @@ class Watch {
     const Tensor x0 = trainer_.sample(settings_.samples, settings_.seed_of(6));
     const Tensor asked = at::arange(settings_.samples).remainder(cf::toy::digit_classes);
     const std::int64_t epoch = trainer_.epoch();
-    history_.emplace_back(epoch, judge_(x0, asked));
+    history_.insert_or_assign(epoch, judge_(x0, asked));
     for (const digits::Measure& measure : digits::all_measures) {
-      board_.scalar(std::string("measured/") + measure.name, history_.back().second.*measure.of,
-                    epoch);
+      board_.scalar(std::string("measured/") + measure.name, history_.at(epoch).*measure.of, epoch);
     }
     const Tensor sheet = sheet_of(x0);
     board_.image("samples", cf::encode_png(sheet), sheet.size(2), sheet.size(1), epoch);
@@ -173,54 +174,72 @@ class Watch {
   const digits::Judge& judge_;
   const Settings& settings_;
   cf::TensorBoard board_;
-  std::vector<std::pair<std::int64_t, Measures>> history_;
+  std::map<std::int64_t, Measures> history_;  ///< by epoch
 };
 
-/// Whether what was asked for rose, and the judge still sees the digits.
-bool is_improved(const Measures& before, const Measures& after) {
-  return after.brightness > before.brightness && after.accuracy > before.accuracy - 0.02;
+/// What a run gave.
+struct Outcome {
+  double reward_accuracy = 0;  ///< of the classifier that is the reward, on held-out digits
+  Measures real = {};          ///< of held-out digits
+  Measures before = {}, after = {};
+
+  /// Whether what was asked for rose, and the judge still sees the digits.
+  bool is_improved() const {
+    return after.brightness > before.brightness && after.accuracy > before.accuracy - 0.02;
+  }
+  std::string text() const {
+    return "accuracy on held-out digits: " + support::fixed(reward_accuracy, 3) +
+           " of the reward's classifier, " + support::fixed(real.accuracy, 3) +
+           " of the judge\n\n" +
+           digits::table_of({{"held-out digits", real}, {"before", before}, {"after", after}})
+               .text();
+  }
+};
+
+/// Improves a flow, and measures it before, meanwhile and after.
+void improve(const cf::Unet& model, const Classifiers& classifiers, const digits::Judge& judge,
+             const Settings& settings, Outcome& outcome) {
+  auto trainer = trainer_of(model, classifiers, settings);
+  Watch watch(trainer, judge, settings);
+  outcome.before = watch("before");
+  const cf::RunReport report =
+      trainer.run(settings.epochs, cf::ProgressBar{{.reward = "score/confidence"}},
+                  cf::StopOnInterrupt{}, cf::JsonLines{settings.output / "nft.jsonl"}, watch);
+  outcome.after = watch("after");
+  const nlohmann::ordered_json summary{{"seed", settings.seed},
+                                       {"kl_weight", settings.kl_weight},
+                                       {"epochs", report.epochs},
+                                       {"accuracy_of_reward_classifier", outcome.reward_accuracy},
+                                       {"held_out_digits", digits::to_json(outcome.real)},
+                                       {"history", watch.history()}};
+  std::ofstream(settings.output / "summary.json") << summary.dump(2) << "\n";
 }
 
+/// @return whether the digits were improved
 bool run(const Settings& settings) {
   at::set_num_threads(settings.threads);
   fs::create_directories(settings.output);
+  cf::StopOnInterrupt interrupt;  // a signal shortens every part, and what there is is written
+  interrupt.start({});
   const auto [train, held_out] = cf::toy::read_digits(settings.data);
+  cf::write_png(settings.output / "data.png", sheet_of(first_of_each_class(train)));
   support::Phases phases;
 
   phases.begin("training two classifiers");
   const Classifiers classifiers(train, settings);
-  const double reward_accuracy =
-      digits::accuracy(*classifiers.reward, held_out.images, held_out.labels);
   const digits::Judge judge(classifiers.judge, classifiers.reward, train);
-  const Measures real = judge(held_out.images, held_out.labels);
-
+  Outcome outcome{
+      .reward_accuracy = digits::accuracy(*classifiers.reward, held_out.images, held_out.labels),
+      .real = judge(held_out.images, held_out.labels)};
   phases.begin("pre-training the flow");
   const cf::Unet model = pretrained(train, settings);
-
   phases.begin("improving it by NFT");
-  auto trainer = trainer_of(model, classifiers, settings);
-  Watch watch(trainer, judge, settings);
-  const Measures before = watch("before");
-  const cf::RunReport report =
-      trainer.run(settings.epochs, cf::ProgressBar{{.reward = "score/confidence"}},
-                  cf::StopOnInterrupt{}, cf::JsonLines{settings.output / "nft.jsonl"}, watch);
-  const Measures after = watch("after");
-  cf::write_png(settings.output / "data.png", sheet_of(first_of_each_class(train)));
+  improve(model, classifiers, judge, settings, outcome);
 
-  const nlohmann::ordered_json summary{{"seed", settings.seed},
-                                       {"kl_weight", settings.kl_weight},
-                                       {"epochs", report.epochs},
-                                       {"accuracy_of_reward_classifier", reward_accuracy},
-                                       {"held_out_digits", digits::to_json(real)},
-                                       {"history", watch.history()}};
-  std::ofstream(settings.output / "summary.json") << summary.dump(2) << "\n";
-  std::cout
-      << "accuracy on held-out digits: " << support::fixed(reward_accuracy, 3)
-      << " of the reward's classifier, " << support::fixed(real.accuracy, 3) << " of the judge\n\n"
-      << digits::table_of({{"held-out digits", real}, {"before", before}, {"after", after}}).text()
-      << "\n"
-      << phases.table().text() << "\npictures and records in " << settings.output.string() << "\n";
-  return is_improved(before, after);
+  std::cout << outcome.text() << "\n"
+            << phases.table().text() << "\npictures and records in " << settings.output.string()
+            << "\n";
+  return outcome.is_improved();
 }
 
 /// Sizes with which the whole path takes seconds.

@@ -34,13 +34,13 @@ struct Measures {
   double confidence = 0;  ///< the same of the classifier that is the reward
   double brightness = 0;  ///< of strokes
   double diversity = 0;   ///< mean distance of two samples of a class
-  double distance = 0;    ///< of a sample to the nearest real image of its class that it may know
+  double distance = 0;    ///< to the nearest image of the class that the flow has learnt
 };
 
-/// A measure with its names.
+/// A measure with its names, for the summary and for a person.
 struct Measure {
-  const char* name;   ///< in the summary
-  const char* label;  ///< for a person
+  const char* name;
+  const char* label;
   double Measures::*of;
 };
 inline constexpr std::array<Measure, 6> all_measures{
