@@ -173,12 +173,12 @@ inline int compare(const SceneFlow& base, const Plan& plan) {
   std::vector<Entry*> tuning = pointers(nft);
   for (Entry* entry : pointers(grpo)) tuning.push_back(entry);
   if (plan.quick) {
-    for (Entry* entry : tuning) entry->settings.epochs = 2;
+    for (Entry* entry : tuning) shorten(entry->settings);
   }
   run_all(tuning, {101}, base, plan);
   std::vector<Entry> entries = entries_of(best_of_grid(nft), best_of_grid(grpo));
   if (plan.quick) {
-    for (Entry& entry : entries) entry.settings.epochs = 1;
+    for (Entry& entry : entries) shorten(entry.settings);
   }
   run_all(pointers(entries), seeds_to(plan.seeds), base, plan);
 

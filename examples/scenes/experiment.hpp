@@ -36,6 +36,13 @@ struct Entry {
   std::vector<Run> runs = {};
 };
 
+/// Settings with which a run takes about a second.
+inline void shorten(Settings& settings) {
+  settings.epochs = settings.evaluate_every = 1;
+  settings.prompts = 3;
+  settings.group_size = 8;
+}
+
 /// "nft-1.jsonl" from "NFT" and seed 1.
 inline std::string log_name(const Entry& entry, std::uint64_t seed) {
   std::string name;
