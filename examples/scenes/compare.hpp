@@ -21,7 +21,7 @@ inline std::vector<Entry> nft_grid() {
       Settings settings = our_settings(Method::nft);
       settings.learning_rate = rate;
       settings.beta = beta;
-      settings.epochs = 30;
+      settings.epochs = 16;
       grid.push_back(
           {"NFT, rate " + support::scientific(rate) + ", beta " + support::scientific(beta),
            settings});
@@ -38,7 +38,7 @@ inline std::vector<Entry> grpo_grid() {
       Settings settings = our_settings(Method::flow_grpo);
       settings.learning_rate = rate;
       settings.clip_range = clip;
-      settings.epochs = 60;
+      settings.epochs = 24;
       grid.push_back(
           {"FlowGRPO, rate " + support::scientific(rate) + ", clip " + support::scientific(clip),
            settings});
@@ -74,12 +74,12 @@ inline std::vector<Entry> entries_of(const Settings& nft, const Settings& grpo) 
     return settings;
   };
   return {{"NFT", with(nft, Method::nft, 40)},
-          {"FlowGRPO", with(grpo, Method::flow_grpo, 70)},
-          {"NFT, published settings", published(Method::nft, 20)},
-          {"FlowGRPO, published settings", published(Method::flow_grpo, 16)},
-          {"FlowGRPO with guidance, published settings", published(Method::flow_grpo_guided, 8)},
-          {"NFT without negatives", with(nft, Method::nft_positive, 30)},
-          {"NFT, three rewards", with(nft, Method::nft_multi, 30)}};
+          {"FlowGRPO", with(grpo, Method::flow_grpo, 40)},
+          {"NFT, published settings", published(Method::nft, 14)},
+          {"FlowGRPO, published settings", published(Method::flow_grpo, 6)},
+          {"FlowGRPO with guidance, published settings", published(Method::flow_grpo_guided, 4)},
+          {"NFT without negatives", with(nft, Method::nft_positive, 20)},
+          {"NFT, three rewards", with(nft, Method::nft_multi, 20)}};
 }
 
 inline support::Table table_of(const std::vector<Entry>& entries) {
