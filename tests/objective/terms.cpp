@@ -9,6 +9,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_floating_point.hpp>
 
+#include <contraflow/advantage/advantages.hpp>
 #include <contraflow/objective/grpo.hpp>
 #include <contraflow/objective/nft.hpp>
 #include <contraflow/objective/regression.hpp>
@@ -66,6 +67,7 @@ Tensor loss_of(const T& term, const Tensor& signal = {}) {
 TEST_CASE("terms keep the laws of terms") {
   laws::term(cf::Nft{});
   laws::term(cf::Nft{.beta = 0.1, .negative_branch = false});
+  laws::term(cf::Nft{.informative_only = true});
   laws::term(cf::PaperNft{});
   laws::term(cf::PaperNft{.beta = 2, .weight = cf::time_weight::t});
   laws::term(cf::PaperNft{.weight = [](const Tensor& t) { return t.square() + 1; }});
@@ -313,6 +315,22 @@ TEST_CASE("advantages are clipped, and samples without any are left out") {
   CHECK(at::equal(cf::Awm{.advantage_clip = 2}.signal(s), clipped));
   CHECK(at::equal(cf::Grpo{}.keep(s), kept));
   CHECK(at::equal(cf::Awm{}.keep(s), kept));
+}
+
+TEST_CASE("NFT takes all samples, or those of groups that differ when asked") {
+  // Groups 4 and 9 differ; 1 and 6 do not. The second of group 9 is as good as its mean.
+  cf::Scores s = scores({1, 5, 7, 7, 1, 2, 3, 0}, {4, 4, 1, 1, 9, 9, 9, 6});
+  s.advantage = cf::GroupAdvantage{}(s.reward, s.group);
+  REQUIRE(s.advantage[5].item<double>() == 0);
+  const Tensor all = at::ones({8}, at::kBool);
+  const Tensor informative = at::tensor({1, 1, 0, 0, 1, 1, 1, 0}, at::kInt).to(at::kBool);
+  CHECK(at::equal(cf::Nft{}.keep(s), all));
+  CHECK(at::equal(cf::PaperNft{}.keep(s), all));
+  CHECK(at::equal(cf::Nft{.informative_only = true}.keep(s), informative));
+  CHECK(at::equal(cf::PaperNft{.informative_only = true}.keep(s), informative));
+  // What is kept has the target that it had.
+  CHECK(at::equal(cf::Nft{.informative_only = true}.signal(s), cf::Nft{}.signal(s)));
+  CHECK(at::equal(cf::PaperNft{.informative_only = true}.signal(s), cf::PaperNft{}.signal(s)));
 }
 
 TEST_CASE("settings out of range are refused") {

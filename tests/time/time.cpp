@@ -87,6 +87,27 @@ TEST_CASE("schedules are the published ones") {
   CHECK(warming(1000000) == 0.9);
 }
 
+// From a standing start 1; after `steps` steps 1/sqrt(2), after three times as many 1/2.
+TEST_CASE("an inverse root falls to a half in three times the steps it is given") {
+  for (const double steps : {1.0, 20.0, 500.0}) {
+    const cf::InverseRoot factor{.steps = steps};
+    const auto at = [&](double of_steps) { return factor(std::int64_t(of_steps * steps)); };
+    CHECK(at(0) == 1);
+    CHECK_THAT(at(1), WithinAbs(std::sqrt(0.5), 1e-15));
+    CHECK_THAT(at(3), WithinAbs(0.5, 1e-15));
+    CHECK_THAT(at(99), WithinAbs(0.1, 1e-15));
+    for (std::int64_t step = 0; step < 50; ++step) CHECK(factor(step + 1) < factor(step));
+  }
+  CHECK(cf::InverseRoot{}(60) == cf::InverseRoot{.steps = 20}(60));
+}
+
+TEST_CASE("an inverse root of no steps stays 1") {
+  for (const double steps : {0.0, -3.0}) {
+    CHECK(cf::InverseRoot{.steps = steps}(0) == 1);
+    CHECK(cf::InverseRoot{.steps = steps}(1000) == 1);
+  }
+}
+
 namespace {
 // A training time of the user's.
 struct AlwaysHalf {

@@ -186,6 +186,7 @@ class DataParallel : public detail::Wrapper<DataParallel<M>, M> {
   /// The velocity.
   /// @par Shape
   /// @p x_t [B, ...], @p t [B]; result as x_t
+  /// @throws Error if times or condition are of another batch
   template <class... C>
   Tensor operator()(const Tensor& x_t, const Tensor& t, const C&... condition) {
     const auto velocity = [this](const Tensor& x, const Tensor& times, const C&... of_x) {
@@ -194,6 +195,8 @@ class DataParallel : public detail::Wrapper<DataParallel<M>, M> {
     const std::int64_t parts = x_t.device().is_cpu() ? team_->size() : 1;
     const std::vector<detail::RowRange> ranges = detail::divided(x_t.size(0), parts);
     if (ranges.size() < 2) return velocity(x_t, t, condition...);
+    expects_per_sample(t, x_t, "t");
+    expects_condition_of(detail::condition_of(condition...), x_t);
     const auto part = [velocity, t, condition...](const Tensor& x, const detail::RowRange& rows) {
       const Tensor ids = at::arange(rows.first, rows.first + rows.count, at::kLong);
       return velocity(x, t.narrow(0, rows.first, rows.count), select(condition, ids)...);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <string_view>
+#include <tuple>
 
 #include <contraflow/objective/fused_nft.hpp>
 #include <contraflow/objective/velocity_kl.hpp>
@@ -58,7 +59,13 @@ namespace detail {
 
 /// All samples, or those of groups whose samples were not all as good as each other.
 inline Tensor wanted_by_nft(const Scores& scores, bool informative_only) {
-  return informative_only ? scores.advantage != 0 : at::ones_like(scores.group, at::kBool);
+  if (!informative_only) return at::ones_like(scores.group, at::kBool);
+  // A sample as good as the mean of its group has an advantage of zero, and belongs to it.
+  const Tensor group = std::get<1>(at::_unique(scores.group, /*sorted=*/true,
+                                               /*return_inverse=*/true));
+  const Tensor differing =
+      at::zeros_like(group).index_add_(0, group, (scores.advantage != 0).to(group.scalar_type()));
+  return differing.index_select(0, group) > 0;
 }
 
 }  // namespace detail

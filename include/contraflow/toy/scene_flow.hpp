@@ -14,7 +14,7 @@
 
 namespace contraflow::toy {
 
-/// Shape of a SceneFlow; the defaults have 0.47 million weights.
+/// Shape of a SceneFlow; the defaults have 0.46 million weights.
 struct SceneFlowOptions {
   std::int64_t layers = 3;      ///< joint blocks, at least 1
   std::int64_t heads = 2;       ///< in each attention, at least 1
@@ -77,7 +77,7 @@ class SceneNetwork : public torch::nn::Module {
   /// Builds the network without values.
   /// @throws Error if an option is out of range
   explicit SceneNetwork(const SceneFlowOptions& options)
-      : options_(options),
+      : options_(checked(options)),
         text_(place<SceneTextEncoder>(*this, "text", options.text_size)),
         transformer_(place<MmditNetwork>(*this, "transformer", options.transformer())) {
     for (const auto& [name, buffer] : named_weights(*transformer_)) {
@@ -122,6 +122,14 @@ class SceneNetwork : public torch::nn::Module {
   const SceneFlowOptions& options() const { return options_; }
 
  private:
+  static const SceneFlowOptions& checked(const SceneFlowOptions& options) {
+    expects(options.layers >= 1, "layers", "at least 1", options.layers);
+    expects(options.heads >= 1, "heads", "at least 1", options.heads);
+    expects(options.head_size >= 1, "head_size", "at least 1", options.head_size);
+    expects(options.text_size >= 1, "text_size", "at least 1", options.text_size);
+    return options;
+  }
+
   /// Of six chunks of a modulation the third and the last are gates; one of two chunks has none.
   static void open_gates(Tensor& bias) {
     const std::int64_t width = bias.size(0) / 6;

@@ -40,13 +40,23 @@ class Catalogue {
   /// Numbers of prompts from their tokens.
   /// @param rows int64 [B, 8]
   /// @return int64 [B]
-  /// @throws Error if a row is no prompt
+  /// @throws Error if shape or type do not fit, or a row is no prompt
   Tensor numbers_of(const Tensor& rows) const {
+    expects_dtype(rows, at::kLong, "tokens");
+    if (rows.dim() != 2 || rows.size(1) != tokens) {
+      throw Error("tokens", "shape [B, " + shown(tokens) + "]", shape_text(rows));
+    }
     const Tensor given = rows.to(at::kCPU).contiguous();
     Tensor numbers = at::empty({given.size(0)}, at::kLong);
     for (std::int64_t i = 0; i < given.size(0); ++i) {
-      const auto found = numbers_.find(key(given.const_data_ptr<std::int64_t>() + i * tokens));
-      expects(found != numbers_.end(), "tokens", "rows that are prompts", i);
+      const auto* row = given.const_data_ptr<std::int64_t>() + i * tokens;
+      const auto found = numbers_.find(key(row));
+      // Tokens out of the vocabulary may have the key of others.
+      const bool is_prompt =
+          found != numbers_.end() &&
+          std::equal(row, row + tokens,
+                     tokens_.const_data_ptr<std::int64_t>() + found->second * tokens);
+      expects(is_prompt, "tokens", "rows that are prompts", i);
       numbers.mutable_data_ptr<std::int64_t>()[i] = found->second;
     }
     return numbers;
@@ -183,7 +193,7 @@ struct Spoiling {
 inline Tensor spoilt(const Tensor& captions, const Spoiling& spoiling, Generator& generator) {
   const std::int64_t count = captions.size(0);
   const Tensor numbers = uniform({count, 2 * tokens + 1}, generator);
-  Tensor result = captions.clone();
+  Tensor result = captions.clone(at::MemoryFormat::Contiguous);
   const auto* number = numbers.const_data_ptr<float>();
   auto* word = result.mutable_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < count; ++i, number += 2 * tokens + 1, word += tokens) {
@@ -234,10 +244,18 @@ struct Partial {
 
 namespace detail {
 
+/// Latents as the detector reads them.
+inline Tensor readable(const Tensor& x0) {
+  if (x0.dim() != 4 || x0.sizes().slice(1) != at::IntArrayRef({channels, side, side})) {
+    throw Error("x0", "shape [B, 8, 4, 4]", shape_text(x0));
+  }
+  return x0.detach().to(at::kCPU, at::kFloat).contiguous();
+}
+
 /// A score a latent from what the detector sees in it.
 template <class F>
 Tensor scored_by_sight(const Tensor& x0, F&& score) {
-  const Tensor values = x0.detach().to(at::kCPU, at::kFloat).contiguous();
+  const Tensor values = readable(x0);
   Tensor result = at::empty({x0.size(0)}, at::kDouble);
   for (std::int64_t i = 0; i < x0.size(0); ++i) {
     const float* latent = values.const_data_ptr<float>() + i * channels * cells;
@@ -251,6 +269,7 @@ Tensor scored_by_sight(const Tensor& x0, F&& score) {
 /// Share of the objects that lie in the four cells off the border; 0 where there are none.
 /// @par Shape
 /// x0 [B, 8, 4, 4]; result float64 [B]
+/// @throws Error if the shape does not fit
 struct OffBorder {
   /// The scores.
   Tensor operator()(const Tensor& x0) const {
@@ -290,8 +309,10 @@ struct Brightness {
 /// @param x0 [N, 8, 4, 4]
 /// @param group int64 [N], which samples answer one prompt
 /// @return in (0, 1]
+/// @throws Error if a shape does not fit
 inline double distinct_share(const Tensor& x0, const Tensor& group) {
-  const Tensor values = x0.detach().to(at::kCPU, at::kFloat).contiguous();
+  const Tensor values = detail::readable(x0);
+  expects_per_sample(group, x0, "group");
   const Tensor ids = group.contiguous();
   using Scene = std::vector<std::array<std::int64_t, 3>>;
   std::map<std::int64_t, std::pair<std::set<Scene>, double>> groups;
