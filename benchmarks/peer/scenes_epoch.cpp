@@ -1,0 +1,117 @@
+// The NFT epoch of the scenes task: prints seconds an epoch (median), like scenes_epoch.py.
+//
+// With --write it also writes what scenes_epoch.py --check compares itself with: weights,
+// velocities, the gradients of a loss, strict scores, and how many velocities an epoch computes.
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/Parallel.h>
+#include <CLI/CLI.hpp>
+
+#include <contraflow/contraflow.hpp>
+#include <contraflow/core/memory.hpp>
+#include <contraflow/io/safetensors.hpp>
+#include <contraflow/model/data_parallel.hpp>
+#include <contraflow/toy/scene_flow.hpp>
+#include <contraflow/toy/scene_task.hpp>
+
+namespace cf = contraflow;
+namespace scenes = cf::toy::scenes;
+using cf::Tensor;
+using cf::toy::SceneFlow;
+
+namespace {
+
+cf::TrainerOptions options() {
+  return {.prompts_per_epoch = 24,
+          .group_size = 24,
+          .grid = cf::uniform_grid(10),
+          .update = {.gradient_steps = 2,
+                     .optimizer = cf::adamw({.learning_rate = 1e-3}),
+                     .learning_rate_factor = cf::InverseRoot{.steps = 10}}};
+}
+
+auto trainer_of(int threads) {
+  cf::SnapshotPolicy policy(cf::DataParallel(SceneFlow(), threads),
+                            {.old_decay = cf::Ramp{.rate = 0.02, .max = 0.95},
+                             .average_decay = cf::WarmingUp{.max = 0.97}});
+  const auto objective = cf::Nft{.beta = 0.5, .optimality = {.clip = 1}} + 0.03 * cf::VelocityKl{};
+  const cf::PromptRows<Tensor> prompts(
+      scenes::catalogue().all_tokens().index_select(0, scenes::training_prompts()));
+  return cf::Trainer(std::move(policy), cf::DpmSolver<2>{}, scenes::Strict{}, objective, options(),
+                     prompts, cf::StratifiedTimes{.per_sample = 2},
+                     cf::GroupAdvantage{.spread = cf::Spread::none});
+}
+
+/// Random weights: those that training begins with give a velocity of zero.
+SceneFlow random_model(cf::Generator& generator) {
+  SceneFlow model;
+  cf::initialise(*model.module(), generator,
+                 [](const std::string& name, at::IntArrayRef shape, cf::Generator& from) {
+                   return cf::initial_weight(name, shape, from) + 0.1 * cf::normal(shape, from);
+                 });
+  return model;
+}
+
+void write_check(const std::filesystem::path& path, const cf::EvaluationCount& evaluations) {
+  cf::Generator generator = cf::seeded(0);
+  SceneFlow model = random_model(generator);
+  const scenes::Captioned drawn =
+      scenes::draw_captioned({scenes::categories.begin(), scenes::categories.end()}, 50, generator);
+  const Tensor x = drawn.latents + 0.2 * cf::normal_like(drawn.latents, generator);
+  const Tensor t = cf::uniform({x.size(0)}, generator);
+  const Tensor velocity = model(x, t, drawn.captions);
+  velocity.square().mean().backward();
+
+  std::map<std::string, Tensor> tensors{
+      {"x", x},
+      {"t", t},
+      {"tokens", drawn.captions},
+      {"velocity", velocity.detach()},
+      {"strict", scenes::Strict{}(x, drawn.captions)},
+      {"evaluations", at::tensor({evaluations.forward, evaluations.backward}, at::kLong)}};
+  for (const auto& [name, weight] : cf::named_weights(*model.module())) {
+    tensors.emplace("weight." + name, weight.detach());
+    if (weight.grad().defined()) tensors.emplace("gradient." + name, weight.grad());
+  }
+  cf::write_safetensors(path, tensors);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  int epochs = 10, threads = 1;
+  bool composed = false;
+  std::filesystem::path file;
+  CLI::App app("Seconds an epoch of NFT on the scenes task");
+  app.add_option("--epochs", epochs, "epochs to run")->check(CLI::PositiveNumber);
+  app.add_option("--threads", threads, "threads between which batches are divided")
+      ->check(CLI::PositiveNumber);
+  app.add_flag("--composed", composed, "layers of LibTorch's operations, without fused kernels");
+  app.add_option("--write", file, "safetensors file for scenes_epoch.py --check");
+  CLI11_PARSE(app, argc, argv);
+  at::set_num_threads(1);
+  cf::keep_freed_memory();
+  std::optional<cf::ComposedOnly> only;
+  if (composed) only.emplace();
+
+  auto trainer = trainer_of(threads);
+  std::vector<double> seconds;
+  for (int i = 0; i < epochs; ++i) {
+    const double before = trainer.seconds();
+    trainer.run_epoch();
+    seconds.push_back(trainer.seconds() - before);
+    if (i == 0 && !file.empty()) write_check(file, trainer.evaluations());
+  }
+  seconds.erase(seconds.begin(), seconds.begin() + epochs / 5);
+  std::nth_element(seconds.begin(), seconds.begin() + std::ptrdiff_t(seconds.size() / 2),
+                   seconds.end());
+  std::printf("%.6f\n", seconds[seconds.size() / 2]);
+}
