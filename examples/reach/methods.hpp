@@ -58,6 +58,21 @@ struct Shares {
   }
 };
 
+/// What the observers of a run are told of an evaluation.
+inline std::vector<cf::Metric> metrics_of(const Shares& shares) {
+  return {{"held_out/reaches", shares.reaches},
+          {"held_out/collides", shares.collides},
+          {"held_out/exceeds", shares.exceeds},
+          {"held_out/misses", shares.misses}};
+}
+
+/// The state of a run at an evaluation.
+inline Point point_of(const cf::EpochReport& report, const Shares& shares) {
+  const double evaluations =
+      double(report.forward_evaluations) + 2 * double(report.backward_evaluations);
+  return {double(report.epoch), evaluations, report.seconds, shares.reaches};
+}
+
 /// A run, and what its policy does at the end.
 struct Result {
   Run run;
@@ -107,11 +122,34 @@ inline cf::TrainerOptions trainer_options(const RunSettings& settings) {
       .seed = settings.seed};
 }
 
-/// Trains, and evaluates on the held-out scenes in between.
+/// Trains, tells the observers, and evaluates on held-out scenes in between.
+/// @param evaluated called as `evaluated(report)` where an evaluation is due; may add metrics
+template <class Trainer, class F>
+cf::RunReport trained(Trainer& trainer, const RunSettings& settings, F&& evaluated) {
+  cf::StopOnInterrupt interrupt;
+  cf::JsonLines lines(settings.log);
+  cf::TensorBoard board(settings.log.parent_path().parent_path() / "tensorboard" /
+                        settings.log.stem());
+  cf::Observers observers(interrupt, lines, board);
+  observers.start({1, settings.epochs});
+  cf::RunReport run;
+  while (run.epochs < settings.epochs && !run.stopped) {
+    run.last = trainer.run_epoch();
+    run.epochs = trainer.epoch();
+    if (run.epochs % settings.evaluate_every == 0) evaluated(run.last);
+    const cf::Verdict verdict = observers(run.last);
+    run.stopped = verdict.stop;
+    run.reason = verdict.reason;
+  }
+  observers.finish(run);
+  return run;
+}
+
+/// A run of a trainer of any type.
 template <class Trainer>
 Result observed(Trainer& trainer, const Problem& problem, const RunSettings& settings) {
   const cf::PromptRows held_out(problem.held_out);
-  const auto evaluated = [&] {
+  const auto shares = [&] {
     const Tensor chunks = trainer.evaluate(held_out).x0;
     return Shares::of(reach::outcomes(problem.world, chunks, problem.held_out));
   };
@@ -121,38 +159,16 @@ Result observed(Trainer& trainer, const Problem& problem, const RunSettings& set
   };
   Result result;
   result.run.settings = settings;
-  result.before = result.after = evaluated();
+  result.before = result.after = shares();
   result.pictured_before = pictured();
   result.run.curve.push_back({0, 0, 0, result.before.reaches});
-
-  cf::StopOnInterrupt interrupt;
-  cf::JsonLines lines(settings.log);
-  cf::TensorBoard board(settings.log.parent_path().parent_path() / "tensorboard" /
-                        settings.log.stem());
-  cf::Observers observers(interrupt, lines, board);
-  observers.start({1, settings.epochs});
-  cf::RunReport end;
-  while (trainer.epoch() < settings.epochs && !end.stopped) {
-    end.last = trainer.run_epoch();
-    if (trainer.epoch() % settings.evaluate_every == 0) {
-      result.after = evaluated();
-      end.last.metrics.push_back({"held_out/reaches", result.after.reaches});
-      end.last.metrics.push_back({"held_out/collides", result.after.collides});
-      end.last.metrics.push_back({"held_out/exceeds", result.after.exceeds});
-      end.last.metrics.push_back({"held_out/misses", result.after.misses});
-      const double evaluations =
-          double(end.last.forward_evaluations) + 2 * double(end.last.backward_evaluations);
-      result.run.curve.push_back(
-          {double(trainer.epoch()), evaluations, end.last.seconds, result.after.reaches});
-    }
-    const cf::Verdict verdict = observers(end.last);
-    end.epochs = trainer.epoch();
-    end.stopped = verdict.stop;
-    end.reason = verdict.reason;
-  }
-  observers.finish(end);
+  const cf::RunReport run = trained(trainer, settings, [&](cf::EpochReport& report) {
+    result.after = shares();
+    for (const cf::Metric& metric : metrics_of(result.after)) report.metrics.push_back(metric);
+    result.run.curve.push_back(point_of(report, result.after));
+  });
   result.pictured_after = pictured();
-  result.run.is_complete = !end.stopped;
+  result.run.is_complete = !run.stopped;
   return result;
 }
 

@@ -271,6 +271,7 @@ TEST_CASE("what does not fit is refused") {
   check_error([&] { draw({.angle_limit = 0}); }, "angle_limit", "above 0");
   check_error([&] { draw({.speed_limit = 0}); }, "speed_limit", "above 0");
   check_error([&] { draw({.tolerance = 1e-9}); }, "world", "none");
+  check_error([&] { reach::draw_scenes(world, 0, generator); }, "count", "at least 1");
   const auto by = [&, s = scenes](const reach::Demonstrator& bad) {
     reach::demonstrations(world, s, bad, generator);
   };

@@ -7,8 +7,6 @@
 #include <cmath>
 #include <cstdint>
 #include <span>
-#include <string>
-#include <utility>
 #include <vector>
 
 #include <contraflow/core/random.hpp>
@@ -213,9 +211,10 @@ struct Success {
   /// @par Shape
   /// @p x0 [B, horizon, joints], @p scenes [B, scene_size]; result float64 [B]
   Tensor operator()(const Tensor& x0, const Tensor& scenes) const {
-    Tensor result = at::empty({x0.size(0)}, at::kDouble);
+    const std::vector<Outcome> all = outcomes(world, x0, scenes);
+    Tensor result = at::empty({std::ssize(all)}, at::kDouble);
     auto* score = result.mutable_data_ptr<double>();
-    for (const Outcome& outcome : outcomes(world, x0, scenes)) *score++ = outcome.reaches ? 1 : 0;
+    for (const Outcome& outcome : all) *score++ = outcome.reaches ? 1 : 0;
     return result;
   }
 };
@@ -345,6 +344,23 @@ inline bool is_free(const World& world, const Scene& scene) {
   });
 }
 
+/// The solvable ones of a round of candidates: [some, scene_size].
+inline Tensor solvable_candidates(const World& world, Generator& generator) {
+  constexpr std::int64_t round = 1024, attempts = 8;
+  const Tensor rows = uniform({round, world.scene_size()}, generator);
+  const Tensor normals = normal({round, attempts * chance_size(world)}, generator);
+  std::vector<std::int64_t> solvable;
+  for (std::int64_t i = 0; i < round; ++i) {
+    float* row = rows.mutable_data_ptr<float>() + i * world.scene_size();
+    arrange(world, row);
+    const Scene scene = Scene::of(world, row);
+    const float* chances = normals.const_data_ptr<float>() + i * normals.size(1);
+    if (!is_free(world, scene)) continue;
+    if (is_solvable(world, scene, chances, attempts)) solvable.push_back(i);
+  }
+  return rows.index_select(0, at::tensor(solvable, at::kLong));
+}
+
 }  // namespace detail
 
 /// Draws scenes that can be solved.
@@ -352,29 +368,19 @@ inline bool is_free(const World& world, const Scene& scene) {
 /// The obstacles lie about the middle of the straight way from the hand to the goal. Kept is where
 /// neither start nor goal is taken and a careful controller gets there in one of eight attempts.
 /// @param world the arm
-/// @param count scenes
+/// @param count scenes, at least 1
 /// @param generator advanced by as many candidates as it takes
 /// @return float32 [count, scene_size]
-/// @throws Error if the controller solves none of a round of candidates
+/// @throws Error if the controller solves none of a round of candidates, or an argument is out of
+/// range
 inline Tensor draw_scenes(const World& world, std::int64_t count, Generator& generator) {
   world.check();
-  constexpr std::int64_t attempts = 8, round = 1024;
+  expects(count >= 1, "count", "at least 1", count);
   std::vector<Tensor> kept;
-  for (std::int64_t drawn = 0; drawn < count;) {
-    const Tensor rows = uniform({round, world.scene_size()}, generator);
-    const Tensor normals = normal({round, attempts * detail::chance_size(world)}, generator);
-    std::vector<std::int64_t> good;
-    for (std::int64_t i = 0; i < round; ++i) {
-      float* row = rows.mutable_data_ptr<float>() + i * world.scene_size();
-      detail::arrange(world, row);
-      const Scene scene = Scene::of(world, row);
-      const float* chances = normals.const_data_ptr<float>() + i * normals.size(1);
-      if (!detail::is_free(world, scene)) continue;
-      if (detail::is_solvable(world, scene, chances, attempts)) good.push_back(i);
-    }
-    if (good.empty()) throw Error("world", "scenes of which the controller solves some", "none");
-    kept.push_back(rows.index_select(0, at::tensor(good, at::kLong)));
-    drawn += std::ssize(good);
+  for (std::int64_t drawn = 0; drawn < count; drawn += kept.back().size(0)) {
+    kept.push_back(detail::solvable_candidates(world, generator));
+    if (kept.back().size(0) > 0) continue;
+    throw Error("world", "scenes of which the controller solves some", "none");
   }
   return at::cat(kept).narrow(0, 0, count);
 }
