@@ -101,9 +101,9 @@ class Watchers {
 };
 
 /// The model behind the wrappers that training needs.
-inline const SceneFlow& bare(const cf::DataParallel<SceneFlow>& model) { return model.model(); }
+inline const SceneFlow& bare(const cf::DataParallel<SceneFlow>& model) { return model.wrapped(); }
 inline const SceneFlow& bare(const cf::Guided<cf::DataParallel<SceneFlow>, Tensor>& model) {
-  return bare(model.model());
+  return bare(model.wrapped());
 }
 
 inline cf::TrainerOptions trainer_options(const Settings& s) {

@@ -22,7 +22,7 @@ class Wrapper {
   explicit Wrapper(M model) : model_(std::move(model)) {}
 
   /// What is wrapped.
-  const M& model() const { return model_; }
+  const M& wrapped() const { return model_; }
 
   std::shared_ptr<torch::nn::Module> module() const requires HasModule<M> {
     return module_of(model_);
