@@ -231,8 +231,8 @@ class Updater {
       draw = std::get<1>(at::_unique(samples.rollout.group.index_select(0, first),
                                      /*sorted=*/true, /*return_inverse=*/true));
     }
-    const std::int64_t draws = options_.shared_noise ? draw.max().template item<std::int64_t>() + 1
-                                                     : units;
+    const std::int64_t draws =
+        options_.shared_noise ? draw.max().template item<std::int64_t>() + 1 : units;
     // Time-major, so that a micro-batch holds many samples at few times.
     const Tensor times = times_(draws, samples.grid, generator).t();
     auto shape = samples.rollout.x0.sizes().vec();
