@@ -1,8 +1,10 @@
 // What is not needed is not computed: velocities, counted in the models themselves.
 
 #include <memory>
+#include <utility>
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_floating_point.hpp>
 
 #include <contraflow/objective/regression.hpp>
 #include <contraflow/solver/black_box.hpp>
@@ -36,6 +38,19 @@ class Counted {
  private:
   cf::MlpVelocity net_ = small::model();
   std::shared_ptr<std::int64_t> rows_ = std::make_shared<std::int64_t>(0);
+};
+
+// The same under labels, which it does not read.
+class CountedUnderLabels : public Counted {
+ public:
+  CountedUnderLabels() = default;
+  Tensor operator()(const Tensor& x, const Tensor& t, const Tensor&) {
+    return Counted::operator()(x, t);
+  }
+  CountedUnderLabels clone() const { return CountedUnderLabels(Counted::clone()); }
+
+ private:
+  explicit CountedUnderLabels(Counted counted) : Counted(std::move(counted)) {}
 };
 
 constexpr std::int64_t samples = 12, rollout = samples * 5, trained = samples * 4;
@@ -140,6 +155,38 @@ TEST_CASE("only samples that teach anything are trained on") {
   CHECK(rows(cf::Grpo{}) == rollout);
   CHECK(rows(cf::Dpo{}) == rollout);
   CHECK(rows(cf::BestOfGroup{}) == rollout);
+}
+
+TEST_CASE("NFT trains on groups without a difference, unless it is told not to") {
+  // Samples of the first prompt are all as good as each other, those of the other two are not.
+  const auto reward = [](const Tensor& x0, const Tensor& label) {
+    return at::where(label == 0, at::ones_like(x0.select(1, 0)), x0.select(1, 0));
+  };
+  const auto rows = [&](const auto& objective) {
+    cf::Trainer trainer(cf::SnapshotPolicy(CountedUnderLabels{}), cf::Euler{}, reward, objective,
+                        small::options(), cf::class_prompts(3));
+    const cf::EpochReport report = trainer.run_epoch();
+    CHECK_THAT(*report.find("zero_std_ratio"), Catch::Matchers::WithinAbs(1.0 / 3, 1e-12));
+    CHECK(report.gradient_steps == 1);
+    auto& policy = trainer.policy();
+    CHECK(policy.model(Role::old).rows() == rollout + policy.model(Role::current).rows());
+    return policy.model(Role::current).rows();
+  };
+  const std::int64_t of_two_groups = trained * 2 / 3;
+  CHECK(rows(cf::Nft{}) == trained);
+  CHECK(rows(cf::PaperNft{}) == trained);
+  CHECK(rows(cf::Nft{.informative_only = true}) == of_two_groups);
+  CHECK(rows(cf::PaperNft{.informative_only = true}) == of_two_groups);
+  // What another term of the sum wants is trained on.
+  CHECK(rows(cf::Nft{.informative_only = true} + 0.1 * cf::Nft{}) == trained);
+}
+
+TEST_CASE("NFT that is told to leave out all groups takes no step") {
+  const auto flat = [](const Tensor& x0) { return at::ones({x0.size(0)}); };
+  cf::Trainer trainer(cf::SnapshotPolicy(Counted{}), cf::Euler{}, flat,
+                      cf::Nft{.informative_only = true}, small::options());
+  CHECK(trainer.run_epoch().gradient_steps == 0);
+  CHECK(rows_of(trainer.policy(), Role::current) == 0);
 }
 
 TEST_CASE("an evaluation runs the average where it is due, and is not counted as training") {
