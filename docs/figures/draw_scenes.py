@@ -104,7 +104,7 @@ def compare(summary):
     limit = nice_limit(most(pair, "evaluations"))
     panels = [("overall, against evaluations", entries, "evaluations", "overall", limit),
               ("overall, against epochs", entries, "epoch", "overall", most(entries, "epoch")),
-              ("overall, against seconds of training on one core", entries, "seconds", "overall",
+              ("overall, against seconds on one core", entries, "seconds", "overall",
                nice_limit(most(pair, "seconds")))]
     for category in CATEGORIES:
         panels.append((f"{category}, against evaluations", entries, "evaluations", category, limit))

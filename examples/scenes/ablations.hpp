@@ -20,7 +20,7 @@ struct Ablation {
 inline std::vector<Ablation> ablations() {
   Settings recipe = our_settings(Method::nft);
   recipe.prompts = 12;  // half of the recipe's, for time
-  recipe.epochs = 24;
+  recipe.epochs = 20;
   recipe.evaluate_every = 4;
   const auto changed = [&](const std::string& name, auto&& change) {
     Settings settings = recipe;
