@@ -39,7 +39,7 @@ Plan plan_of(const Options& options) {
   if (plan.joints.empty())
     plan.joints = options.quick ? std::vector<std::int64_t>{2} : std::vector<std::int64_t>{2, 7};
   plan.methods = methods_of(options.method);
-  plan.rates = compares ? std::vector{1e-4, 3e-4, 1e-3, 3e-3} : std::vector{1e-3};
+  plan.rates = compares ? std::vector{1e-4, 3e-4, 1e-3, 3e-3} : std::vector{3e-4};
   plan.first_seed = options.seed;
   plan.seeds = options.seeds > 0 ? options.seeds : compares ? 3 : 1;
   plan.epochs = options.epochs > 0 ? options.epochs : options.quick ? 60 : 300;

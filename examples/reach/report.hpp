@@ -23,7 +23,7 @@ namespace svg = support::svg;
 using Json = nlohmann::ordered_json;
 
 /// Held-out success rates at which speed is compared.
-inline constexpr double success_levels[] = {0.5, 0.6, 0.7, 0.8};
+inline constexpr double success_levels[] = {0.4, 0.5, 0.6, 0.7, 0.8};
 
 inline std::string percent(double share) { return fixed(100 * share, 1) + " %"; }
 
@@ -66,29 +66,34 @@ inline Table outcome_table(const Plan& plan, const std::vector<ArmResult>& arms)
   return table;
 }
 
+/// A row of the table of speeds: what @p of says of each level that the base is below.
+template <class F>
+std::vector<std::string> speed_row(const ArmResult& arm, const std::string& name, F&& of) {
+  std::vector<std::string> row{std::to_string(arm.problem.world.joints) + " joints", name};
+  for (const double level : success_levels) {
+    row.push_back(arm.before.reaches < level ? of(level) : "at the start");
+  }
+  return row;
+}
+
 /// Model evaluations to each level of success.
 inline Table speed_table(const Plan& plan, const std::vector<ArmResult>& arms) {
   std::vector<std::string> header{"model evaluations to", "method"};
   for (const double level : success_levels) header.push_back(fixed(100 * level, 0) + " %");
   Table table(header, 2);
   for (const ArmResult& arm : arms) {
-    const std::string name = std::to_string(arm.problem.world.joints) + " joints";
     table.add_rule();
     for (std::size_t m = 0; m < arm.groups.size(); ++m) {
-      std::vector<std::string> row{name, plan.methods[m].name};
-      for (const double level : success_levels) {
-        row.push_back(evaluations_to(arm.groups[m].runs(), level).text());
-      }
-      table.add(std::move(row));
+      table.add(speed_row(arm, plan.methods[m].name, [&](double level) {
+        return evaluations_to(arm.groups[m].runs(), level).text();
+      }));
     }
     if (arm.groups.size() != 2) continue;
-    std::vector<std::string> row{name, "FlowGRPO / NFT"};
-    for (const double level : success_levels) {
+    table.add(speed_row(arm, "FlowGRPO / NFT", [&](double level) {
       const auto ratio = head_to_head::ratio_of(arm.groups[1].runs(), arm.groups[0].runs(), level,
                                                 &Point::evaluations);
-      row.push_back(ratio ? ratio->text() : "-");
-    }
-    table.add(std::move(row));
+      return ratio ? ratio->text() : "-";
+    }));
   }
   return table;
 }
@@ -147,8 +152,8 @@ inline Motion motion_of(const reach::World& world, const reach::Scene& scene,
 }
 
 /// One scene: the ways of the hand of all chunks, and the poses of the first.
-inline void draw(svg::Canvas& canvas, const Panel& panel, const reach::Scene& scene,
-                 const std::vector<Motion>& motions) {
+inline void draw(svg::Canvas& canvas, const Panel& panel, const reach::World& world,
+                 const reach::Scene& scene, const std::vector<Motion>& motions) {
   const auto colour = [](const Motion& motion) {
     return motion.outcome.reaches ? "var(--series-3)" : "var(--series-1)";
   };
@@ -171,7 +176,7 @@ inline void draw(svg::Canvas& canvas, const Panel& panel, const reach::Scene& sc
                     "stroke-width=\"1.3\" stroke-opacity=\"0.75\"");
     canvas.dots({panel.at(motion.poses.back().back())}, 4, colour(motion));
   }
-  canvas.dots({panel.at(scene.goal)}, 2 * panel.length(0.1), "var(--series-0)",
+  canvas.dots({panel.at(scene.goal)}, 2 * panel.length(world.tolerance), "var(--series-0)",
               "stroke-opacity=\"0.22\"");
 }
 
@@ -199,7 +204,8 @@ inline svg::Canvas picture(const Problem& problem, const std::vector<Strip>& str
         motions.push_back(motion_of(problem.world, scene, strip.chunks[k]));
         reached += motions.back().outcome.reaches ? 1 : 0;
       }
-      draw(canvas, {{gap + double(i) * (side + gap), y + head}, side}, scene, motions);
+      draw(canvas, {{gap + double(i) * (side + gap), y + head}, side}, problem.world, scene,
+           motions);
     }
     canvas.text({gap, y + 16},
                 strip.name + ": " + std::to_string(reached) + " of " +

@@ -257,11 +257,12 @@ TEST_CASE("scenes and demonstrations are equal for equal seeds") {
 
 TEST_CASE("what does not fit is refused") {
   const reach::World world;
-  const auto [scenes, actions] = drawn(world, 4);
+  const Drawn four = drawn(world, 4);
+  const Tensor &scenes = four.scenes, &actions = four.actions;
   const reach::Success reward{world};
-  check_error([&, x = actions] { reward(x.flatten(1), scenes); }, "x0", "[B, 8, 2]");
-  check_error([&, x = actions] { reward(x.narrow(1, 0, 7), scenes); }, "x0", "[B, 8, 2]");
-  check_error([&, s = scenes, x = actions] { reward(x, s.narrow(0, 0, 3)); }, "scenes", "[4, 10]");
+  check_error([&] { reward(actions.flatten(1), scenes); }, "x0", "[B, 8, 2]");
+  check_error([&] { reward(actions.narrow(1, 0, 7), scenes); }, "x0", "[B, 8, 2]");
+  check_error([&] { reward(actions, scenes.narrow(0, 0, 3)); }, "scenes", "[4, 10]");
   cf::Generator generator = cf::seeded(1);
   const auto draw = [&](const reach::World& bad) { reach::draw_scenes(bad, 1, generator); };
   check_error([&] { draw({.joints = 0}); }, "joints", "at least 1");
@@ -272,12 +273,12 @@ TEST_CASE("what does not fit is refused") {
   check_error([&] { draw({.speed_limit = 0}); }, "speed_limit", "above 0");
   check_error([&] { draw({.tolerance = 1e-9}); }, "world", "none");
   check_error([&] { reach::draw_scenes(world, 0, generator); }, "count", "at least 1");
-  const auto by = [&, s = scenes](const reach::Demonstrator& bad) {
-    reach::demonstrations(world, s, bad, generator);
+  const auto by = [&](const reach::Demonstrator& bad) {
+    reach::demonstrations(world, scenes, bad, generator);
   };
   check_error([&] { by({.careful = 1.5}); }, "careful", "[0, 1]");
   check_error([&] { by({.aim_error = -1}); }, "aim_error", "at least 0");
   check_error([&] { by({.tremble = -1}); }, "tremble", "at least 0");
-  check_error([&, s = scenes] { reach::demonstrations(world, s.narrow(1, 1, 9), {}, generator); },
+  check_error([&] { reach::demonstrations(world, scenes.narrow(1, 1, 9), {}, generator); },
               "scenes", "[B, 10]");
 }
