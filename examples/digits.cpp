@@ -263,7 +263,7 @@ void add_options(CLI::App& app, Settings& settings) {
       ->check(CLI::PositiveNumber);
   option("--epochs", settings.epochs, "of NFT")->check(CLI::PositiveNumber);
   option("--learning-rate", settings.learning_rate, "of NFT")->check(CLI::PositiveNumber);
-  option("--kl", settings.kl_weight, "weight of the velocity KL")->check(CLI::NonNegativeNumber);
+  option("--kl", settings.kl_weight, "weight of the velocity KL")->check(CLI::PositiveNumber);
   option("--seed", settings.seed, "of everything that is drawn");
   option("--threads", settings.threads, "of LibTorch")->check(CLI::PositiveNumber);
 }
