@@ -101,7 +101,8 @@ struct Silu {
   }
 };
 
-/// `out = f(x)`, element by element, without a branch: to about 1e-6 of the result.
+/// `out = f(x)`, element by element, without a branch: to about 2e-6 of the result,
+/// however small it is.
 /// @tparam Activation GeluTanh or Silu
 /// @param x @p count numbers
 /// @param out @p count numbers; may be @p x itself

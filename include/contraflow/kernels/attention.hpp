@@ -96,10 +96,40 @@ inline void product(const Strided& a, PackRows b, PackRows c, std::int64_t count
   if (width > 0) product_rows<rows, 1>(a, b, c, count, depth);
 }
 
+#if defined(__has_builtin) && !defined(__CUDACC__)
+#if __has_builtin(__builtin_shufflevector)
+#define CONTRAFLOW_SHUFFLES
+#endif
+#endif
+
+// Four rows of four numbers, transposed.
+inline void transpose_block(const PackRows& from, const PackRows& to) {
+#if defined(CONTRAFLOW_SHUFFLES)
+  using Four = FloatsOf<16>::type;
+  Four in[4];
+  for (int r = 0; r < 4; ++r) std::memcpy(&in[r], from.row(r), sizeof(Four));
+  const Four a = __builtin_shufflevector(in[0], in[1], 0, 4, 1, 5);
+  const Four b = __builtin_shufflevector(in[2], in[3], 0, 4, 1, 5);
+  const Four c = __builtin_shufflevector(in[0], in[1], 2, 6, 3, 7);
+  const Four d = __builtin_shufflevector(in[2], in[3], 2, 6, 3, 7);
+  const Four out[4] = {
+      __builtin_shufflevector(a, b, 0, 1, 4, 5), __builtin_shufflevector(a, b, 2, 3, 6, 7),
+      __builtin_shufflevector(c, d, 0, 1, 4, 5), __builtin_shufflevector(c, d, 2, 3, 6, 7)};
+  for (int r = 0; r < 4; ++r) std::memcpy(to.row(r), &out[r], sizeof(Four));
+#else
+  for (int r = 0; r < 4; ++r) {
+    for (int c = 0; c < 4; ++c) to.row(c)[r] = from.row(r)[c];
+  }
+#endif
+}
+
+// Whole blocks, so that rows and columns are rounded up to four.
 inline void transpose(const PackRows& from, const PackRows& to, std::int64_t rows,
                       std::int64_t columns) {
-  for (std::int64_t c = 0; c < columns; ++c) {
-    for (std::int64_t r = 0; r < rows; ++r) to.row(c)[r] = from.row(r)[c];
+  for (std::int64_t r = 0; r < rows; r += 4) {
+    for (std::int64_t c = 0; c < columns; c += 4) {
+      transpose_block({from.row(r) + c, from.stride}, {to.row(c) + r, to.stride});
+    }
   }
 }
 
@@ -171,16 +201,17 @@ class AttentionHead {
       at = room;
       room += rounded_up(numbers);
     };
-    reserve(query_, queries_ * size);
-    reserve(query_by_channel_, shape.head_size * looking);
+    // What is transposed has room for whole blocks.
+    reserve(query_, looking * size);
+    reserve(query_by_channel_, size * looking);
     reserve(key_, keys_ * size);
     reserve(value_, keys_ * size);
     reserve(share_, keys_ * looking);
     reserve(total_, looking);
-    reserve(out_, queries_ * size);
+    reserve(out_, looking * size);
     reserve(inverse_, queries_ + keys_);
     if (with_backward) {
-      reserve(out_by_channel_, shape.head_size * looking);
+      reserve(out_by_channel_, size * looking);
       reserve(dshare_, keys_ * looking);
       reserve(dquery_, queries_ * size);
       reserve(dkey_, keys_ * size);

@@ -171,10 +171,39 @@ inline std::vector<Tensor> composed_attention(const std::vector<AttentionTokens>
   return found.split_with_sizes(counts, 1);
 }
 
-inline bool takes_attention_kernel(const std::vector<AttentionTokens>& streams) {
+inline void expects_attention(const std::vector<AttentionTokens>& streams, std::int64_t heads) {
+  expects(!streams.empty(), "streams", "at least one", streams.size());
+  const Tensor& like = streams.front().key;
+  const auto fits = [&](const Tensor& x) {
+    return x.defined() && x.dim() == 3 && x.size(0) == like.size(0) && x.size(2) == like.size(2);
+  };
+  expects(like.defined() && like.dim() == 3 && heads >= 1 && like.size(2) % heads == 0, "heads",
+          "a divisor of the features of keys [B, L, features]", heads);
+  bool has_queries = false;
+  for (const AttentionTokens& stream : streams) {
+    has_queries = has_queries || stream.query.defined();
+    if (fits(stream.key) && fits(stream.value) && stream.value.size(1) == stream.key.size(1) &&
+        (!stream.query.defined() || fits(stream.query))) {
+      continue;
+    }
+    throw Error("streams", "queries, keys and values of one batch and size",
+                shape_text(stream.query) + ", " + shape_text(stream.key) + " and " +
+                    shape_text(stream.value));
+  }
+  expects(has_queries, "streams", "one with queries", streams.size());
+}
+
+inline bool takes_attention_kernel(const std::vector<AttentionTokens>& streams,
+                                   std::int64_t heads) {
   std::int64_t tokens = 0;
   for (const AttentionTokens& stream : streams) {
-    if (!takes_kernels(stream.key)) return false;
+    for (const Tensor& x : {stream.query, stream.key, stream.value}) {
+      if (x.defined() && !takes_kernels(x)) return false;
+    }
+    for (const Tensor& x : {stream.query_weight, stream.key_weight}) {
+      if (!x.defined()) continue;
+      if (!takes_kernels(x) || x.numel() != stream.key.size(2) / heads) return false;
+    }
     tokens += stream.key.size(1) + (stream.query.defined() ? stream.query.size(1) : 0);
   }
   return tokens <= most_fused_tokens;
@@ -192,9 +221,11 @@ inline bool takes_attention_kernel(const std::vector<AttentionTokens>& streams) 
 /// @param heads divides the features
 /// @param eps of the norms, above 0
 /// @return for each stream that has queries, in order, what they found, [B, N, heads C]
+/// @throws Error if shapes do not fit
 inline std::vector<Tensor> attended(const std::vector<AttentionTokens>& streams, std::int64_t heads,
                                     double eps = 1e-6) {
-  if (!detail::takes_attention_kernel(streams)) {
+  detail::expects_attention(streams, heads);
+  if (!detail::takes_attention_kernel(streams, heads)) {
     return detail::composed_attention(streams, heads, eps);
   }
   const std::vector<Tensor> all = detail::flattened(streams);

@@ -26,9 +26,18 @@ struct Normalised {
 
 inline constexpr double modulated_eps = 1e-6;
 
-inline Normalised normalised_layer(const Tensor& x) {
-  if (takes_kernels(x)) return {x.contiguous(), {}};
+inline Normalised composed_normalised_layer(const Tensor& x) {
   return {x, at::layer_norm(x, {x.size(-1)}, {}, {}, modulated_eps)};
+}
+inline Normalised normalised_layer(const Tensor& x) {
+  if (!takes_kernels(x)) return composed_normalised_layer(x);
+  return {x.contiguous(), {}};
+}
+
+/// Whether the kernels take tokens [B, N, D] with these numbers [B, D] of each sample.
+inline bool takes_kernels(const Tensor& tokens, const Tensor& rows) {
+  return takes_kernels(tokens) && takes_kernels(rows) && tokens.dim() == 3 && rows.dim() == 2 &&
+         rows.size(0) == tokens.size(0) && rows.size(1) == tokens.size(2);
 }
 
 inline kernels::TokenShape token_shape(const Tensor& x) {
@@ -88,6 +97,9 @@ inline Tensor modulated(const Normalised& x, const Tensor& shift, const Tensor& 
   if (x.result.defined()) {
     return at::addcmul(shift.unsqueeze(1), x.result, scale.unsqueeze(1) + 1);
   }
+  if (!takes_kernels(x.tokens, shift) || !takes_kernels(x.tokens, scale)) {
+    return modulated(composed_normalised_layer(x.tokens), shift, scale);
+  }
   const Tensor b = rows_without_gaps(shift), s = rows_without_gaps(scale);
   if (needs_gradient({x.tokens, b, s})) return ModulatedNorm::apply(x.tokens, b, s);
   return modulated_norm(x.tokens, b, s, {});
@@ -125,7 +137,9 @@ class GatedResidual : public torch::autograd::Function<GatedResidual> {
 
 /// `x + gate y`, with a gate [B, D] a sample. Fused, it has first derivatives in reverse mode only.
 inline Tensor gated(const Tensor& x, const Tensor& gate, const Tensor& y) {
-  if (!takes_kernels(x)) return at::addcmul(x, gate.unsqueeze(1), y);
+  if (!takes_kernels(x, gate) || !takes_kernels(y) || y.sizes() != x.sizes()) {
+    return at::addcmul(x, gate.unsqueeze(1), y);
+  }
   const Tensor plain = x.contiguous(), rows = rows_without_gaps(gate), change = y.contiguous();
   if (needs_gradient({plain, rows, change})) return GatedResidual::apply(plain, rows, change);
   return gated_residual(plain, rows, change);
