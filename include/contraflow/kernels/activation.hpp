@@ -34,7 +34,7 @@ inline Floats exponential(const Floats& x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + (r + 1.0f);
-  const FloatBits exponent = (with_bits_of<FloatBits>(shifted) << 23) + 0x3f800000;
+  const FloatBits exponent = (with_bits_of<FloatBits>(shifted) << 23) + 0x3f800000u;
   const Floats value = p * with_bits_of<Floats>(exponent);
   const Floats bounded = x < -87.0f ? Floats{} : value;
   return x > 88.0f ? broadcast(__builtin_inff()) : bounded;

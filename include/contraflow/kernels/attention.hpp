@@ -4,6 +4,7 @@
 /// Attention over few tokens in float32 on the host.
 
 #include <cmath>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -187,6 +188,8 @@ inline void normalise_head_backward(const float* x, const float* weight, float i
 // pack, and every product is one of a number and a row.
 class AttentionHead {
  public:
+  AttentionHead(const AttentionHead&) = delete;
+  AttentionHead& operator=(const AttentionHead&) = delete;
   AttentionHead(const AttentionShape& shape, std::span<const AttentionStream> streams, float eps,
                 bool with_backward)
       : shape_(shape), streams_(streams), eps_(eps) {
@@ -217,7 +220,12 @@ class AttentionHead {
       reserve(dkey_, keys_ * size);
       reserve(dvalue_, keys_ * size);
     }
-    memory_.assign(static_cast<std::size_t>(room), 0.0f);
+    // A pack that crosses a cache line is read twice.
+    memory_.assign(static_cast<std::size_t>(room + float_lanes), 0.0f);
+    void* first = memory_.data();
+    std::size_t left = memory_.size() * sizeof(float);
+    first_ = static_cast<float*>(
+        std::align(pack_bytes, static_cast<std::size_t>(room) * sizeof(float), first, left));
   }
 
   void forward(std::int64_t sample, std::int64_t head, std::span<float* const> out) {
@@ -259,7 +267,7 @@ class AttentionHead {
   }
 
  private:
-  float* at(std::int64_t place) { return memory_.data() + place; }
+  float* at(std::int64_t place) { return first_ + place; }
   std::int64_t size() const { return rounded_up(shape_.head_size); }
   std::int64_t looking() const { return rounded_up(queries_); }
   PackRows rows(std::int64_t place, std::int64_t width) { return {at(place), width}; }
@@ -375,6 +383,7 @@ class AttentionHead {
   std::int64_t query_, query_by_channel_, key_, value_, share_, total_, out_, inverse_;
   std::int64_t out_by_channel_ = 0, dshare_ = 0, dquery_ = 0, dkey_ = 0, dvalue_ = 0;
   std::vector<float> memory_;
+  float* first_ = nullptr;
 };
 
 }  // namespace detail

@@ -91,7 +91,7 @@ void modulated_norm_backward_row(const float* x, const float* scale, const float
   };
   Floats sum{}, product{};
   each_pack(0, size, [&](std::int64_t i, auto width) {
-    const Floats h = without_rest(normalised(i, width), width), g = scaled(i, width);
+    const Floats h = normalised(i, width), g = scaled(i, width);
     sum += g;
     product += g * h;
     if constexpr (with_sums) {

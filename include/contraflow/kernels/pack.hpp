@@ -87,7 +87,7 @@ void store(V* target, const Pack<T>& pack) {
 }
 
 using Floats = Pack<float>;
-using FloatBits = Pack<std::int32_t>;
+using FloatBits = Pack<std::uint32_t>;
 inline constexpr std::int64_t float_lanes = lanes<float>;
 
 constexpr std::int64_t rounded_up(std::int64_t count) {

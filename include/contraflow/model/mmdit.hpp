@@ -228,7 +228,7 @@ class MmditNetwork : public torch::nn::Module {
     const std::int64_t columns = x_t.size(3) / options_.patch_size;
     const Tensor embedding = silu(embedded(t, condition.pooled.to(like)));
     Tensor image = patches_->forward(x_t.to(like)).flatten(2).transpose(1, 2);
-    image = image + positions(rows, columns).to(like);
+    image = (image + positions(rows, columns).to(like)).contiguous();
     Tensor text = context_->forward(condition.sequence.to(like));
     for (const auto& block : blocks_) {
       std::tie(image, text) = through(*block, image, text, embedding, run);

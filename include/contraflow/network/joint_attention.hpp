@@ -27,8 +27,9 @@ struct AttentionTokens {
 
 namespace detail {
 
-/// Tokens that look plus tokens that are looked at, up to which the kernel is the faster one.
-inline constexpr std::int64_t most_fused_tokens = 256;
+/// Tokens that look plus tokens that are looked at, up to which the kernel was measured to be the
+/// faster one.
+inline constexpr std::int64_t most_fused_tokens = 1024;
 
 /// The tensors of a stream one after another, as autograd wants its arguments.
 inline constexpr std::size_t stream_tensors = 5;

@@ -73,8 +73,7 @@ class T5Layer : public torch::nn::Module {
   Tensor forward(const Tensor& x, const Tensor& bias) const {
     const Tensor y = x + attended(attention_norm_->forward(x), bias);
     const Tensor normalised = feed_forward_norm_->forward(y);
-    const Tensor inside =
-        at::gelu(gate_->forward(normalised), "tanh") * widen_->forward(normalised);
+    const Tensor inside = gelu_tanh(gate_->forward(normalised)) * widen_->forward(normalised);
     // The last weight may be wider than the others; see t5_weights().
     return y + narrow_->forward(inside.to(narrow_->weight().scalar_type()));
   }
