@@ -34,6 +34,35 @@ auto with_selected(AdapterSelection& selection, std::optional<std::size_t> adapt
   return f();
 }
 
+/// Makes one thread use an adapter, or the base alone, whatever is selected, for its lifetime.
+///
+/// A backward pass that computes a layer again needs the adapter of its own forward pass; several
+/// threads may do so at once, and a selection is shared by all of them.
+class SelectedHere {
+ public:
+  /// @param selection that layers follow
+  /// @param adapter index; unset: the base alone
+  SelectedHere(const AdapterSelection& selection, std::optional<std::size_t> adapter)
+      : selection_(&selection), adapter_(adapter), outer_(std::exchange(innermost_, this)) {}
+  ~SelectedHere() { innermost_ = outer_; }
+  SelectedHere(const SelectedHere&) = delete;
+  SelectedHere& operator=(const SelectedHere&) = delete;
+
+  /// The adapter that layers which follow @p selection use on this thread.
+  static std::optional<std::size_t> of(const AdapterSelection& selection) {
+    for (const SelectedHere* scope = innermost_; scope != nullptr; scope = scope->outer_) {
+      if (scope->selection_ == &selection) return scope->adapter_;
+    }
+    return selection.active;
+  }
+
+ private:
+  inline static thread_local const SelectedHere* innermost_ = nullptr;
+  const AdapterSelection* selection_;
+  std::optional<std::size_t> adapter_;
+  const SelectedHere* outer_;
+};
+
 /// A low-rank change of a weight: `scale up down` (Hu and others 2021, equation 3).
 /// @par Shape
 /// down [r, in], up [out, r]
@@ -80,10 +109,10 @@ class LoraLinear : public torch::nn::Module {
   const std::shared_ptr<AdapterSelection>& selection() const { return selection_; }
   /// The adapter in use; null for none.
   const LowRank* active() const {
-    if (!selection_ || !selection_->active || *selection_->active >= adapters_.size()) {
-      return nullptr;
-    }
-    const LowRank& adapter = adapters_[*selection_->active];
+    if (!selection_) return nullptr;
+    const auto selected = SelectedHere::of(*selection_);
+    if (!selected || *selected >= adapters_.size()) return nullptr;
+    const LowRank& adapter = adapters_[*selected];
     return adapter.down.defined() && adapter.scale != 0 ? &adapter : nullptr;
   }
 

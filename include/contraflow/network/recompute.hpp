@@ -30,7 +30,7 @@ class UsedAdapters {
       const auto* linear = dynamic_cast<const LoraLinear*>(layer.get());
       if (linear == nullptr || !linear->selection()) continue;
       selection_ = linear->selection();
-      active_ = selection_->active;
+      active_ = SelectedHere::of(*selection_);
       if (const LowRank* adapter = linear->active()) {
         tensors_.push_back(adapter->down);
         tensors_.push_back(adapter->up);
@@ -39,11 +39,12 @@ class UsedAdapters {
   }
   const std::vector<Tensor>& tensors() const { return tensors_; }
 
-  /// Calls @p f with these adapters selected.
+  /// Calls @p f with these adapters selected, on this thread alone.
   template <class F>
   auto during(F&& f) const {
     if (!selection_) return f();
-    return with_selected(*selection_, active_, f);
+    const SelectedHere scope(*selection_, active_);
+    return f();
   }
 
  private:

@@ -201,16 +201,16 @@ class Updater {
   /// Terms on the forward process: every unit at each of its times.
   double forward_part(const Samples& samples, Generator& generator, UpdateReport& report) {
     const std::int64_t size = samples.units.size(1);
-    const auto [eps, t] = noised(samples, generator);
-    const std::int64_t per_unit = t.size(0) / samples.units.numel();
+    const Noise noise = noised(samples, generator);
+    const std::int64_t per_unit = noise.t.size(0) / samples.units.numel();
     const Tensor members = samples.units.repeat({per_unit, 1}).reshape({-1});
     const Tensor rows = samples.rows.index_select(0, members);
     return in_micro_batches(rows.size(0), size, [&](std::int64_t first, std::int64_t last) {
       const Tensor own = rows.slice(0, first, last);
       ForwardBatch<typename S::ForwardVelocities> batch;
       batch.x0 = samples.rollout.x0.index_select(0, own.to(device_of(samples)));
-      batch.eps = eps.slice(0, first, last);
-      batch.t = t.slice(0, first, last);
+      batch.eps = noise.eps.slice(0, first, last);
+      batch.t = noise.t.slice(0, first, last);
       batch.x_t = interpolate(batch.x0, batch.eps, batch.t);
       evaluate_roles(batch.velocities, batch.x_t, batch.t, condition_of(samples, own), report);
       return objective_.template loss<ForwardProcess>(
