@@ -104,12 +104,10 @@ bool hooks_see_every_step() {
 
 bool windows_have_noise_inside() {
   //! [window]
-  const cf::Window fast{.sde = cf::FlowSde{.noise_level = 0.7},
-                        .ode = cf::DpmSolver<2>{},
-                        .place = {.first = 1, .length = 2}};
-  const cf::Window sliding{.sde = cf::FlowSde{},
-                           .ode = cf::Euler{},
-                           .place = {.length = 2, .slide_every = 25, .slide_until = 7}};
+  const cf::Window<cf::FlowSde, cf::DpmSolver<2>> fast{.sde = {.noise_level = 0.7},
+                                                       .place = {.first = 1, .length = 2}};
+  const cf::Window<cf::FlowSde, cf::Euler> sliding{
+      .place = {.length = 2, .slide_every = 25, .slide_until = 7}};
   //! [window]
   const cf::TimeGrid grid = cf::sd3_grid(10);
   return fast.transition(grid.step(1)).is_stochastic() &&
