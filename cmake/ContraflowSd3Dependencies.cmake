@@ -33,6 +33,14 @@ function(_contraflow_sd3_sentencepiece fetch)
     set_target_properties(SentencePiece::sentencepiece PROPERTIES
       IMPORTED_LOCATION "${CONTRAFLOW_SENTENCEPIECE_LIBRARY}"
       INTERFACE_INCLUDE_DIRECTORIES "${CONTRAFLOW_SENTENCEPIECE_INCLUDE}")
+    # SentencePiece and LibTorch both export a FLAGS_minloglevel, of 32 bytes and of 4: the first one
+    # loaded serves both. LibTorch's would be overrun before main, and with it the lock behind it
+    # that TorchScript takes: it never returns. LibTorch only uses its own to parse command lines.
+    # So SentencePiece is loaded first.
+    if(UNIX AND NOT APPLE)
+      set_target_properties(SentencePiece::sentencepiece PROPERTIES INTERFACE_LINK_OPTIONS
+        "LINKER:--push-state,--no-as-needed,${CONTRAFLOW_SENTENCEPIECE_LIBRARY},--pop-state")
+    endif()
   elseif(fetch)
     message(STATUS "SentencePiece is not installed: fetching v0.2.0")
     FetchContent_Declare(sentencepiece GIT_REPOSITORY https://github.com/google/sentencepiece.git

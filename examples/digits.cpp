@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -26,6 +25,7 @@
 
 #include "digits/classifier.hpp"
 #include "digits/measures.hpp"
+#include "support/files.hpp"
 #include "support/format.hpp"
 #include "support/phases.hpp"
 #include "support/progress.hpp"
@@ -212,7 +212,7 @@ void improve(const cf::Unet& model, const Classifiers& classifiers, const digits
                                        {"accuracy_of_reward_classifier", outcome.reward_accuracy},
                                        {"held_out_digits", digits::to_json(outcome.real)},
                                        {"history", watch.history()}};
-  std::ofstream(settings.output / "summary.json") << summary.dump(2) << "\n";
+  support::write_text(settings.output / "summary.json", summary.dump(2) + "\n");
 }
 
 /// @return whether the digits were improved

@@ -2,7 +2,6 @@
 // on imperfect demonstrations, improved by the 0 or 1 of a simulator, by NFT and by FlowGRPO.
 
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <string>
 #include <vector>
@@ -11,6 +10,7 @@
 
 #include "reach/experiment.hpp"
 #include "reach/report.hpp"
+#include "support/files.hpp"
 
 namespace {
 
@@ -52,7 +52,7 @@ Plan plan_of(const Options& options) {
 }
 
 void write(const std::filesystem::path& path, const std::string& text) {
-  std::ofstream(path) << text;
+  support::write_text(path, text);
   std::cout << "wrote " << path.string() << "\n";
 }
 
@@ -101,7 +101,8 @@ int main(int argc, char** argv) {
   app.add_option("--method", options.method, "nft, grpo, or compare with tuned learning rates")
       ->check(CLI::IsMember({"nft", "grpo", "compare"}))
       ->capture_default_str();
-  app.add_option("--epochs", options.epochs, "of every run");
+  app.add_option("--epochs", options.epochs, "of every run; 0: 300, or 60 with --quick")
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--seed", options.seed, "of the first run")->capture_default_str();
   app.add_option("--seeds", options.seeds, "number of runs of each method and arm");
   app.add_option("--output", options.output, "folder of the results")->capture_default_str();

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <iostream>
 #include <string>
@@ -49,7 +48,7 @@ int run_one(const Options& options, const Settings& settings) {
                {"base_diversity", diversity(parallel)},
                {"complete", run.is_complete}};
   summary.update(to_json(run));
-  std::ofstream(options.output / "summary.json") << summary.dump(1) << "\n";
+  support::write_text(options.output / "summary.json", summary.dump(1) + "\n");
   cf::write_safetensors(options.output / "model.safetensors",
                         cf::named_weights(*run.model.module()));
   write_pictures(options.output, base, run.model);
@@ -72,12 +71,13 @@ int run_one(const Options& options, const Settings& settings) {
 class Overrides {
  public:
   explicit Overrides(CLI::App& app) : app_(app) {
-    app.add_option("--method", method_,
-                   "nft, nft-positive (without its negative branch), "
-                   "nft-multi (three rewards), grpo, grpo-guided")
-        ->transform(CLI::CheckedTransformer(methods()));
-    app.add_option("--settings", set_, "ours, or published (for Stable Diffusion 3.5)")
-        ->check(CLI::IsMember({"ours", "published"}));
+    all_.push_back(app.add_option("--method", method_,
+                                  "nft, nft-positive (without its negative branch), "
+                                  "nft-multi (three rewards), grpo, grpo-guided")
+                       ->transform(CLI::CheckedTransformer(methods())));
+    all_.push_back(
+        app.add_option("--settings", set_, "ours, or published (for Stable Diffusion 3.5)")
+            ->check(CLI::IsMember({"ours", "published"})));
     add("--epochs", &Settings::epochs, "collect, score, update");
     add("--seed", &Settings::seed, "of prompts and noise");
     add("--prompts", &Settings::prompts, "an epoch");
@@ -92,7 +92,12 @@ class Overrides {
     add("--clip-range", &Settings::clip_range, "of FlowGRPO's ratio");
     add("--transitions", &Settings::transitions,
         "trained on a sample by FlowGRPO; 0: all but the last");
-    add("--evaluate-every", &Settings::evaluate_every, "epochs");
+    add("--evaluate-every", &Settings::evaluate_every, "epochs", CLI::PositiveNumber);
+  }
+
+  /// Has these options refused together with @p flag.
+  void exclude(CLI::Option* flag) {
+    for (CLI::Option* option : all_) option->excludes(flag);
   }
 
   Settings settings() const {
@@ -103,9 +108,10 @@ class Overrides {
 
  private:
   template <class T>
-  void add(const std::string& name, T Settings::*member, const std::string& help) {
-    CLI::Option* option =
-        app_.add_option(name, given_.*member, help)->check(CLI::NonNegativeNumber);
+  void add(const std::string& name, T Settings::*member, const std::string& help,
+           const CLI::Validator& range = CLI::NonNegativeNumber) {
+    CLI::Option* option = app_.add_option(name, given_.*member, help)->check(range);
+    all_.push_back(option);
     applies_.push_back([this, option, member](Settings& settings) {
       if (option->count() > 0) settings.*member = given_.*member;
     });
@@ -115,12 +121,15 @@ class Overrides {
   Method method_ = Method::nft;
   std::string set_ = "ours";
   Settings given_ = {};
+  std::vector<CLI::Option*> all_;
   std::vector<std::function<void(Settings&)>> applies_;
 };
 
 int dispatch(const Options& options, const Overrides& overrides) {
   cf::StopOnInterrupt interrupt;
   interrupt.start({});
+  cf::expects(options.compare || options.ablations || !options.quick, "--quick",
+              "--compare or --ablations with it", "neither");
   const Plan plan{options.output, options.seeds, options.threads, options.quick};
   if (options.compare) return compare(load_base(options.base), plan);
   if (options.ablations) return ablate(load_base(options.base), plan);
@@ -137,8 +146,13 @@ int main(int argc, char** argv) {
   app.add_option("--base", options.base, "weights that scenes_pretrain made");
   app.add_option("--threads", options.threads, "between which batches, or runs, are divided")
       ->check(CLI::PositiveNumber);
-  app.add_flag("--compare", options.compare, "methods against each other, with a report");
-  app.add_flag("--ablations", options.ablations, "the paper's ablations, with a report");
+  CLI::Option* compare =
+      app.add_flag("--compare", options.compare, "methods against each other, with a report");
+  CLI::Option* ablations =
+      app.add_flag("--ablations", options.ablations, "the paper's ablations, with a report")
+          ->excludes(compare);
+  overrides.exclude(compare);
+  overrides.exclude(ablations);
   app.add_option("--seeds", options.seeds, "of --compare and --ablations")
       ->check(CLI::PositiveNumber);
   app.add_flag("--quick", options.quick, "a few epochs of --compare or --ablations, to try them");

@@ -52,8 +52,8 @@ std::filesystem::path after_phase(const Options& options, std::size_t phase) {
   return path.replace_extension(".after-" + std::to_string(phase) + ".safetensors");
 }
 
-/// The record of the phases before the first that is trained.
-Json record_of(const Options& options) {
+/// The record of the phases before the first that is trained; the seed is that of the record.
+Json record_of(Options& options) {
   Json record{{"seed", options.seed}, {"phases", Json::array()}};
   if (options.from_phase == 1) return record;
   std::filesystem::path path = options.output;
@@ -61,6 +61,11 @@ Json record_of(const Options& options) {
   cf::expects(file.good(), "--from-phase", "1, where there is no record of an earlier run",
               path.string());
   const Json before = Json::parse(file);
+  options.seed = before.at("seed").get<std::uint64_t>();
+  record["seed"] = options.seed;
+  cf::expects(before.at("phases").size() + 1 >= options.from_phase, "--from-phase",
+              "a phase behind the " + std::to_string(before.at("phases").size()) + " recorded",
+              options.from_phase);
   for (std::size_t i = 0; i + 1 < options.from_phase; ++i) {
     record["phases"].push_back(before.at("phases").at(i));
   }
@@ -76,10 +81,10 @@ struct Losses {
 };
 
 /// Trains, and writes the weights and beside them a record: losses and scores of each phase.
-int make(const Options& options) {
+int make(Options options) {
   const support::Stopwatch watch;
-  const scenes::Captioned set = pretraining_set(options.seed);
   Json record = record_of(options);
+  const scenes::Captioned set = pretraining_set(options.seed);
   cf::DataParallel<SceneFlow> model =
       options.from_phase == 1
           ? new_model(options)
@@ -87,9 +92,6 @@ int make(const Options& options) {
                                         options.threads);
   support::Table table(header_of("strict score after"));
   const std::vector<Phase> phases = curriculum();
-  if (options.output.has_parent_path()) {
-    std::filesystem::create_directories(options.output.parent_path());
-  }
   std::filesystem::path beside = options.output;
   beside.replace_extension(".json");
   for (std::size_t i = options.from_phase - 1; i < phases.size(); ++i) {
@@ -112,7 +114,7 @@ int make(const Options& options) {
                                 {"seconds", of_phase.seconds()},
                                 {"losses", losses.values}});
     cf::write_safetensors(after_phase(options, i + 1), cf::named_weights(*model.module()));
-    std::ofstream(beside) << record.dump(1) << "\n";
+    support::write_text(beside, record.dump(1) + "\n");
   }
   cf::write_safetensors(options.output, cf::named_weights(*model.module()));
   std::cout << table.text() << "\n"
@@ -132,6 +134,8 @@ int compare(const Options& options) {
   Options same = options;
   same.seed = record.at("seed").get<std::uint64_t>();
   const auto expected = record.at("phases").at(0).at("losses").get<std::vector<double>>();
+  cf::expects(expected.size() >= reports, "--check", "a record of 40 steps or more",
+              expected.size());
   auto model = new_model(same);
   Losses losses;
   const auto enough = [&](const cf::EpochReport&) {
@@ -139,12 +143,15 @@ int compare(const Options& options) {
   };
   train(model, curriculum().front(), pretraining_set(same.seed), seed_of(same, 0), losses, enough);
   double worst = 0;
+  bool reproduces = true;
   for (std::size_t i = 0; i < reports; ++i) {
-    worst = std::max(worst, std::abs(losses.values.at(i) / expected.at(i) - 1));
+    const double difference = std::abs(losses.values.at(i) / expected[i] - 1);
+    worst = std::max(worst, difference);
+    // Written so that NaN does not.
+    reproduces = reproduces && difference < tolerance;
     std::cout << "steps to " << 10 * (i + 1) << ": loss " << losses.values[i] << ", recorded "
               << expected[i] << "\n";
   }
-  const bool reproduces = worst < tolerance;
   std::cout << (reproduces ? "the record is reproduced" : "the record is NOT reproduced")
             << ": largest relative difference " << worst << "\n";
   return reproduces ? 0 : 1;

@@ -136,7 +136,8 @@ cf::RunReport trained(Trainer& trainer, const RunSettings& settings, F&& evaluat
   while (run.epochs < settings.epochs && !run.stopped) {
     run.last = trainer.run_epoch();
     run.epochs = trainer.epoch();
-    if (run.epochs % settings.evaluate_every == 0) evaluated(run.last);
+    const bool is_last = run.epochs == settings.epochs;
+    if (is_last || run.epochs % settings.evaluate_every == 0) evaluated(run.last);
     const cf::Verdict verdict = observers(run.last);
     run.stopped = verdict.stop;
     run.reason = verdict.reason;

@@ -66,6 +66,7 @@ inline std::vector<Ablation> ablations() {
 
 /// Collapsed: ended far below its best, or below what the base can do.
 inline std::string verdict_on(const Entry& entry) {
+  if (entry.runs.empty()) return "";
   const double end = range_of(entry.runs, last_of).median;
   if (end < 0.5 * range_of(entry.runs, best_of).median) return "collapsed";
   if (end < 0.4) return "barely learns";
@@ -103,7 +104,7 @@ inline int ablate(const SceneFlow& base, const Plan& plan) {
   run_all(entries, seeds_to(plan.seeds), base, plan);
 
   const support::Table table = table_of(all);
-  std::cout << table.text();
+  std::cout << table.text() << remark_on_interruption() << "\n";
   Json summary;
   std::string plots;
   for (const Ablation& ablation : all) {
@@ -121,11 +122,13 @@ inline int ablate(const SceneFlow& base, const Plan& plan) {
                       svg::line_plot({"epochs", 0, end}, {"strict score", 0, 1}, series, 460, 300)
                           .inline_text());
   }
-  write_text(plan.output / "summary.json", summary.dump(1) + "\n");
-  write_text(plan.output / "ablations.html",
-             html::page("What makes NFT work on scenes",
-                        html::element("h1", "What makes NFT work on scenes") + html::table(table) +
-                            html::element("div", plots, "class=\"grid\"")));
+  support::write_text(plan.output / "summary.json", summary.dump(1) + "\n");
+  support::write_text(
+      plan.output / "ablations.html",
+      html::page("What makes NFT work on scenes",
+                 html::element("h1", "What makes NFT work on scenes") +
+                     html::paragraph(remark_on_interruption()) + html::table(table) +
+                     html::element("div", plots, "class=\"grid\"")));
   std::cout << "wrote ablations.html and summary.json to " << plan.output.string() << "\n";
   return 0;
 }

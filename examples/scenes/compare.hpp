@@ -116,7 +116,9 @@ inline support::Table level_table(const std::vector<Entry>& entries) {
         first = reached.median();
       } else {
         const double ratio = reached.median() / first;
-        row.push_back(std::isfinite(ratio) && first > 0 ? support::fixed(ratio, 1) : "–");
+        row.push_back(std::isfinite(ratio) && std::isfinite(first) && first > 0
+                          ? support::fixed(ratio, 1)
+                          : "–");
       }
     }
     table.add(std::move(row));
@@ -187,18 +189,19 @@ inline int compare(const SceneFlow& base, const Plan& plan) {
   const support::Table by_level = level_table({entries[0], entries[1], entries[2], entries[3]});
   std::cout << table.text() << "\nevaluations to a strict score\n"
             << by_level.text() << "\ntuning, one seed\n"
-            << tuned.text();
+            << tuned.text() << remark_on_interruption() << "\n";
   const Json summary{{"base_unguided", to_json(evaluated(base))},
                      {"base_guided", to_json(evaluated(guided(base)))},
                      {"base_diversity", diversity(base)},
                      {"complete", !cf::StopOnInterrupt::interrupted()},
                      {"tuning", to_json(nft)},
                      {"methods", to_json(entries)}};
-  write_text(plan.output / "summary.json", summary.dump(1) + "\n");
-  write_text(
+  support::write_text(plan.output / "summary.json", summary.dump(1) + "\n");
+  support::write_text(
       plan.output / "compare.html",
       html::page("NFT and FlowGRPO on scenes",
-                 html::element("h1", "NFT and FlowGRPO on scenes") + html::table(table) +
+                 html::element("h1", "NFT and FlowGRPO on scenes") +
+                     html::paragraph(remark_on_interruption()) + html::table(table) +
                      plots_of(entries) + html::element("h2", "Evaluations to a strict score") +
                      html::table(by_level) + html::element("h2", "Tuning, one seed") +
                      html::table(tuned) +

@@ -57,7 +57,8 @@ inline std::string log_name(const Entry& entry, std::uint64_t seed) {
   return name + "-" + std::to_string(seed) + ".jsonl";
 }
 
-/// Fills in the runs of all entries, longest first, or as many as are finished when a signal comes.
+/// Fills in the runs of all entries, in the order of the seeds, or as many as are finished when a
+/// signal comes.
 inline void run_all(std::vector<Entry*> entries, const std::vector<std::uint64_t>& seeds,
                     const SceneFlow& base, const Plan& plan) {
   support::Progress progress(int(entries.size() * seeds.size()));
@@ -84,6 +85,10 @@ inline void run_all(std::vector<Entry*> entries, const std::vector<std::uint64_t
   }
   workers.run(plan.threads);
   progress.finish();
+  for (Entry* entry : entries) {
+    std::sort(entry->runs.begin(), entry->runs.end(),
+              [](const Run& a, const Run& b) { return a.settings.seed < b.settings.seed; });
+  }
 }
 
 /// 1 ... count.
@@ -169,11 +174,9 @@ inline Json to_json(const std::vector<Entry>& entries) {
   return list;
 }
 
-inline void write_text(const std::filesystem::path& path, const std::string& text) {
-  std::filesystem::create_directories(path.parent_path());
-  std::ofstream file(path);
-  file << text;
-  cf::expects(file.good(), "--output", "a folder that can be written to", path.string());
+/// What to say below results that are not all there; nothing otherwise.
+inline std::string remark_on_interruption() {
+  return cf::StopOnInterrupt::interrupted() ? "Stopped early: this is what was finished." : "";
 }
 
 }  // namespace scenes_example

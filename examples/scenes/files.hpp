@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +10,7 @@
 
 #include <contraflow/io/image.hpp>
 
+#include "../support/files.hpp"
 #include "../support/format.hpp"
 #include "../support/html.hpp"
 #include "../support/table.hpp"
@@ -53,10 +53,15 @@ inline Json to_json(const Run& run) {
             {"group_size", s.group_size},
             {"gradient_steps", s.gradient_steps},
             {"learning_rate", s.learning_rate},
+            {"decay_steps", s.decay_steps},
             {"kl", s.kl},
+            {"times", s.times},
+            {"informative_only", s.informative_only},
+            {"shared_noise", s.shared_noise},
             {"beta", s.beta},
             {"advantage_clip", s.advantage_clip},
-            {"clip_range", s.clip_range}}},
+            {"clip_range", s.clip_range},
+            {"transitions", s.transitions}}},
           {"curve", std::move(curve)}};
 }
 
@@ -118,7 +123,7 @@ inline void write_pictures(const std::filesystem::path& folder, const SceneFlow&
     body += html::paragraph(
         support::joined({texts.begin() + first, texts.begin() + first + columns}, "; "));
   }
-  std::ofstream(folder / "pictures.html") << html::page("Scenes before and after", body);
+  support::write_text(folder / "pictures.html", html::page("Scenes before and after", body));
 }
 
 /// A row of a table: a name, the overall score, and that of each category.

@@ -171,7 +171,9 @@ Run trained(Model model, const Start& start, double cost, const Solver& solver,
     run.curve.push_back({double(report.epoch), evaluations, report.seconds, score()});
     return run.curve.back().strict;
   };
-  trainer.run(s.epochs, Watchers(start.watched, s.evaluate_every, record), cf::StopOnInterrupt{});
+  const cf::RunReport report = trainer.run(
+      s.epochs, Watchers(start.watched, s.evaluate_every, record), cf::StopOnInterrupt{});
+  if (double(report.epochs) > run.curve.back().epoch) record(report.last);
   run.is_complete = !cf::StopOnInterrupt::interrupted();
   run.model = cf::clone_of(average());
   run.diversity = diversity(run.model);

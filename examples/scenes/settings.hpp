@@ -42,15 +42,16 @@ enum class Weighting { adaptive, one, t, one_minus_t };
 /// How NFT collects.
 enum class Collection { order_1, order_2, sde };
 
-/// All that a run can be told.
+//! [settings]
+/// All that a run can be told; what is written here is what NFT did best with.
 struct Settings {
   Method method = Method::nft;
   std::uint64_t seed = 1;
-  std::int64_t epochs = 50;
+  std::int64_t epochs = 40;
   std::int64_t prompts = 24;        ///< an epoch
   std::int64_t group_size = 24;     ///< samples a prompt
   std::int64_t gradient_steps = 2;  ///< an epoch
-  double learning_rate = 1e-3;
+  double learning_rate = 2e-3;
   double decay_steps = 10;          ///< see cf::InverseRoot; 0: the learning rate stays
   double kl = 0.03;                 ///< of the velocities (NFT) or transitions (FlowGRPO); 0: none
   std::int64_t evaluate_every = 2;  ///< epochs
@@ -72,12 +73,14 @@ struct Settings {
   std::int64_t average_every = 1;  ///< gradient steps
   double average_decay = 0.97;     ///< of the weights that are evaluated
 };
+//! [settings]
 
 /// What we found best on this task.
 //! [recipe]
 inline Settings our_settings(Method method) {
   Settings settings{.method = method};
   if (is_grpo(method)) {
+    settings.learning_rate = 1e-3;
     settings.kl = 0;
     settings.spread = cf::Spread::global;
   }

@@ -182,16 +182,18 @@ inline std::vector<double> final_rewards(const std::vector<Run>& runs) {
 
 /// Median, least and most.
 struct Range {
-  explicit Range(const std::vector<double>& values) {
-    if (values.empty()) return;
+  explicit Range(const std::vector<double>& values) : is_empty(values.empty()) {
+    if (is_empty) return;
     median = *quantile(values, 0.5);
     least = *quantile(values, 0);
     most = *quantile(values, 1);
   }
   std::string text(int decimals) const {
+    if (is_empty) return "no run";
     return fixed(median, decimals) + " (" + fixed(least, decimals) + " – " + fixed(most, decimals) +
            ")";
   }
+  bool is_empty;
   double median = 0, least = 0, most = 0;
 };
 

@@ -309,6 +309,40 @@ TEST_CASE("guards of the caller hold on every thread") {
   CHECK(model.seen->with_gradient == 2);
 }
 
+TEST_CASE("layers are kept to LibTorch on every thread, or on none") {
+  const tiny::Input in = tiny::input(4);
+  cf::Mmdit model = tiny::mmdit(1);
+  DataParallel parallel(model, 2);
+  const at::NoGradGuard no_gradient;
+  const Tensor fused = parallel(in.x_t, in.t, in.condition);
+  const cf::ComposedOnly composed;
+  const Tensor plain = parallel(in.x_t, in.t, in.condition);
+  for (const std::int64_t i : {0, 3}) CHECK_FALSE(same_bits(plain[i], fused[i]));
+  const auto alone = [&](std::int64_t first) {
+    const Tensor ids = at::arange(first, first + 2);
+    return model(in.x_t.narrow(0, first, 2), in.t.narrow(0, first, 2), select(in.condition, ids));
+  };
+  CHECK(same_bits(plain, at::cat({alone(0), alone(2)})));
+}
+
+TEST_CASE("a graph that is kept can be gone through again, and second derivatives are refused") {
+  const Input in = wide_input(5);
+  auto model = wide_model();
+  DataParallel parallel(model, 2);
+  const auto parameters = model.module()->parameters();
+  const Tensor loss = parallel(in.x, in.t, in.condition).square().sum();
+  const auto first = torch::autograd::grad({loss}, parameters, {}, /*retain_graph=*/true);
+  const auto second = torch::autograd::grad({loss}, parameters);
+  for (std::size_t i = 0; i < first.size(); ++i) CHECK(same_bits(first[i], second[i]));
+  check_error(
+      [&] {
+        const Tensor again = parallel(in.x, in.t, in.condition).square().sum();
+        torch::autograd::grad({again}, parameters, {}, /*retain_graph=*/true,
+                              /*create_graph=*/true);
+      },
+      "create_graph", "first derivatives only");
+}
+
 TEST_CASE("an exception on any thread reaches the caller, and the threads go on") {
   const Tensor t = at::full({6}, 0.5);
   const auto model = [](const Tensor& x, const Tensor&) {

@@ -7,6 +7,7 @@
 
 #include <ATen/Parallel.h>
 #include <catch2/catch_test_macros.hpp>
+#include <torch/csrc/autograd/forward_grad.h>
 
 #include <contraflow/model/dit.hpp>
 #include <contraflow/network/autocast.hpp>
@@ -195,6 +196,35 @@ TEST_CASE("kernels are taken for float32 on the CPU, and not where told otherwis
   CHECK_FALSE(cf::ComposedOnly::in_force());
   const Tensor many = trainable({1, cf::detail::most_fused_tokens, 8});
   CHECK_FALSE(is_fused(of_context({many, many, many})));
+}
+
+TEST_CASE("derivatives that the kernels lack are refused, or left to LibTorch") {
+  const Tensor x = trainable({2, 3, 4}), rows = trainable({2, 12}, 2);
+  const std::vector<std::pair<const char*, Tensor>> values{
+      {"modulated", modulated({x, rows})},
+      {"gated", gated({x, rows, x})},
+      {"activation", cf::gelu_tanh(x * 1)},
+      {"attention", cf::attended({{x, x, x, {}, {}}}, 2)[0]}};
+  for (const auto& [name, value] : values) {
+    INFO(name);
+    REQUIRE(is_fused(value));
+    check_error(
+        [&] {
+          torch::autograd::grad({value.sum()}, {x}, {}, /*retain_graph=*/true,
+                                /*create_graph=*/true);
+        },
+        "create_graph", "first derivatives only");
+  }
+
+  // The tangent of a forward-mode derivative goes through what has a rule for it.
+  const at::NoGradGuard no_gradient;
+  const Tensor primal = laws::floats({5}), tangent = laws::floats({5}, 3);
+  const std::uint64_t level = torch::autograd::ForwardADLevel::get_next_idx();
+  const Tensor dual = at::_make_dual(primal.clone(), tangent, std::int64_t(level));
+  const Tensor got = cf::silu(Tensor(dual))._fw_grad(level).clone();
+  torch::autograd::ForwardADLevel::release_idx(level);
+  const Tensor s = at::sigmoid(primal);
+  CHECK(relative_distance(got, tangent * s * (1 + primal * (1 - s))) < 1e-6);
 }
 
 TEST_CASE("a fused transformer has the velocity and the gradients of the composed one") {

@@ -101,6 +101,25 @@ TEST_CASE("what was computed in half precision is computed so again") {
   CHECK_FALSE(same_bits(velocity_and_gradients({.recompute = false})[0], plain[0]));
 }
 
+TEST_CASE("what was computed by LibTorch alone is computed so again") {
+  const auto gradients = [](bool composed_backward) {
+    cf::Mmdit model = tiny::mmdit(1, {.recompute = true});
+    const tiny::Input in = tiny::input();
+    Tensor v;
+    {
+      const cf::ComposedOnly forward;
+      v = tiny::velocity(model, in);
+    }
+    const cf::ComposedOnly backward(composed_backward);
+    v.square().sum().backward();
+    std::vector<Tensor> all;
+    for (const Tensor& parameter : model.module()->parameters()) all.push_back(parameter.grad());
+    return all;
+  };
+  const auto expected = gradients(true), got = gradients(false);
+  for (std::size_t i = 0; i < got.size(); ++i) CHECK(same_bits(got[i], expected[i]));
+}
+
 TEST_CASE("after the backward pass the adapter in use is the one of before") {
   cf::Mmdit model = tiny::mmdit(1, {.recompute = true});
   cf::Lora lora(model.module());

@@ -193,6 +193,18 @@ TEST_CASE("a link does not jump over what lies within a step") {
   CHECK(outcome.collides);
 }
 
+TEST_CASE("a fast hand does not jump over a small disc, wherever it lies") {
+  const reach::World world{.joints = 2, .obstacles = 1, .horizon = 1};
+  const auto speed = float(world.speed_limit);
+  const double turn = world.speed_limit * world.stride();
+  for (const double share : {0.1, 0.3, 0.375, 0.6, 0.625, 0.85}) {
+    INFO(share);
+    const Point hand = reach::places_of(std::vector{share * turn, share * turn}).back();
+    const reach::Scene scene{{0, 0}, {1, 0}, {{hand, 0.05}}};
+    CHECK(carried_out(world, scene, {speed, speed}).collides);
+  }
+}
+
 TEST_CASE("success is 0 or 1, each sample by itself") {
   for (const std::int64_t joints : {2, 7}) {
     const reach::World world{.joints = joints};

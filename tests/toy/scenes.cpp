@@ -8,6 +8,8 @@
 
 #include <contraflow/toy/scenes.hpp>
 
+#include "laws/errors.hpp"
+
 namespace cf = contraflow;
 namespace scenes = contraflow::toy::scenes;
 using scenes::Category;
@@ -101,6 +103,20 @@ TEST_CASE("True scenes are right, also under noise of 0.1") {
   }
   const auto noisy = scenes::judge(prompts, ids, latents + 0.5 * noise);
   CHECK(noisy.strict.mean().item<double>() < 0.2);
+}
+
+TEST_CASE("There are scenes and judgements of prompts that exist") {
+  const auto prompts = scenes::all_prompts();
+  cf::Generator generator = cf::seeded(3);
+  for (const std::int64_t bad : {std::int64_t{-1}, std::int64_t(prompts.size())}) {
+    const cf::Tensor ids = at::tensor({std::int64_t{0}, bad});
+    laws::check_error([&] { scenes::draw(prompts, ids, generator); }, "ids", std::to_string(bad));
+    laws::check_error(
+        [&] {
+          scenes::judge(prompts, ids, at::zeros({2, 8, 4, 4}));
+        },
+        "ids", "[0, 464)");
+  }
 }
 
 TEST_CASE("Scenes are spread over cells and colours, and equal for equal seeds") {

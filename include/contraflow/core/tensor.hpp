@@ -12,6 +12,10 @@
 
 #include <contraflow/core/error.hpp>
 
+#if __FINITE_MATH_ONLY__
+#error "contraflow: NaN marks what failed; build without -ffast-math and -ffinite-math-only"
+#endif
+
 namespace contraflow {
 
 /// The tensor of the library is LibTorch's.

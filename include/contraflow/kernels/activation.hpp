@@ -19,7 +19,7 @@ To with_bits_of(const From& from) {
 }
 
 // e^x to about one unit in the last place: x = n ln 2 + r with |r| <= ln 2 / 2, then a polynomial
-// in r (Cephes). Below the normal numbers zero, above the finite ones infinite; NaN stays NaN.
+// in r (Cephes). Zero below -87 and infinite above 88, a little before float32 ends; NaN stays NaN.
 inline Floats exponential(const Floats& x) {
   // Added to a float, this leaves its nearest integer in the lowest bits.
   constexpr float to_integer = 0x1.8p23f;
@@ -101,8 +101,8 @@ struct Silu {
   }
 };
 
-/// `out = f(x)`, element by element, without a branch: to about 2e-6 of the result,
-/// however small it is.
+/// `out = f(x)`, element by element, without a branch: to about 2e-6 of the result, however small,
+/// down to 1e-36; below that it may be zero.
 /// @tparam Activation GeluTanh or Silu
 /// @param x @p count numbers
 /// @param out @p count numbers; may be @p x itself

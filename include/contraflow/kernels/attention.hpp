@@ -221,7 +221,7 @@ class AttentionHead {
       reserve(dvalue_, keys_ * size);
     }
     // A pack that crosses a cache line is read twice.
-    memory_.assign(static_cast<std::size_t>(room + float_lanes), 0.0f);
+    memory_.assign(static_cast<std::size_t>(room) + pack_bytes / sizeof(float), 0.0f);
     void* first = memory_.data();
     std::size_t left = memory_.size() * sizeof(float);
     first_ = static_cast<float*>(

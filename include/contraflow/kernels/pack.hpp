@@ -89,8 +89,10 @@ using Floats = Pack<float>;
 using FloatBits = Pack<std::uint32_t>;
 inline constexpr std::int64_t float_lanes = lanes<float>;
 
+// To whole packs, and to blocks of four, of which a matrix is transposed.
 constexpr std::int64_t rounded_up(std::int64_t count) {
-  return (count + float_lanes - 1) / float_lanes * float_lanes;
+  constexpr std::int64_t unit = std::max<std::int64_t>(float_lanes, 4);
+  return (count + unit - 1) / unit * unit;
 }
 
 inline Floats broadcast(float value) { return Floats{} + value; }

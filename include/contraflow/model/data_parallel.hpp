@@ -16,8 +16,10 @@
 #include <c10/core/thread_pool.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/graph_task.h>
 #include <torch/custom_class.h>
 
+#include <contraflow/core/autograd.hpp>
 #include <contraflow/model/adapters.hpp>
 #include <contraflow/network/recompute.hpp>
 
@@ -57,6 +59,7 @@ class Team {
   template <class Body>
   void each(std::size_t count, Body&& body) {
     const at::ThreadLocalState state;
+    const bool composed_only = ComposedOnly::in_force();
     std::vector<std::exception_ptr> failures(count);
     const auto attempt = [&](std::size_t i) {
       try {
@@ -70,6 +73,7 @@ class Team {
       others_.run([&, i] {
         {
           const at::ThreadLocalStateGuard guard(state);
+          const ComposedOnly layers(composed_only);
           attempt(i);
         }
         others.count_down();
@@ -118,6 +122,9 @@ class Divided : public torch::autograd::Function<Divided> {
 
   static std::vector<Tensor> backward(torch::autograd::AutogradContext* context,
                                       std::vector<Tensor> gradients) {
+    expects_first_derivative();
+    // Whether the caller wants to come again; unknown to the threads of the parts.
+    const bool keeps_graph = torch::autograd::get_current_graph_task_keep_graph();
     const auto capsule = context->saved_data["work"].toCapsule();
     auto* work = static_cast<DividedBatch*>(capsule.get());
     const std::vector<Tensor> weights = context->get_saved_variables();
@@ -129,9 +136,9 @@ class Divided : public torch::autograd::Function<Divided> {
       const RowRange& rows = work->ranges[i];
       found[i] = torch::autograd::grad({work->outputs[i]}, sources,
                                        {gradients[0].narrow(0, rows.first, rows.count)},
-                                       /*retain_graph=*/std::nullopt, /*create_graph=*/false,
+                                       keeps_graph, /*create_graph=*/false,
                                        /*allow_unused=*/true);
-      work->outputs[i].reset();
+      if (!keeps_graph) work->outputs[i].reset();
     });
     // The first argument of forward is no tensor, and has no gradient.
     std::vector<Tensor> result(2);
@@ -166,8 +173,12 @@ class Divided : public torch::autograd::Function<Divided> {
 /// every operation. Operations should then be left undivided: `at::set_num_threads(1)`. The
 /// gradients of the shares are added in the order of the shares, so that bits depend on the number
 /// of threads and on nothing else. On another device than the CPU the model is called as it is.
-/// Autocasting belongs inside: `DataParallel(Autocasting(...), 2)`. A condition is given no
-/// gradient. Copies and clones share the threads, which serve one call at a time.
+/// Autocasting belongs inside: `DataParallel(Autocasting(...), 2)`. Copies and clones share the
+/// threads, which serve one call at a time.
+///
+/// Gradients, first derivatives only, are those of x_t, of the parameters of the model's module()
+/// and of its adapters in use. Times, conditions, and weights of a model without a module are given
+/// none.
 /// @par Shape
 /// as the model's
 template <class M>

@@ -7,6 +7,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <contraflow/core/autograd.hpp>
 #include <contraflow/kernels/activation.hpp>
 #include <contraflow/network/fused.hpp>
 
@@ -32,6 +33,7 @@ class Activated : public torch::autograd::Function<Activated<Kernel>> {
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list upstream) {
+    expects_first_derivative();
     const Tensor x = context->get_saved_variables()[0];
     const Tensor dout = upstream[0].contiguous();
     Tensor dx = at::empty_like(x);

@@ -17,12 +17,13 @@ namespace contraflow {
 ///
 /// On the CPU in float32, normalisation with modulation, activations, gated residuals and the
 /// attention of short sequences are kernels of the library's. They compute the same to rounding;
-/// this is for whoever wants to compare them, or needs what they lack: second derivatives and
-/// forward-mode derivatives.
+/// this is for whoever wants to compare them, or needs what they lack: second derivatives, which
+/// they refuse. Tensors with forward-mode derivatives are left to LibTorch in any case.
 class ComposedOnly {
  public:
   /// From here on.
-  ComposedOnly() : before_(std::exchange(in_force_, true)) {}
+  /// @param in_force false lifts one that is in force
+  explicit ComposedOnly(bool in_force = true) : before_(std::exchange(in_force_, in_force)) {}
   ComposedOnly(const ComposedOnly&) = delete;
   ComposedOnly& operator=(const ComposedOnly&) = delete;
   ~ComposedOnly() { in_force_ = before_; }
@@ -40,7 +41,8 @@ namespace detail {
 /// Whether the kernels take @p x: float32 on the CPU, and nothing that wants otherwise.
 inline bool takes_kernels(const Tensor& x) {
   return x.is_cpu() && x.scalar_type() == at::kFloat && x.layout() == at::kStrided &&
-         x.numel() > 0 && !ComposedOnly::in_force() && !at::autocast::is_autocast_enabled(at::kCPU);
+         x.numel() > 0 && !ComposedOnly::in_force() &&
+         !at::autocast::is_autocast_enabled(at::kCPU) && !x._fw_grad(/*level=*/0).defined();
 }
 
 /// Whether a backward pass may come; undefined tensors do not count.

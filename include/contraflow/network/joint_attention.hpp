@@ -10,6 +10,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <contraflow/core/autograd.hpp>
 #include <contraflow/kernels/attention.hpp>
 #include <contraflow/network/fused.hpp>
 #include <contraflow/network/layers.hpp>
@@ -116,6 +117,7 @@ class FusedAttention : public torch::autograd::Function<FusedAttention> {
 
   static std::vector<Tensor> backward(torch::autograd::AutogradContext* context,
                                       std::vector<Tensor> upstream) {
+    expects_first_derivative();
     const std::int64_t heads = context->saved_data["heads"].toInt();
     const double eps = context->saved_data["eps"].toDouble();
     const auto streams = std::size_t(context->saved_data["streams"].toInt());

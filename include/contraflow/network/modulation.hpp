@@ -10,6 +10,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <contraflow/core/autograd.hpp>
 #include <contraflow/kernels/modulation.hpp>
 #include <contraflow/network/fused.hpp>
 #include <contraflow/network/layers.hpp>
@@ -74,6 +75,7 @@ class ModulatedNorm : public torch::autograd::Function<ModulatedNorm> {
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list upstream) {
+    expects_first_derivative();
     const auto saved = context->get_saved_variables();
     const Tensor &x = saved[0], &scale = saved[1], &moments = saved[2];
     const Tensor dout = upstream[0].contiguous();
@@ -122,6 +124,7 @@ class GatedResidual : public torch::autograd::Function<GatedResidual> {
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list upstream) {
+    expects_first_derivative();
     const auto saved = context->get_saved_variables();
     const Tensor &gate = saved[0], &y = saved[1];
     const Tensor dout = upstream[0].contiguous();

@@ -12,7 +12,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/custom_class.h>
 
+#include <contraflow/core/autograd.hpp>
 #include <contraflow/network/autocast.hpp>
+#include <contraflow/network/fused.hpp>
 #include <contraflow/network/layers.hpp>
 
 namespace contraflow {
@@ -59,17 +61,20 @@ struct Recomputation : torch::CustomClassHolder {
   std::size_t inputs;  ///< the rest are weights
   at::DeviceType device;
   std::optional<at::ScalarType> autocast;
+  bool composed_only;
 
   Recomputation(TensorFunction f, UsedAdapters used, const std::vector<Tensor>& x)
       : function(std::move(f)),
         adapters(std::move(used)),
         inputs(x.size()),
         device(x.empty() ? at::kCPU : x[0].device().type()),
-        autocast(Autocast::in_force(device)) {}
+        autocast(Autocast::in_force(device)),
+        composed_only(ComposedOnly::in_force()) {}
 
   /// Computes as in the forward pass: the backward pass runs outside of its scopes.
   std::vector<Tensor> again(const std::vector<Tensor>& x) const {
     const Autocast precision(device, autocast);
+    const ComposedOnly layers(composed_only);
     return adapters.during([&] { return function(x); });
   }
 };
@@ -86,6 +91,7 @@ class Recomputed : public torch::autograd::Function<Recomputed> {
 
   static std::vector<Tensor> backward(torch::autograd::AutogradContext* context,
                                       std::vector<Tensor> gradients) {
+    expects_first_derivative();
     const auto capsule = context->saved_data["work"].toCapsule();
     const auto* work = static_cast<const Recomputation*>(capsule.get());
     const std::vector<Tensor> kept = context->get_saved_variables();

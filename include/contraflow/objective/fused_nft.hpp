@@ -4,6 +4,7 @@
 
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <contraflow/core/autograd.hpp>
 #include <contraflow/core/parallel.hpp>
 #include <contraflow/core/tensor.hpp>
 #include <contraflow/kernels/nft_loss.hpp>
@@ -142,6 +143,7 @@ class WithGradient : public torch::autograd::Function<WithGradient> {
   }
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list upstream) {
+    expects_first_derivative();
     const Tensor gradient = context->get_saved_variables()[0];
     const Tensor factor = per_sample(upstream[0], gradient).to(gradient.scalar_type());
     return {gradient * factor, Tensor(), Tensor()};

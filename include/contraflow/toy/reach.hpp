@@ -138,25 +138,45 @@ struct Outcome {
   bool reaches = false;        ///< the hand is near the goal, and neither of the above
 };
 
+namespace detail {
+
+/// How often to look at a step so that the arm does not jump over an obstacle, at least four times.
+/// Joints above the speed limit, whose step is lost anyway, count as at the limit.
+inline int looks_at_step(const World& world, const Scene& scene, const float* actions) {
+  double smallest = 1;
+  for (const Disc& disc : scene.obstacles) smallest = std::min(smallest, disc.radius);
+  double way = 0;  // of the hand at most; all other points move less
+  for (std::int64_t i = 0; i < world.joints; ++i) {
+    // In this order NaN is over the limit.
+    const double speed = std::min(world.speed_limit, double(std::abs(actions[i])));
+    way += world.stride() * speed * double(world.joints - i) / double(world.joints);
+  }
+  constexpr double most = 1000;
+  return int(std::clamp(std::ceil(way / smallest), 4.0, most));
+}
+
+}  // namespace detail
+
 /// Carries out a chunk of actions.
 ///
-/// A step turns every joint at one speed, and is looked at in quarters: a link cannot jump over an
-/// obstacle. The arm goes on through obstacles and limits; the outcome remembers.
+/// A step turns every joint at one speed, and is looked at so often that no point of the arm moves
+/// further in between than the radius of the smallest obstacle: a link cannot jump over one. The
+/// arm goes on through obstacles and limits; the outcome remembers.
 /// @param world limits and tolerance
 /// @param scene where the arm starts
 /// @param actions horizon x joints numbers; one that is not finite exceeds the limits
 /// @param watch called as `watch(places)` at the start and after every step
 template <class F>
 Outcome simulate(const World& world, const Scene& scene, const float* actions, F&& watch) {
-  constexpr int quarters = 4;
   std::vector<double> angles = scene.angles;
   std::vector<Point> places = places_of(angles);
   Outcome outcome;
   watch(places);
   for (std::int64_t step = 0; step < world.horizon; ++step, actions += world.joints) {
-    for (int quarter = 0; quarter < quarters; ++quarter) {
+    const int looks = detail::looks_at_step(world, scene, actions);
+    for (int look = 0; look < looks; ++look) {
       for (std::size_t i = 0; i < angles.size(); ++i) {
-        angles[i] += world.stride() * double(actions[i]) / quarters;
+        angles[i] += world.stride() * double(actions[i]) / looks;
         // Written so that NaN exceeds.
         if (!(std::abs(actions[i]) <= world.speed_limit)) outcome.exceeds = true;
         if (i > 0 && !(std::abs(angles[i]) <= world.angle_limit)) outcome.exceeds = true;

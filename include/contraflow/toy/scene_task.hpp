@@ -313,7 +313,7 @@ struct Brightness {
 inline double distinct_share(const Tensor& x0, const Tensor& group) {
   const Tensor values = detail::readable(x0);
   expects_per_sample(group, x0, "group");
-  const Tensor ids = group.contiguous();
+  const Tensor ids = group.to(at::kCPU, at::kLong).contiguous();
   using Scene = std::vector<std::array<std::int64_t, 3>>;
   std::map<std::int64_t, std::pair<std::set<Scene>, double>> groups;
   for (std::int64_t i = 0; i < x0.size(0); ++i) {

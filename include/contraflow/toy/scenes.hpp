@@ -163,7 +163,8 @@ inline std::vector<Prompt> all_prompts() {
   return prompts;
 }
 
-/// Whether a prompt is kept out of training, for evaluation: 12 of position and 72 of attribute.
+/// Whether a prompt is kept out of reinforcement learning, for evaluation: 12 of position and 72 of
+/// attribute. A base has seen scenes of all prompts.
 ///
 /// Every relation, ordered pair of shapes and ordered pair of colours is also among those that are
 /// trained on.
@@ -256,6 +257,17 @@ inline std::array<std::int64_t, most_objects> places(const Prompt& prompt, const
   return result;
 }
 
+/// Numbers of prompts, to be read one after another.
+inline Tensor readable_ids(const Tensor& ids, std::int64_t count) {
+  expects_dtype(ids, at::kLong, "ids");
+  const Tensor readable = ids.to(at::kCPU).contiguous();
+  const auto* id = readable.const_data_ptr<std::int64_t>();
+  const auto* wrong = std::find_if(id, id + readable.numel(),
+                                   [&](std::int64_t one) { return one < 0 || one >= count; });
+  if (wrong == id + readable.numel()) return readable;
+  throw Error("ids", "numbers of prompts in [0, " + shown(count) + ")", shown(*wrong));
+}
+
 }  // namespace detail
 
 /// Scenes in which prompts come true: objects in distinct random cells, in a random colour where
@@ -264,10 +276,11 @@ inline std::array<std::int64_t, most_objects> places(const Prompt& prompt, const
 /// @param ids int64 [N], which of them
 /// @param generator advanced by eight numbers a scene
 /// @return float32 [N, 8, 4, 4]
+/// @throws Error if there is no such prompt
 inline Tensor draw(const std::vector<Prompt>& prompts, const Tensor& ids, Generator& generator) {
   const std::int64_t count = ids.numel();
   const Tensor numbers = uniform({count, 2 * most_objects}, generator);
-  const Tensor which = ids.contiguous();
+  const Tensor which = detail::readable_ids(ids, std::int64_t(prompts.size()));
   Tensor latents = at::zeros({count, channels, side, side});
   latents.select(1, 0).fill_(-1);
   auto* latent = latents.mutable_data_ptr<float>();
@@ -421,7 +434,7 @@ struct Judgements {
 /// @param prompts all prompts
 /// @param ids int64 [N], which prompt each latent answers
 /// @param latents [N, 8, 4, 4]
-/// @throws Error if a shape does not fit
+/// @throws Error if a shape does not fit or there is no such prompt
 inline Judgements judge(const std::vector<Prompt>& prompts, const Tensor& ids,
                         const Tensor& latents) {
   const std::int64_t count = ids.numel();
@@ -429,7 +442,7 @@ inline Judgements judge(const std::vector<Prompt>& prompts, const Tensor& ids,
     throw Error("latents", "shape [" + shown(count) + ", 8, 4, 4]", shape_text(latents));
   }
   const Tensor values = latents.detach().to(at::kCPU, at::kFloat).contiguous();
-  const Tensor which = ids.contiguous();
+  const Tensor which = detail::readable_ids(ids, std::int64_t(prompts.size()));
   Judgements result{at::empty({count}, at::kDouble), at::empty({count}, at::kDouble)};
   for (std::int64_t i = 0; i < count; ++i) {
     const Prompt& prompt = prompts[std::size_t(which.const_data_ptr<std::int64_t>()[i])];

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include <contraflow/core/error.hpp>
+
+namespace support {
+
+/// Writes a file, and the folder it is in.
+/// @throws contraflow::Error if that cannot be
+inline void write_text(const std::filesystem::path& path, const std::string& text) {
+  if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path());
+  std::ofstream file(path);
+  file << text << std::flush;
+  contraflow::expects(file.good(), "--output", "a place that can be written to", path.string());
+}
+
+}  // namespace support
