@@ -64,7 +64,8 @@ Json record_of(Options& options) {
   options.seed = before.at("seed").get<std::uint64_t>();
   record["seed"] = options.seed;
   const std::size_t recorded = before.at("phases").size();
-  cf::expects(recorded + 1 >= options.from_phase, "--from-phase", "the phase behind those recorded",
+  cf::expects(recorded + 1 >= options.from_phase, "--from-phase",
+              "at most the phase behind those recorded",
               std::to_string(options.from_phase) + " behind " + std::to_string(recorded));
   for (std::size_t i = 0; i + 1 < options.from_phase; ++i) {
     record["phases"].push_back(before.at("phases").at(i));
