@@ -205,8 +205,9 @@ TEST_CASE("derivatives that the kernels lack are refused, or left to LibTorch") 
       {"gated", gated({x, rows, x})},
       {"activation", cf::gelu_tanh(x * 1)},
       {"attention", cf::attended({{x, x, x, {}, {}}}, 2)[0]}};
-  for (const auto& [name, value] : values) {
+  for (const auto& [name, of_layer] : values) {
     INFO(name);
+    const Tensor& value = of_layer;
     REQUIRE(is_fused(value));
     check_error(
         [&] {
