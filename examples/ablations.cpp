@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <iostream>
 #include <mutex>
@@ -18,6 +17,7 @@
 #include <contraflow/contraflow.hpp>
 #include <contraflow/toy/tasks.hpp>
 
+#include "support/files.hpp"
 #include "support/format.hpp"
 #include "support/html.hpp"
 #include "support/progress.hpp"
@@ -282,10 +282,8 @@ void compare(const Options& options) {
                               std::to_string(experiment.seeds) + " runs of " +
                               std::to_string(experiment.epochs) + " epochs.";
   std::cout << subject << "\n\n" << table.text() << "\n";
-  const std::filesystem::path path = options.output / "ablations.html";
-  std::filesystem::create_directories(options.output);
-  std::ofstream(path) << page(ablations, table, subject, experiment.epochs);
-  std::cout << "wrote " << path.string() << "\n";
+  support::write_and_say(options.output / "ablations.html",
+                         page(ablations, table, subject, experiment.epochs));
 }
 
 }  // namespace

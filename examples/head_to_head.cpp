@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <string>
 #include <thread>
@@ -13,6 +12,7 @@
 #include "head_to_head/experiment.hpp"
 #include "head_to_head/report.hpp"
 #include "head_to_head/summary.hpp"
+#include "support/files.hpp"
 
 namespace {
 
@@ -81,11 +81,6 @@ Plan plan_of(const Options& options) {
   return plan;
 }
 
-void write(const std::filesystem::path& path, const std::string& text) {
-  std::ofstream(path) << text;
-  std::cout << "wrote " << path.string() << "\n";
-}
-
 void print(const Plan& plan, const std::vector<TaskResult>& results) {
   std::cout << level_table(plan, results, costs[1]).text() << "\n"
             << level_table(plan, results, costs[2]).text() << "\n"
@@ -104,8 +99,8 @@ void compare(const Options& options) {
   const std::vector<TaskResult>& results = experiment.run();
   print(plan, results);
   if (!is_complete(plan, results)) std::cout << "Stopped early: this is what was finished.\n";
-  write(plan.output / "summary.json", summary(plan, results).dump(1));
-  write(plan.output / "report.html", report(plan, results));
+  support::write_and_say(plan.output / "summary.json", summary(plan, results).dump(1));
+  support::write_and_say(plan.output / "report.html", report(plan, results));
 }
 
 }  // namespace

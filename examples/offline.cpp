@@ -3,7 +3,6 @@
 // and plain fine-tuning on the good ones.
 
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <string>
 #include <utility>
@@ -14,6 +13,7 @@
 #include <contraflow/toy/tasks.hpp>
 #include <contraflow/train/offline.hpp>
 
+#include "support/files.hpp"
 #include "support/format.hpp"
 #include "support/html.hpp"
 #include "support/run.hpp"
@@ -94,7 +94,6 @@ int main(int argc, char** argv) {
   app.add_option("--output", output, "folder of the page")->capture_default_str();
   app.add_option("--examples", of_each, "of each kind")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
-  std::filesystem::create_directories(output);
   at::set_num_threads(1);
 
   const cf::toy::Task task = cf::toy::ring_task();
@@ -128,11 +127,11 @@ int main(int argc, char** argv) {
 
   std::cout << of_each << " good and as many bad examples; nothing is generated while training.\n\n"
             << table.text() << "\n";
-  const std::filesystem::path path = output / "offline.html";
-  std::ofstream(path) << support::html::page(
-      "Good and bad examples", support::html::element("h1", "Good and bad examples") +
-                                   support::html::table(table) +
-                                   support::html::element("div", pictures, "class=\"grid five\""));
-  std::cout << "wrote " << path.string() << "\n";
+  support::write_and_say(
+      output / "offline.html",
+      support::html::page("Good and bad examples",
+                          support::html::element("h1", "Good and bad examples") +
+                              support::html::table(table) +
+                              support::html::element("div", pictures, "class=\"grid five\"")));
   return after > before + 0.3 ? 0 : 1;
 }

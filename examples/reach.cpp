@@ -51,19 +51,16 @@ Plan plan_of(const Options& options) {
   return plan;
 }
 
-void write(const std::filesystem::path& path, const std::string& text) {
-  support::write_text(path, text);
-  std::cout << "wrote " << path.string() << "\n";
-}
-
 void write_all(const Plan& plan, const std::vector<ArmResult>& arms) {
   std::cout << outcome_table(plan, arms).text() << "\n" << speed_table(plan, arms).text() << "\n";
-  write(plan.output / "summary.json", summary(plan, arms).dump(1));
-  write(plan.output / "report.html", report(plan, arms));
+  support::write_and_say(plan.output / "summary.json", summary(plan, arms).dump(1));
+  support::write_and_say(plan.output / "report.html", report(plan, arms));
   for (const ArmResult& arm : arms) {
     const std::string joints = std::to_string(arm.problem.world.joints);
-    write(plan.output / ("reach_" + joints + ".svg"), picture(plan, arm).file_text());
-    write(plan.output / ("reach_" + joints + "_curves.svg"), curves(plan, arm).file_text());
+    support::write_and_say(plan.output / ("reach_" + joints + ".svg"),
+                           picture(plan, arm).file_text());
+    support::write_and_say(plan.output / ("reach_" + joints + "_curves.svg"),
+                           curves(plan, arm).file_text());
   }
 }
 

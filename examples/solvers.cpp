@@ -3,7 +3,6 @@
 
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <iostream>
 #include <string>
@@ -15,6 +14,7 @@
 #include <contraflow/contraflow.hpp>
 #include <contraflow/toy/mixture.hpp>
 
+#include "support/files.hpp"
 #include "support/format.hpp"
 #include "support/svg.hpp"
 #include "support/table.hpp"
@@ -159,8 +159,7 @@ void draw(const std::filesystem::path& path, const std::string& label,
           const std::vector<svg::Series>& series) {
   const svg::Axis x = axis_over("velocities a sample", series, &svg::Series::x);
   const svg::Axis y = axis_over(label, series, &svg::Series::y);
-  std::ofstream(path) << svg::line_plot(x, y, series, 620, 420).file_text();
-  std::cout << "wrote " << path.string() << "\n";
+  support::write_and_say(path, svg::line_plot(x, y, series, 620, 420).file_text());
 }
 
 }  // namespace
@@ -172,7 +171,6 @@ int main(int argc, char** argv) {
   app.add_option("--output", output, "folder of the pictures")->capture_default_str();
   app.add_flag("--quick", quick, "fewer samples and steps");
   CLI11_PARSE(app, argc, argv);
-  std::filesystem::create_directories(output);
   at::set_num_threads(1);
 
   const cf::toy::Mixture ring = cf::toy::ring(8, 2, 0.3);

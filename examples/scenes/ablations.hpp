@@ -104,7 +104,7 @@ inline int ablate(const SceneFlow& base, const Plan& plan) {
   run_all(entries, seeds_to(plan.seeds), base, plan);
 
   const support::Table table = table_of(all);
-  std::cout << table.text() << remark_on_interruption() << "\n";
+  std::cout << table.text();
   Json summary;
   std::string plots;
   for (const Ablation& ablation : all) {
@@ -122,14 +122,8 @@ inline int ablate(const SceneFlow& base, const Plan& plan) {
                       svg::line_plot({"epochs", 0, end}, {"strict score", 0, 1}, series, 460, 300)
                           .inline_text());
   }
-  support::write_text(plan.output / "summary.json", summary.dump(1) + "\n");
-  support::write_text(
-      plan.output / "ablations.html",
-      html::page("What makes NFT work on scenes",
-                 html::element("h1", "What makes NFT work on scenes") +
-                     html::paragraph(remark_on_interruption()) + html::table(table) +
-                     html::element("div", plots, "class=\"grid\"")));
-  std::cout << "wrote ablations.html and summary.json to " << plan.output.string() << "\n";
+  write_report(plan, "ablations", "What makes NFT work on scenes",
+               html::table(table) + html::element("div", plots, "class=\"grid\""), summary);
   return 0;
 }
 

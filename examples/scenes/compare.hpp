@@ -189,27 +189,21 @@ inline int compare(const SceneFlow& base, const Plan& plan) {
   const support::Table by_level = level_table({entries[0], entries[1], entries[2], entries[3]});
   std::cout << table.text() << "\nevaluations to a strict score\n"
             << by_level.text() << "\ntuning, one seed\n"
-            << tuned.text() << remark_on_interruption() << "\n";
+            << tuned.text();
   const Json summary{{"base_unguided", to_json(evaluated(base))},
                      {"base_guided", to_json(evaluated(guided(base)))},
                      {"base_diversity", diversity(base)},
                      {"complete", !cf::StopOnInterrupt::interrupted()},
                      {"tuning", to_json(nft)},
                      {"methods", to_json(entries)}};
-  support::write_text(plan.output / "summary.json", summary.dump(1) + "\n");
-  support::write_text(
-      plan.output / "compare.html",
-      html::page("NFT and FlowGRPO on scenes",
-                 html::element("h1", "NFT and FlowGRPO on scenes") +
-                     html::paragraph(remark_on_interruption()) + html::table(table) +
-                     plots_of(entries) + html::element("h2", "Evaluations to a strict score") +
-                     html::table(by_level) + html::element("h2", "Tuning, one seed") +
-                     html::table(tuned) +
-                     html::paragraph("Pictures of the first run of NFT, before and after, "
-                                     "are in pictures.html.")));
+  write_report(plan, "compare", "NFT and FlowGRPO on scenes",
+               html::table(table) + plots_of(entries) +
+                   html::element("h2", "Evaluations to a strict score") + html::table(by_level) +
+                   html::element("h2", "Tuning, one seed") + html::table(tuned) +
+                   html::paragraph("Pictures of the first run of NFT, before and after, "
+                                   "are in pictures.html."),
+               summary);
   if (!entries[0].runs.empty()) write_pictures(plan.output, base, entries[0].runs[0].model);
-  std::cout << "wrote compare.html, pictures.html and summary.json to " << plan.output.string()
-            << "\n";
   return 0;
 }
 

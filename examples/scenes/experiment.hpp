@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <iostream>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -174,9 +175,16 @@ inline Json to_json(const std::vector<Entry>& entries) {
   return list;
 }
 
-/// What to say below results that are not all there; nothing otherwise.
-inline std::string remark_on_interruption() {
-  return cf::StopOnInterrupt::interrupted() ? "Stopped early: this is what was finished." : "";
+/// Writes NAME.html and summary.json, and says on page and screen if not all runs are in them.
+inline void write_report(const Plan& plan, const std::string& name, const std::string& title,
+                         const std::string& body, const Json& summary) {
+  const std::string remark =
+      cf::StopOnInterrupt::interrupted() ? "Stopped early: this is what was finished." : "";
+  std::cout << remark << "\n";
+  support::write_and_say(plan.output / "summary.json", summary.dump(1) + "\n");
+  support::write_and_say(
+      plan.output / (name + ".html"),
+      html::page(title, html::element("h1", title) + html::paragraph(remark) + body));
 }
 
 }  // namespace scenes_example

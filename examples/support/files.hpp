@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <string>
 
 #include <contraflow/core/error.hpp>
@@ -15,6 +16,12 @@ inline void write_text(const std::filesystem::path& path, const std::string& tex
   std::ofstream file(path);
   file << text << std::flush;
   contraflow::expects(file.good(), "--output", "a place that can be written to", path.string());
+}
+
+/// The same, and says so.
+inline void write_and_say(const std::filesystem::path& path, const std::string& text) {
+  write_text(path, text);
+  std::cout << "wrote " << path.string() << "\n";
 }
 
 }  // namespace support

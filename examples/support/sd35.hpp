@@ -13,6 +13,7 @@
 #include <contraflow/sd3/prompts.hpp>
 #include <contraflow/sd3/random_folder.hpp>
 
+#include "files.hpp"
 #include "html.hpp"
 
 namespace support::sd35 {
@@ -97,7 +98,7 @@ inline void write_sheet(const std::filesystem::path& path, const std::string& ti
     body += html::element("figure", "<img src=\"" + html::escaped(file) + "\" alt=\"\">" +
                                         html::element("figcaption", html::escaped(caption)));
   }
-  std::ofstream(path) << html::page(title, html::element("h1", html::escaped(title)) + body);
+  write_text(path, html::page(title, html::element("h1", html::escaped(title)) + body));
 }
 
 }  // namespace support::sd35
