@@ -2,6 +2,7 @@
 // both sets, whose step beyond its start is 2 / beta times the improvement that the examples show,
 // and plain fine-tuning on the good ones.
 
+#include <exception>
 #include <filesystem>
 #include <iostream>
 #include <string>
@@ -87,13 +88,14 @@ std::string picture(const cf::toy::Task& task, const Tensor& x0, const std::stri
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   std::filesystem::path output = "out/offline";
   std::int64_t of_each = 32;
   CLI::App app("Good and bad examples");
   app.add_option("--output", output, "folder of the page")->capture_default_str();
   app.add_option("--examples", of_each, "of each kind")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  std::filesystem::create_directories(output);  // fails before the work, if at all
   at::set_num_threads(1);
 
   const cf::toy::Task task = cf::toy::ring_task();
@@ -134,4 +136,7 @@ int main(int argc, char** argv) {
                               support::html::table(table) +
                               support::html::element("div", pictures, "class=\"grid five\"")));
   return after > before + 0.3 ? 0 : 1;
+} catch (const std::exception& failure) {
+  std::cerr << "offline: " << failure.what() << "\n";
+  return 1;
 }

@@ -2,6 +2,7 @@
 // from where the flow really ends, against what it costs.
 
 #include <cmath>
+#include <exception>
 #include <filesystem>
 #include <functional>
 #include <iostream>
@@ -164,13 +165,14 @@ void draw(const std::filesystem::path& path, const std::string& label,
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   std::filesystem::path output = "out/solvers";
   bool quick = false;
   CLI::App app("Error of every solver against its cost");
   app.add_option("--output", output, "folder of the pictures")->capture_default_str();
   app.add_flag("--quick", quick, "fewer samples and steps");
   CLI11_PARSE(app, argc, argv);
+  std::filesystem::create_directories(output);  // fails before the work, if at all
   at::set_num_threads(1);
 
   const cf::toy::Mixture ring = cf::toy::ring(8, 2, 0.3);
@@ -198,4 +200,7 @@ int main(int argc, char** argv) {
   draw(output / "deterministic.svg", "distance to the exact end", result.points);
   draw(output / "stochastic.svg", "distance of samples to data", result.clouds);
   return result.points.front().y.back() < result.points.front().y.front() ? 0 : 1;
+} catch (const std::exception& failure) {
+  std::cerr << "solvers: " << failure.what() << "\n";
+  return 1;
 }
