@@ -4,7 +4,6 @@
 #include <iostream>
 
 #include <contraflow/contraflow.hpp>
-#include <contraflow/observe/checkpoint.hpp>
 #include <contraflow/observe/collapse_guard.hpp>
 #include <contraflow/observe/csv.hpp>
 #include <contraflow/observe/early_stop.hpp>
@@ -13,6 +12,7 @@
 #include <contraflow/observe/stop_on_interrupt.hpp>
 #include <contraflow/observe/tensorboard.hpp>
 #include <contraflow/toy/rewards.hpp>
+#include <contraflow/train/checkpoint_observer.hpp>
 
 namespace cf = contraflow;
 

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include <contraflow/model/lora.hpp>
+#include <contraflow/network/lora.hpp>
 #include <contraflow/policy/average.hpp>
 #include <contraflow/policy/concept.hpp>
 #include <contraflow/time/schedule.hpp>
