@@ -6,7 +6,7 @@ set(CONTRAFLOW_SD3 "AUTO" CACHE STRING
 set_property(CACHE CONTRAFLOW_SD3 PROPERTY STRINGS AUTO ON OFF)
 
 # What belongs to contraflow::sd3, as <room>/<name>: of headers and of their tests.
-set(CONTRAFLOW_SD3_FILES "(^|/)(sd3/[^/]*|text/[^/]*|io/image|reward/(image|remote|clip_score[a-z_]*))\\.[a-z]+$")
+set(CONTRAFLOW_SD3_FILES "(^|/)((sd3|pipeline)/[^/]*|text/[^/]*|io/image|reward/(image|remote|clip_score[a-z_]*))\\.[a-z]+$")
 
 set(CONTRAFLOW_HAS_SD3 FALSE)
 if(CONTRAFLOW_SD3)

@@ -17,16 +17,17 @@
 #include <contraflow/contraflow.hpp>
 #include <contraflow/io/image.hpp>
 #include <contraflow/model/autocasting.hpp>
-#include <contraflow/model/lora_files.hpp>
-#include <contraflow/observe/checkpoint.hpp>
 #include <contraflow/observe/json_lines.hpp>
 #include <contraflow/observe/progress_bar.hpp>
 #include <contraflow/observe/stop_on_interrupt.hpp>
 #include <contraflow/observe/tensorboard.hpp>
+#include <contraflow/pipeline/decoded_rewards.hpp>
+#include <contraflow/pipeline/generate.hpp>
+#include <contraflow/pipeline/lora_files.hpp>
 #include <contraflow/policy/lora_policy.hpp>
-#include <contraflow/sd3/decoded_rewards.hpp>
-#include <contraflow/sd3/generate.hpp>
+#include <contraflow/sd3/latents.hpp>
 #include <contraflow/sd3/prompts.hpp>
+#include <contraflow/train/checkpoint_observer.hpp>
 
 #include "support/image_rewards.hpp"
 #include "support/phases.hpp"

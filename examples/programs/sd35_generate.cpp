@@ -13,8 +13,9 @@
 #include <CLI/CLI.hpp>
 
 #include <contraflow/io/image.hpp>
-#include <contraflow/model/lora_files.hpp>
-#include <contraflow/sd3/generate.hpp>
+#include <contraflow/pipeline/generate.hpp>
+#include <contraflow/pipeline/lora_files.hpp>
+#include <contraflow/sd3/latents.hpp>
 #include <contraflow/sd3/prompts.hpp>
 #include <contraflow/solver/runge_kutta.hpp>
 #include <contraflow/solver/sde.hpp>

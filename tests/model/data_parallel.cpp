@@ -13,10 +13,10 @@
 #include <torch/nn/modules/linear.h>
 
 #include <contraflow/model/data_parallel.hpp>
-#include <contraflow/model/lora.hpp>
 #include <contraflow/model/mlp.hpp>
 #include <contraflow/model/module_velocity.hpp>
 #include <contraflow/model/unet.hpp>
+#include <contraflow/network/lora.hpp>
 
 #include "laws/errors.hpp"
 #include "laws/model.hpp"

@@ -7,8 +7,8 @@
 
 #include <contraflow/model/dit.hpp>
 #include <contraflow/model/guidance.hpp>
-#include <contraflow/model/lora.hpp>
 #include <contraflow/model/unet.hpp>
+#include <contraflow/network/lora.hpp>
 
 #include "laws/errors.hpp"
 #include "laws/model.hpp"

@@ -12,8 +12,8 @@
 #include <nlohmann/json.hpp>
 #include <torch/nn/modules/linear.h>
 
-#include <contraflow/model/lora.hpp>
-#include <contraflow/model/lora_files.hpp>
+#include <contraflow/network/lora.hpp>
+#include <contraflow/pipeline/lora_files.hpp>
 
 #include "laws/errors.hpp"
 #include "network/tiny_mmdit.hpp"

@@ -7,13 +7,13 @@
 #include <nlohmann/json.hpp>
 
 #include <contraflow/observe/collapse_guard.hpp>
+#include <contraflow/observe/concept.hpp>
 #include <contraflow/observe/csv.hpp>
 #include <contraflow/observe/early_stop.hpp>
 #include <contraflow/observe/json_lines.hpp>
 #include <contraflow/observe/progress_bar.hpp>
 #include <contraflow/observe/stop_on_interrupt.hpp>
 #include <contraflow/observe/tensorboard.hpp>
-#include <contraflow/train/observer.hpp>
 
 #include "temporary_directory.hpp"
 

@@ -14,7 +14,7 @@ namespace parity {
 namespace {
 
 cf::ClipText clip_of(const Fixtures& fixtures, const std::string& name) {
-  cf::ClipText net(cf::sd3::clip_text_options(fixtures.config("text/" + name)));
+  cf::ClipText net(cf::clip_text_options(fixtures.config("text/" + name)));
   cf::load_weights(net, cf::clip_weights(fixtures.weights("text/" + name)), name);
   return net;
 }

@@ -6,9 +6,10 @@
 
 #include <catch2/catch_test_macros.hpp>
 
+#include <contraflow/pipeline/decoded_rewards.hpp>
+#include <contraflow/pipeline/generate.hpp>
 #include <contraflow/reward/combination.hpp>
-#include <contraflow/sd3/decoded_rewards.hpp>
-#include <contraflow/sd3/generate.hpp>
+#include <contraflow/sd3/latents.hpp>
 #include <contraflow/sd3/prompts.hpp>
 #include <contraflow/solver/sde.hpp>
 

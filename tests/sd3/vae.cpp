@@ -4,8 +4,8 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <contraflow/io/safetensors.hpp>
+#include <contraflow/network/vae.hpp>
 #include <contraflow/sd3/config.hpp>
-#include <contraflow/sd3/vae.hpp>
 
 #include "laws/compare.hpp"
 #include "laws/errors.hpp"

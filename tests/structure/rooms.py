@@ -20,6 +20,7 @@ RANKS = {
     "path": 2,
     "text": 2,
     "network": 2,
+    "observe": 2,
     "model": 3,
     "solver": 3,
     "reward": 3,
@@ -27,8 +28,8 @@ RANKS = {
     "policy": 4,
     "objective": 5,
     "train": 6,
-    "observe": 7,
-    "toy": 8,
+    "toy": 7,
+    "pipeline": 7,
     "sd3": 8,
 }
 

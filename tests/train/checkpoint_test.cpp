@@ -6,8 +6,8 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <contraflow/contraflow.hpp>
-#include <contraflow/observe/checkpoint.hpp>
 #include <contraflow/toy/rewards.hpp>
+#include <contraflow/train/checkpoint_observer.hpp>
 
 namespace cf = contraflow;
 namespace fs = std::filesystem;

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include <contraflow/observe/output_file.hpp>
-#include <contraflow/train/report.hpp>
+#include <contraflow/observe/report.hpp>
 
 namespace contraflow {
 

@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include <contraflow/observe/output_file.hpp>
-#include <contraflow/train/report.hpp>
+#include <contraflow/observe/report.hpp>
 
 namespace contraflow {
 

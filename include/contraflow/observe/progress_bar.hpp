@@ -17,7 +17,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#include <contraflow/train/report.hpp>
+#include <contraflow/observe/report.hpp>
 
 namespace contraflow {
 

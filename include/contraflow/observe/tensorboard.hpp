@@ -16,8 +16,8 @@
 
 #include <contraflow/core/error.hpp>
 #include <contraflow/observe/output_file.hpp>
+#include <contraflow/observe/report.hpp>
 #include <contraflow/observe/tfevents.hpp>
-#include <contraflow/train/report.hpp>
 
 namespace contraflow {
 

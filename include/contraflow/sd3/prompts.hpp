@@ -1,19 +1,16 @@
 #pragma once
 
 /// @file
-/// Prompts as Stable Diffusion 3.5 sees them: encoded once, kept on disk.
+/// Prompts as Stable Diffusion 3.5 sees them.
 
-#include <algorithm>
-#include <filesystem>
-#include <map>
+#include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include <contraflow/io/safetensors.hpp>
-#include <contraflow/model/text_condition.hpp>
+#include <contraflow/network/text_condition.hpp>
+#include <contraflow/observe/report.hpp>
+#include <contraflow/pipeline/prompts.hpp>
 #include <contraflow/sd3/folder.hpp>
-#include <contraflow/train/report.hpp>
 
 namespace contraflow::sd3 {
 
@@ -45,59 +42,25 @@ inline TextCondition combined(const ClipTextOutput& clip_l, const ClipTextOutput
 
 namespace detail {
 
-/// What an encoder gives for all tokens, some prompts at a time.
-template <class F>
-Tensor in_batches(const Tensor& ids, std::int64_t at_once, F&& encoded) {
-  std::vector<Tensor> parts;
-  for (const Tensor& part : ids.split(at_once)) parts.push_back(encoded(part));
-  return at::cat(parts);
-}
-
-template <class Warn>
-TokenBatch tokens(const char* encoder, const auto& tokenizer,
-                  const std::vector<std::string>& captions, Warn&& warn) {
-  TokenBatch batch = tokenizer.encode(captions);
-  for (std::size_t i = 0; i < captions.size(); ++i) {
-    if (batch.cut[i] == 0) continue;
-    warn(Warning{"prompt/cut", double(batch.cut[i]),
-                 std::string(encoder) + " does not see the last " + std::to_string(batch.cut[i]) +
-                     " tokens of the prompt \"" + captions[i] + "\""});
-  }
-  return batch;
-}
-
 template <class Warn>
 ClipTextOutput clip_encoded(const Folder& folder, int number,
                             const std::vector<std::string>& captions, const PromptOptions& options,
                             Warn&& warn) {
-  const char* name = number == 1 ? "CLIP-L" : "CLIP-G";
-  const Tensor ids =
-      tokens(name, folder.clip_tokenizer(number), captions, warn).ids.to(options.clip.device);
-  const auto encoder = folder.clip(number, options.clip);
-  ClipTextOutput result;
-  std::vector<Tensor> pooled;
-  result.penultimate = in_batches(ids, options.at_once, [&](const Tensor& part) {
-    const ClipTextOutput out = encoder->forward(part);
-    pooled.push_back(out.pooled);
-    return out.penultimate;
-  });
-  result.pooled = at::cat(pooled);
-  return result;
+  const bool is_first = number == 1;
+  return clip_states(is_first ? "CLIP-L" : "CLIP-G", is_first ? "tokenizer" : "tokenizer_2",
+                     is_first ? "text_encoder" : "text_encoder_2", folder, captions, options.clip,
+                     options.at_once, warn);
 }
 
 template <class Warn>
 Tensor t5_encoded(const Folder& folder, const std::vector<std::string>& captions,
                   const PromptOptions& options, Warn&& warn) {
-  const auto count = std::int64_t(captions.size());
   if (!options.with_t5) {
     const std::int64_t width = folder.transformer_options().joint_attention_dim;
-    return at::zeros({count, options.t5_tokens, width});
+    return at::zeros({std::int64_t(captions.size()), options.t5_tokens, width});
   }
-  const Tensor ids = tokens("T5", folder.t5_tokenizer(options.t5_tokens), captions, warn)
-                         .ids.to(options.t5.device);
-  const auto encoder = folder.t5(options.t5);
-  return in_batches(ids, options.at_once,
-                    [&](const Tensor& part) { return encoder->forward(part); });
+  return t5_states("tokenizer_3", "text_encoder_3", options.t5_tokens, folder, captions, options.t5,
+                   options.at_once, warn);
 }
 
 }  // namespace detail
@@ -131,46 +94,6 @@ TextCondition encode_prompts(const Folder& folder, const std::vector<std::string
 inline TextCondition encode_prompts(const Folder& folder, const std::vector<std::string>& captions,
                                     const PromptOptions& options = {}) {
   return encode_prompts(folder, captions, options, [](const Warning&) {});
-}
-
-/// Writes encoded prompts, so that they are encoded once.
-/// @param path safetensors file to write or replace
-/// @param condition one row a caption
-/// @param captions what was encoded
-/// @param source what it was encoded with; has to be the same when it is read
-/// @throws Error if the file cannot be written
-inline void write_prompts(const std::filesystem::path& path, const TextCondition& condition,
-                          const std::vector<std::string>& captions, const std::string& source) {
-  write_safetensors(path, {{"sequence", condition.sequence}, {"pooled", condition.pooled}},
-                    {{"captions", nlohmann::json(captions).dump()}, {"source", source}});
-}
-
-/// Reads encoded prompts, if they are there and of the same captions and source.
-/// @param path a file that write_prompts() made
-/// @param captions expected
-/// @param source expected
-/// @return the condition, mapped from the file; nothing where it has to be encoded anew
-/// @throws Error for a file that is damaged
-inline std::optional<TextCondition> read_prompts(const std::filesystem::path& path,
-                                                 const std::vector<std::string>& captions,
-                                                 const std::string& source) {
-  std::error_code unreadable;
-  if (!std::filesystem::exists(path, unreadable)) return std::nullopt;
-  const SafetensorsFile file = read_safetensors(path);
-  const auto holds = [&](const char* key, const std::string& value) {
-    const auto found = file.metadata.find(key);
-    return found != file.metadata.end() && found->second == value;
-  };
-  if (!holds("source", source) || !holds("captions", nlohmann::json(captions).dump())) {
-    return std::nullopt;
-  }
-  const auto tensor = [&](const char* name) {
-    const auto found = file.tensors.find(name);
-    if (found == file.tensors.end()) throw Error(path.string(), std::string(name), "none");
-    return found->second;
-  };
-  return TextCondition{tensor("sequence"), tensor("pooled"),
-                       at::arange(std::int64_t(captions.size()), at::kLong)};
 }
 
 }  // namespace contraflow::sd3

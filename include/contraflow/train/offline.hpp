@@ -7,7 +7,7 @@
 #include <utility>
 
 #include <contraflow/advantage/advantages.hpp>
-#include <contraflow/train/observer.hpp>
+#include <contraflow/observe/concept.hpp>
 #include <contraflow/train/updater.hpp>
 
 namespace contraflow {

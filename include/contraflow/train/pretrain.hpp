@@ -10,11 +10,11 @@
 
 #include <contraflow/model/concept.hpp>
 #include <contraflow/objective/regression.hpp>
+#include <contraflow/observe/concept.hpp>
 #include <contraflow/path/rectified_flow.hpp>
 #include <contraflow/policy/average.hpp>
 #include <contraflow/time/schedule.hpp>
 #include <contraflow/time/training_times.hpp>
-#include <contraflow/train/observer.hpp>
 #include <contraflow/train/optimizer.hpp>
 
 namespace contraflow {

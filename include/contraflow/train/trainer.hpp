@@ -11,9 +11,9 @@
 
 #include <contraflow/advantage/advantages.hpp>
 #include <contraflow/objective/nft.hpp>
+#include <contraflow/observe/concept.hpp>
 #include <contraflow/reward/combination.hpp>
 #include <contraflow/solver/dpm_solver.hpp>
-#include <contraflow/train/observer.hpp>
 #include <contraflow/train/updater.hpp>
 
 namespace contraflow {

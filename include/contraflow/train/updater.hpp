@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/observe/report.hpp>
 #include <contraflow/path/rectified_flow.hpp>
 #include <contraflow/policy/concept.hpp>
 #include <contraflow/time/schedule.hpp>
@@ -18,7 +19,6 @@
 #include <contraflow/train/loss_scale.hpp>
 #include <contraflow/train/optimizer.hpp>
 #include <contraflow/train/prompts.hpp>
-#include <contraflow/train/report.hpp>
 #include <contraflow/train/rollout.hpp>
 
 namespace contraflow {

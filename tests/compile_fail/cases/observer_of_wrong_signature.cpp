@@ -1,5 +1,5 @@
 // expect: an Observer must be callable as `observer(report)` with a const EpochReport&
-#include <contraflow/train/observer.hpp>
+#include <contraflow/observe/concept.hpp>
 
 namespace cf = contraflow;
 

@@ -8,11 +8,11 @@
 #include <utility>
 #include <vector>
 
-#include <contraflow/model/text_condition.hpp>
+#include <contraflow/network/text_condition.hpp>
+#include <contraflow/network/vae.hpp>
 #include <contraflow/reward/combination.hpp>
-#include <contraflow/sd3/vae.hpp>
 
-namespace contraflow::sd3 {
+namespace contraflow::pipeline {
 
 /// A bag of rewards on images and captions, as a bag of rewards on latents and encoded prompts:
 /// each sample is decoded once, whatever the number of rewards.
@@ -60,4 +60,4 @@ class DecodedRewards {
   Bag rewards_;
 };
 
-}  // namespace contraflow::sd3
+}  // namespace contraflow::pipeline

@@ -3,37 +3,45 @@
 /// @file
 /// From encoded prompts to latents and images.
 
-#include <algorithm>
+#include <cstdint>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include <contraflow/core/random.hpp>
 #include <contraflow/model/guidance.hpp>
-#include <contraflow/sd3/folder.hpp>
+#include <contraflow/network/text_condition.hpp>
 #include <contraflow/solver/dpm_solver.hpp>
 #include <contraflow/solver/integrate.hpp>
 
-namespace contraflow::sd3 {
+namespace contraflow::pipeline {
+
+/// What decides the shape of an image's latents, beside its size.
+struct LatentGrid {
+  std::int64_t channels = 16;     ///< of the latents
+  std::int64_t downscale = 8;     ///< pixels a latent pixel, along each side
+  std::int64_t patch_size = 2;    ///< latent pixels a patch, along each side
+  std::int64_t most_patches = 0;  ///< along each side; 0: any number
+};
 
 /// Shape of one image's latents.
 /// @param height pixels
 /// @param width pixels
-/// @param vae of the model
-/// @param transformer of the model
+/// @param grid of the model
 /// @throws Error if a side is not a multiple of the pixels that a patch covers
 inline std::vector<std::int64_t> latent_shape(std::int64_t height, std::int64_t width,
-                                              const VaeOptions& vae,
-                                              const MmditOptions& transformer) {
-  const std::int64_t unit = vae.downscale() * transformer.patch_size;
-  const std::string expected = "a positive multiple of " + shown(unit) + " up to " +
-                               shown(unit * transformer.pos_embed_max_size);
+                                              const LatentGrid& grid) {
+  const std::int64_t unit = grid.downscale * grid.patch_size;
+  const std::int64_t most = unit * grid.most_patches;
+  const std::string expected = "a positive multiple of " + shown(unit) +
+                               (most > 0 ? " up to " + shown(most) : std::string());
   const auto expects_side = [&](std::int64_t side, const char* name) {
-    const bool fits =
-        side >= unit && side % unit == 0 && side <= unit * transformer.pos_embed_max_size;
+    const bool fits = side >= unit && side % unit == 0 && (most == 0 || side <= most);
     if (!fits) throw Error(name, expected, shown(side));
   };
   expects_side(height, "height");
   expects_side(width, "width");
-  return {transformer.in_channels, height / vae.downscale(), width / vae.downscale()};
+  return {grid.channels, height / grid.downscale, width / grid.downscale};
 }
 
 /// Noise for @p count images, each from a stream of its own: an image does not depend on the others
@@ -76,4 +84,4 @@ Tensor generate(M model, const Tensor& noise, const TextCondition& prompts,
   return integrate(solver, velocity, noise, grid, generator, std::forward<Hook>(hook));
 }
 
-}  // namespace contraflow::sd3
+}  // namespace contraflow::pipeline

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include <contraflow/train/report.hpp>
+#include <contraflow/observe/report.hpp>
 
 namespace contraflow {
 

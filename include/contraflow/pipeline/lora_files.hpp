@@ -14,7 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include <contraflow/io/safetensors.hpp>
-#include <contraflow/model/lora.hpp>
+#include <contraflow/network/lora.hpp>
 
 namespace contraflow {
 

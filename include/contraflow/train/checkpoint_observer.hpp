@@ -7,8 +7,8 @@
 #include <filesystem>
 #include <utility>
 
+#include <contraflow/observe/report.hpp>
 #include <contraflow/train/checkpoint.hpp>
-#include <contraflow/train/report.hpp>
 
 namespace contraflow {
 

@@ -1,0 +1,136 @@
+#pragma once
+
+/// @file
+/// Prompts as encoders see them, and encoded prompts on disk.
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include <contraflow/io/safetensors.hpp>
+#include <contraflow/network/text_condition.hpp>
+#include <contraflow/observe/report.hpp>
+#include <contraflow/pipeline/folder.hpp>
+
+namespace contraflow::pipeline {
+
+namespace detail {
+
+/// What an encoder gives for all tokens, some prompts at a time.
+template <class F>
+Tensor in_batches(const Tensor& ids, std::int64_t at_once, F&& encoded) {
+  std::vector<Tensor> parts;
+  for (const Tensor& part : ids.split(at_once)) parts.push_back(encoded(part));
+  return at::cat(parts);
+}
+
+template <class Warn>
+TokenBatch tokens(const char* encoder, const auto& tokenizer,
+                  const std::vector<std::string>& captions, Warn&& warn) {
+  TokenBatch batch = tokenizer.encode(captions);
+  for (std::size_t i = 0; i < captions.size(); ++i) {
+    if (batch.cut[i] == 0) continue;
+    warn(Warning{"prompt/cut", double(batch.cut[i]),
+                 std::string(encoder) + " does not see the last " + std::to_string(batch.cut[i]) +
+                     " tokens of the prompt \"" + captions[i] + "\""});
+  }
+  return batch;
+}
+
+}  // namespace detail
+
+/// What CLIP gives for captions, some of them at a time; the encoder is gone when they are encoded.
+/// @param name what warnings call it
+/// @param tokenizer folder of its tokenizer, within @p folder
+/// @param encoder folder of its weights, within @p folder
+/// @param folder of the model
+/// @param captions at least one
+/// @param placement of the encoder
+/// @param at_once captions that pass it together, at least 1
+/// @param warn told of each caption that is longer than its window, and cut
+/// @return penultimate and pooled states, one row a caption
+template <class Warn>
+ClipTextOutput clip_states(const char* name, const char* tokenizer, const char* encoder,
+                           const ModelFolder& folder, const std::vector<std::string>& captions,
+                           const Placement& placement, std::int64_t at_once, Warn&& warn) {
+  const Tensor ids = detail::tokens(name, folder.clip_tokenizer(tokenizer), captions, warn)
+                         .ids.to(placement.device);
+  const auto network = folder.clip(encoder, placement);
+  ClipTextOutput result;
+  std::vector<Tensor> pooled;
+  result.penultimate = detail::in_batches(ids, at_once, [&](const Tensor& part) {
+    const ClipTextOutput out = network->forward(part);
+    pooled.push_back(out.pooled);
+    return out.penultimate;
+  });
+  result.pooled = at::cat(pooled);
+  return result;
+}
+
+/// What T5 gives for captions, some of them at a time; the encoder is gone when they are encoded.
+/// @param tokenizer folder of its tokenizer, within @p folder
+/// @param encoder folder of its weights, within @p folder
+/// @param length window of T5, in tokens
+/// @param folder of the model
+/// @param captions at least one
+/// @param placement of the encoder
+/// @param at_once captions that pass it together, at least 1
+/// @param warn told of each caption that is longer than the window, and cut
+/// @return [captions, length, D]
+template <class Warn>
+Tensor t5_states(const char* tokenizer, const char* encoder, std::int64_t length,
+                 const ModelFolder& folder, const std::vector<std::string>& captions,
+                 const Placement& placement, std::int64_t at_once, Warn&& warn) {
+  const Tensor ids = detail::tokens("T5", folder.t5_tokenizer(tokenizer, length), captions, warn)
+                         .ids.to(placement.device);
+  const auto network = folder.t5(encoder, placement);
+  return detail::in_batches(ids, at_once,
+                            [&](const Tensor& part) { return network->forward(part); });
+}
+
+/// Writes encoded prompts, so that they are encoded once.
+/// @param path safetensors file to write or replace
+/// @param condition one row a caption
+/// @param captions what was encoded
+/// @param source what it was encoded with; has to be the same when it is read
+/// @throws Error if the file cannot be written
+inline void write_prompts(const std::filesystem::path& path, const TextCondition& condition,
+                          const std::vector<std::string>& captions, const std::string& source) {
+  write_safetensors(path, {{"sequence", condition.sequence}, {"pooled", condition.pooled}},
+                    {{"captions", nlohmann::json(captions).dump()}, {"source", source}});
+}
+
+/// Reads encoded prompts, if they are there and of the same captions and source.
+/// @param path a file that write_prompts() made
+/// @param captions expected
+/// @param source expected
+/// @return the condition, mapped from the file; nothing where it has to be encoded anew
+/// @throws Error for a file that is damaged
+inline std::optional<TextCondition> read_prompts(const std::filesystem::path& path,
+                                                 const std::vector<std::string>& captions,
+                                                 const std::string& source) {
+  std::error_code unreadable;
+  if (!std::filesystem::exists(path, unreadable)) return std::nullopt;
+  const SafetensorsFile file = read_safetensors(path);
+  const auto holds = [&](const char* key, const std::string& value) {
+    const auto found = file.metadata.find(key);
+    return found != file.metadata.end() && found->second == value;
+  };
+  if (!holds("source", source) || !holds("captions", nlohmann::json(captions).dump())) {
+    return std::nullopt;
+  }
+  const auto tensor = [&](const char* name) {
+    const auto found = file.tensors.find(name);
+    if (found == file.tensors.end()) throw Error(path.string(), std::string(name), "none");
+    return found->second;
+  };
+  return TextCondition{tensor("sequence"), tensor("pooled"),
+                       at::arange(std::int64_t(captions.size()), at::kLong)};
+}
+
+}  // namespace contraflow::pipeline
