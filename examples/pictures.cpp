@@ -1,10 +1,9 @@
 // Pictures in reports: for TensorBoard, and as files.
 #include <filesystem>
 #include <iostream>
-#include <string>
 
 #include <contraflow/contraflow.hpp>
-#include <contraflow/io/png.hpp>
+#include <contraflow/observe/picture.hpp>
 #include <contraflow/observe/picture_files.hpp>
 #include <contraflow/observe/tensorboard.hpp>
 #include <contraflow/toy/rewards.hpp>
@@ -32,8 +31,7 @@ int main() {
   //! [pictures]
   const auto samples = [](auto& of_run, cf::EpochReport& report) {
     if (report.epoch % 10 != 0) return;
-    const auto png = cf::encode_png(drawn(of_run.sample(2000)));
-    report.pictures.push_back({"samples", std::string(png.begin(), png.end()), 96, 96});
+    report.pictures.push_back(cf::picture_of("samples", drawn(of_run.sample(2000))));
   };
   trainer.run(20, samples, cf::TensorBoard{"board"}, cf::PictureFiles{"pictures"});
   //! [pictures]

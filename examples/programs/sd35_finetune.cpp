@@ -18,6 +18,8 @@
 #include <contraflow/io/image.hpp>
 #include <contraflow/model/autocasting.hpp>
 #include <contraflow/observe/json_lines.hpp>
+#include <contraflow/observe/picture.hpp>
+#include <contraflow/observe/picture_files.hpp>
 #include <contraflow/observe/progress_bar.hpp>
 #include <contraflow/observe/stop_on_interrupt.hpp>
 #include <contraflow/observe/tensorboard.hpp>
@@ -27,7 +29,7 @@
 #include <contraflow/policy/lora_policy.hpp>
 #include <contraflow/sd3/latents.hpp>
 #include <contraflow/sd3/prompts.hpp>
-#include <contraflow/train/checkpoint_observer.hpp>
+#include <contraflow/train/checkpoint.hpp>
 
 #include "support/image_rewards.hpp"
 #include "support/phases.hpp"
@@ -40,7 +42,8 @@ namespace fs = std::filesystem;
 
 using Model = cf::Guided<cf::Autocasting<cf::Mmdit>, cf::TextCondition>;
 using Policy = cf::LoraPolicy<Model>;
-using Rewards = cf::sd3::DecodedRewards<support::ImageRewards>;
+using Rewards = cf::pipeline::DecodedRewards<support::ImageRewards>;
+using Prompts = decltype(cf::PromptRows(cf::TextCondition(), std::vector<std::string>()));
 
 struct Settings {
   support::sd35::Model model;
@@ -64,59 +67,37 @@ struct Settings {
   double guidance_scale() const { return guidance.value_or(is_grpo() ? 4.5 : 1.0); }
 };
 
-cf::TrainerOptions trainer_options(const Settings& settings, const cf::sd3::Folder& folder) {
-  cf::UpdateOptions update{.gradient_steps = settings.gradient_steps,
-                           .micro_batch = settings.micro_batch,
-                           .optimizer = cf::adamw({.learning_rate = settings.learning_rate})};
-  if (settings.autocast == at::kHalf) update.loss_scale = cf::LossScaleOptions{};
-  return {
-      .prompts_per_epoch = settings.prompts,
-      .group_size = settings.group,
-      .grid = folder.grid(settings.steps),
-      .rollout_batch = settings.rollout_batch,
-      .update = update,
-      .evaluation = {.samples = settings.evaluation_images,
-                     .grid = folder.grid(settings.evaluation_steps)},
-      .sample_shape = cf::sd3::latent_shape(
-          settings.size, settings.size, folder.autoencoder_options(), folder.transformer_options()),
-      .seed = settings.seed};
+cf::Optimization optimization(const Settings& settings) {
+  cf::Optimization result{.optimizer = cf::adamw({.learning_rate = settings.learning_rate}),
+                          .micro_batch = settings.micro_batch};
+  if (settings.autocast == at::kHalf) result.loss_scale = cf::LossScaleOptions{};
+  return result;
+}
+
+cf::Collection collection(const Settings& settings, const cf::sd3::Folder& folder) {
+  return {.prompts_per_epoch = settings.prompts,
+          .group_size = settings.group,
+          .grid = folder.grid(settings.steps),
+          .rollout_batch = settings.rollout_batch,
+          .sample_shape =
+              cf::sd3::latent_shape(settings.size, settings.size, folder.autoencoder_options(),
+                                    folder.transformer_options())};
 }
 
 /// Pictures of the averaged policy, for fixed prompts and noise.
-template <class Trainer>
-class Evaluator {
- public:
-  Evaluator(Trainer& trainer, const cf::Vae& vae, const Settings& settings, cf::TensorBoard& board)
-      : trainer_(trainer), vae_(vae), settings_(settings), board_(board) {}
-
-  /// Draws and scores; the mean reward.
-  double operator()() {
-    const cf::Evaluation evaluation = trainer_.evaluate();
-    std::vector<cf::Tensor> images;
-    for (const cf::Tensor& latents : evaluation.x0.split(1)) {
-      images.push_back(vae_.decode(latents)[0].to(at::kCPU));
-    }
-    const cf::Tensor sheet = cf::contact_sheet(images, 4);
-    char name[40];
-    std::snprintf(name, sizeof(name), "evaluation-%05lld.png",
-                  static_cast<long long>(trainer_.epoch()));
-    cf::write_png(settings_.output / name, sheet);
-    board_.image("evaluation", cf::encode_png(sheet), sheet.size(2), sheet.size(1),
-                 trainer_.epoch());
-    board_.scalar("evaluation/reward", evaluation.reward, trainer_.epoch());
-    return evaluation.reward;
-  }
-
-  void operator()(const cf::EpochReport& report) {
-    if (report.epoch % settings_.evaluate_every == 0) (*this)();
-  }
-
- private:
-  Trainer& trainer_;
-  const cf::Vae& vae_;
-  const Settings& settings_;
-  cf::TensorBoard& board_;
+struct Pictures {
+  cf::Tensor sheet;  ///< [3, H, W]
+  double reward;     ///< mean
 };
+template <class Trainer>
+Pictures drawn(Trainer& trainer, const cf::Vae& vae) {
+  const cf::Evaluation evaluation = trainer.evaluate();
+  std::vector<cf::Tensor> images;
+  for (const cf::Tensor& latents : evaluation.x0.split(1)) {
+    images.push_back(vae.decode(latents)[0].to(at::kCPU));
+  }
+  return {cf::contact_sheet(images, 4), evaluation.reward};
+}
 
 void save_adapter(Policy& policy, const fs::path& folder) {
   const cf::LoraWeights weights = policy.weights(cf::Role::average);
@@ -130,7 +111,7 @@ struct Parts {
   const cf::sd3::Folder& folder;
   Policy policy;
   Rewards rewards;
-  cf::PromptRows<cf::TextCondition> prompts;
+  Prompts prompts;
   std::shared_ptr<cf::Vae> vae;
   std::vector<cf::Warning> warnings;  ///< of prompts that were cut
   support::Phases& phases;
@@ -139,40 +120,54 @@ struct Parts {
 template <class Solver, class Objective>
 void train(Parts parts, const Solver& solver, const Objective& objective) {
   const Settings& settings = parts.settings;
+  const fs::path& output = settings.output;
   cf::Trainer trainer(std::move(parts.policy), solver, std::move(parts.rewards), objective,
-                      trainer_options(settings, parts.folder), std::move(parts.prompts));
-  const fs::path checkpoints = settings.output / "checkpoints";
-  if (settings.resume && cf::resume(trainer, checkpoints)) {
+                      std::move(parts.prompts), collection(settings, parts.folder),
+                      cf::Learning{.gradient_steps = settings.gradient_steps},
+                      optimization(settings),
+                      cf::EvaluationOptions{.samples = settings.evaluation_images,
+                                            .grid = parts.folder.grid(settings.evaluation_steps)},
+                      cf::Seed{settings.seed});
+  if (settings.resume && cf::resume(trainer, output / "checkpoints")) {
     std::fprintf(stderr, "resumed after epoch %lld\n", static_cast<long long>(trainer.epoch()));
   }
-  cf::TensorBoard board(settings.output / "tensorboard");
-  Evaluator<decltype(trainer)> evaluator(trainer, *parts.vae, settings, board);
+  //! [observers]
+  const auto evaluation = [&](auto& of_run, cf::EpochReport& report) {
+    if (report.epoch % settings.evaluate_every != 0) return;
+    const Pictures pictures = drawn(of_run, *parts.vae);
+    report.add("evaluation/reward", pictures.reward);
+    report.pictures.push_back(cf::picture_of("evaluation", pictures.sheet));
+  };
   const auto adapter_saver = [&](const cf::EpochReport& report) {
     if (report.epoch % settings.save_every != 0) return;
-    save_adapter(trainer.policy(),
-                 settings.output / "adapters" / ("epoch-" + std::to_string(report.epoch)));
+    save_adapter(trainer.policy(), output / "adapters" / ("epoch-" + std::to_string(report.epoch)));
   };
-
+  //! [observers]
   const auto prompt_warnings = [&](const cf::EpochReport&) -> cf::Verdict {
     return {.warnings = std::exchange(parts.warnings, {})};
   };
+  const auto evaluated = [&](const char* file) {
+    const Pictures pictures = drawn(trainer, *parts.vae);
+    cf::write_png(output / file, pictures.sheet);
+    return pictures.reward;
+  };
 
   parts.phases.begin("evaluating before");
-  const double before = evaluator();
+  const double before = evaluated("before.png");
   parts.phases.begin("training");
-  const cf::RunReport report =
-      trainer.run(settings.epochs, cf::ProgressBar{}, cf::StopOnInterrupt{},
-                  cf::JsonLines{settings.output / "run.jsonl"}, board, prompt_warnings,
-                  cf::Checkpoint(trainer, {.directory = checkpoints, .every = settings.save_every}),
-                  adapter_saver, evaluator);
+  const cf::RunReport report = trainer.run(
+      settings.epochs, evaluation, cf::ProgressBar{}, cf::StopOnInterrupt{},
+      cf::JsonLines{output / "run.jsonl"}, cf::TensorBoard{output / "tensorboard"},
+      cf::PictureFiles{output / "pictures"}, prompt_warnings, adapter_saver,
+      cf::Checkpoint{.directory = output / "checkpoints", .every = settings.save_every});
   parts.phases.begin("evaluating after");
-  const double after = evaluator();
-  save_adapter(trainer.policy(), settings.output / "adapter");
+  const double after = evaluated("after.png");
+  save_adapter(trainer.policy(), output / "adapter");
   std::cout << parts.phases.table().text() << "epochs " << report.epochs << ", gradient steps "
             << trainer.gradient_steps() << ", evaluations of the network "
             << trainer.evaluations().forward << '\n'
             << "reward before " << before << ", after " << after << '\n'
-            << "adapters, pictures and records in " << settings.output.string() << '\n';
+            << "adapters, pictures and records in " << output.string() << '\n';
   if (report.stopped) std::cout << report.reason << '\n';
 }
 
@@ -205,18 +200,18 @@ cf::TextCondition encoded(const Settings& settings, const cf::sd3::Folder& folde
                           std::vector<cf::Warning>& warnings) {
   const fs::path file = settings.output / "prompts.safetensors";
   const std::string source = settings.model.prompt_source(folder);
-  if (auto known = cf::sd3::read_prompts(file, captions, source)) return *known;
+  if (auto known = cf::pipeline::read_prompts(file, captions, source)) return *known;
   const cf::TextCondition condition =
       cf::sd3::encode_prompts(folder, captions, settings.model.prompt_options(folder),
                               [&](const cf::Warning& warning) { warnings.push_back(warning); });
-  cf::sd3::write_prompts(file, condition, captions, source);
+  cf::pipeline::write_prompts(file, condition, captions, source);
   return condition;
 }
 
 void run(const Settings& settings) {
   fs::create_directories(settings.output);
   const cf::sd3::Folder folder = support::sd35::opened(settings.model, settings.output);
-  const cf::TrainerOptions checked = trainer_options(settings, folder);
+  collection(settings, folder);  // finds faults now, not after the text encoders
   support::ImageRewards rewards = support::image_rewards(settings.rewards);
   std::vector<std::string> captions = {"a photo of a cat", "two red circles", "a house by the sea"};
   if (!settings.prompt_file.empty()) captions = support::sd35::lines_of(settings.prompt_file);
@@ -235,15 +230,13 @@ void run(const Settings& settings) {
   const cf::Mmdit transformer =
       folder.transformer(settings.model.placement(), {.recompute = settings.recompute});
   const cf::TextCondition negative = cf::select(condition, at::full({1}, count, at::kLong));
-  cf::LoraPolicyOptions options{.lora = {.rank = settings.rank, .alpha = settings.alpha},
-                                .average_every = settings.is_grpo() ? 8 : 1,
-                                .seed = settings.seed};
+  cf::LoraPolicyOptions options{.average_every = settings.is_grpo() ? 8 : 1, .seed = settings.seed};
   if (!settings.lora.empty()) options.start = cf::read_lora(settings.lora);
   Policy policy(
       Model(cf::Autocasting(transformer, settings.autocast), negative, settings.guidance_scale()),
-      options);
-  train_by_method({settings, folder, std::move(policy), Rewards(vae, captions, std::move(rewards)),
-                   cf::PromptRows(cf::select(condition, at::arange(count))), vae,
+      cf::LoraOptions{.rank = settings.rank, .alpha = settings.alpha}, options);
+  train_by_method({settings, folder, std::move(policy), Rewards(vae, std::move(rewards)),
+                   cf::PromptRows(cf::select(condition, at::arange(count)), captions), vae,
                    std::move(warnings), phases});
 }
 

@@ -22,6 +22,7 @@
 #include "support/html.hpp"
 #include "support/progress.hpp"
 #include "support/run.hpp"
+#include "support/statistics.hpp"
 #include "support/svg.hpp"
 #include "support/table.hpp"
 #include "support/workers.hpp"
@@ -47,40 +48,36 @@ struct Ablation {
   std::vector<Variant> variants;
 };
 
-cf::TrainerOptions trainer_options(const RunSettings& settings) {
-  return {.prompts_per_epoch = 8,
-          .group_size = 24,
-          .grid = cf::uniform_grid(10),
-          .update = {.gradient_steps = 4,
-                     .optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
-          .evaluation = {.every = settings.evaluate_every,
-                         .samples = 1000,
-                         .grid = cf::uniform_grid(10)},
-          .seed = settings.seed};
-}
-
 /// A variant that differs from the recipe in its objective, old policy or solver.
 template <class Objective, class Solver = cf::DpmSolver<2>>
 Variant variant(const std::string& name, const Objective& objective,
                 const cf::Schedule& old_decay = cf::Ramp{.rate = 0.001, .max = 0.5},
                 const Solver& solver = {}) {
-  return {name,
-          [=](const cf::toy::Task& task, const cf::MlpVelocity& base, const RunSettings& settings) {
-            auto policy = cf::SnapshotPolicy(cf::clone_of(base), {.old_decay = old_decay});
-            auto trainer = cf::Trainer(std::move(policy), solver, task, objective,
-                                       trainer_options(settings), cf::GridTimes{.per_sample = 3});
-            return support::observed(trainer, task, settings, std::nullopt);
-          }};
+  const auto train = [=](const cf::toy::Task& task, const cf::MlpVelocity& base,
+                         const RunSettings& settings) {
+    auto trainer = cf::Trainer(
+        cf::SnapshotPolicy(cf::clone_of(base), cf::SnapshotOptions{.old_decay = old_decay}), solver,
+        task, objective, cf::ForwardProcess{.times = cf::GridTimes{.per_sample = 3}},
+        cf::Collection{.prompts_per_epoch = 8, .group_size = 24, .grid = cf::uniform_grid(10)},
+        cf::Learning{.gradient_steps = 4},
+        cf::Optimization{.optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
+        cf::EvaluationOptions{
+            .every = settings.evaluate_every, .samples = 1000, .grid = cf::uniform_grid(10)},
+        cf::Seed{settings.seed});
+    return support::observed(trainer, task, settings, std::nullopt);
+  };
+  return {name, train};
 }
 
 /// NFT of the recipe with another beta, or without its negative branch.
 cf::Nft nft(double beta = 1, bool negative_branch = true) {
-  return {.beta = beta, .optimality = {.clip = 2}, .negative_branch = negative_branch};
+  return {
+      .beta = beta, .optimality = cf::Optimality{.clip = 2}, .negative_branch = negative_branch};
 }
 
 /// NFT with the paper's weights w(t) instead of the adaptive ones.
 cf::PaperNft weighted(cf::Tensor (*weight)(const cf::Tensor&)) {
-  return {.weight = weight, .optimality = {.clip = 2}};
+  return {.weight = weight, .optimality = cf::Optimality{.clip = 2}};
 }
 
 std::vector<Ablation> all_ablations() {

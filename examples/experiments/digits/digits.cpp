@@ -18,6 +18,7 @@
 #include <contraflow/io/image.hpp>
 #include <contraflow/model/unet.hpp>
 #include <contraflow/observe/json_lines.hpp>
+#include <contraflow/observe/picture.hpp>
 #include <contraflow/observe/progress_bar.hpp>
 #include <contraflow/observe/stop_on_interrupt.hpp>
 #include <contraflow/observe/tensorboard.hpp>
@@ -67,19 +68,17 @@ cf::Unet pretrained(const cf::toy::Digits& data, const Settings& settings) {
   const auto show = [&](const cf::EpochReport& report) {
     progress.advance("loss " + support::fixed(report.find("loss").value_or(NAN), 3));
   };
-  const auto falling = [steps = double(settings.flow_steps)](std::int64_t step) {
-    return 0.5 * (1 + std::cos(M_PI * double(step) / steps));
-  };
   //! [pretrain]
-  cf::Unet model({.level_channels = {16, 32}, .conditioning = {.classes = cf::toy::digit_classes}},
-                 settings.seed_of(3));
-  cf::pretrain(model, data,
-               {.steps = settings.flow_steps,
-                .batch = 128,
-                .learning_rate_factor = falling,
-                .report_every = part,
-                .seed = settings.seed_of(4)},
-               cf::UniformTimes{}, show, cf::StopOnInterrupt{});
+  cf::Unet model(
+      cf::UnetOptions{.level_channels = {16, 32},
+                      .conditioning = cf::ConditioningOptions{.classes = cf::toy::digit_classes}},
+      settings.seed_of(3));
+  cf::pretrain(
+      model, data,
+      cf::Pretraining{.steps = settings.flow_steps, .batch = 128, .report_every = part},
+      cf::Optimization{.optimizer = cf::adamw({.learning_rate = 2e-3}),
+                       .learning_rate_factor = cf::Cosine{.steps = double(settings.flow_steps)}},
+      cf::Seed{settings.seed_of(4)}, show, cf::StopOnInterrupt{});
   //! [pretrain]
   progress.finish();
   return model;
@@ -92,15 +91,17 @@ auto trainer_of(const cf::Unet& model, const Classifiers& classifiers, const Set
       "confidence"_r =
           cf::weighted(digits::Confidence{classifiers.reward}, 1, cf::Normalisation::standard),
       "brightness"_r = cf::weighted(digits::StrokeBrightness{}, 1, cf::Normalisation::standard));
-  return cf::Trainer(cf::SnapshotPolicy(model), cf::DpmSolver<2>{}, rewards,
-                     cf::Nft{.optimality = {.clip = 2}} + settings.kl_weight * cf::VelocityKl{},
-                     {.prompts_per_epoch = cf::toy::digit_classes,
-                      .group_size = settings.group_size,
-                      .grid = cf::uniform_grid(10),
-                      .update = {.gradient_steps = 2,
-                                 .optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
-                      .seed = settings.seed_of(5)},
-                     cf::class_prompts(cf::toy::digit_classes), cf::GridTimes{.per_sample = 3});
+  return cf::Trainer(
+      cf::SnapshotPolicy(model), cf::DpmSolver<2>{}, rewards,
+      cf::Nft{.optimality = cf::Optimality{.clip = 2}} + settings.kl_weight * cf::VelocityKl{},
+      cf::class_prompts(cf::toy::digit_classes),
+      cf::Collection{.prompts_per_epoch = cf::toy::digit_classes,
+                     .group_size = settings.group_size,
+                     .grid = cf::uniform_grid(10)},
+      cf::ForwardProcess{.times = cf::GridTimes{.per_sample = 3}},
+      cf::Learning{.gradient_steps = 2},
+      cf::Optimization{.optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
+      cf::Seed{settings.seed_of(5)});
   //! [nft]
 }
 
@@ -128,25 +129,28 @@ Tensor first_of_each_class(const cf::toy::Digits& data) {
   return at::stack(columns, 1).flatten(0, 1);
 }
 
-/// Measures the averaged policy now and then, for fixed prompts and noise, and writes it down.
-template <class Trainer>
+/// Measures the averaged policy now and then, for fixed prompts and noise; observers are told.
 class Watch {
  public:
-  Watch(Trainer& trainer, const digits::Judge& judge, const Settings& settings)
-      : trainer_(trainer),
-        judge_(judge),
-        settings_(settings),
-        board_(settings.output / "tensorboard") {}
+  Watch(const digits::Judge& judge, const Settings& settings)
+      : judge_(judge), settings_(settings) {}
 
-  /// Measures; the sheet of samples also goes to a file.
-  const Measures& operator()(const std::string& name) {
-    cf::write_png(settings_.output / (name + ".png"), measure());
-    return history_.at(trainer_.epoch());
+  /// Measures now; the sheet of samples goes to a file.
+  template <class Trainer>
+  const Measures& operator()(const std::string& name, Trainer& trainer) {
+    cf::write_png(settings_.output / (name + ".png"), sheet_of(measured(trainer)));
+    return history_.at(trainer.epoch());
   }
-  void operator()(const cf::EpochReport& report) {
-    board_(report);
-    if (report.epoch % settings_.measure_every == 0) measure();
+  //! [measure]
+  template <class Trainer>
+  void measure(Trainer& trainer, cf::EpochReport& report) {
+    if (report.epoch % settings_.measure_every != 0) return;
+    report.pictures.push_back(cf::picture_of("samples", sheet_of(measured(trainer))));
+    for (const digits::Measure& one : digits::all_measures) {
+      report.add(std::string("measured/") + one.name, history_.at(report.epoch).*one.of);
+    }
   }
+  //! [measure]
 
   nlohmann::ordered_json history() const {
     nlohmann::ordered_json all = nlohmann::ordered_json::array();
@@ -157,23 +161,17 @@ class Watch {
   }
 
  private:
-  Tensor measure() {
-    const Tensor x0 = trainer_.sample(settings_.samples, settings_.seed_of(6));
+  /// Samples, with what was measured of them in the history.
+  template <class Trainer>
+  Tensor measured(Trainer& trainer) {
+    const Tensor x0 = trainer.sample(settings_.samples, settings_.seed_of(6));
     const Tensor asked = at::arange(settings_.samples).remainder(cf::toy::digit_classes);
-    const std::int64_t epoch = trainer_.epoch();
-    history_.insert_or_assign(epoch, judge_(x0, asked));
-    for (const digits::Measure& measure : digits::all_measures) {
-      board_.scalar(std::string("measured/") + measure.name, history_.at(epoch).*measure.of, epoch);
-    }
-    const Tensor sheet = sheet_of(x0);
-    board_.image("samples", cf::encode_png(sheet), sheet.size(2), sheet.size(1), epoch);
-    return sheet;
+    history_.insert_or_assign(trainer.epoch(), judge_(x0, asked));
+    return x0;
   }
 
-  Trainer& trainer_;
   const digits::Judge& judge_;
   const Settings& settings_;
-  cf::TensorBoard board_;
   std::map<std::int64_t, Measures> history_;  ///< by epoch
 };
 
@@ -200,12 +198,13 @@ struct Outcome {
 void improve(const cf::Unet& model, const Classifiers& classifiers, const digits::Judge& judge,
              const Settings& settings, Outcome& outcome) {
   auto trainer = trainer_of(model, classifiers, settings);
-  Watch watch(trainer, judge, settings);
-  outcome.before = watch("before");
+  Watch watch(judge, settings);
+  outcome.before = watch("before", trainer);
   const cf::RunReport report =
-      trainer.run(settings.epochs, cf::ProgressBar{{.reward = "score/confidence"}},
-                  cf::StopOnInterrupt{}, cf::JsonLines{settings.output / "nft.jsonl"}, watch);
-  outcome.after = watch("after");
+      trainer.run(settings.epochs, watch, cf::ProgressBar{{.reward = "score/confidence"}},
+                  cf::StopOnInterrupt{}, cf::JsonLines{settings.output / "nft.jsonl"},
+                  cf::TensorBoard{settings.output / "tensorboard"});
+  outcome.after = watch("after", trainer);
   const nlohmann::ordered_json summary{{"seed", settings.seed},
                                        {"kl_weight", settings.kl_weight},
                                        {"epochs", report.epochs},

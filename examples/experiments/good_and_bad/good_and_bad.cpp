@@ -18,6 +18,7 @@
 #include "support/format.hpp"
 #include "support/html.hpp"
 #include "support/run.hpp"
+#include "support/statistics.hpp"
 #include "support/svg.hpp"
 #include "support/table.hpp"
 
@@ -56,14 +57,10 @@ Tensor sampled(cf::MlpVelocity& model, std::int64_t dimension) {
 template <class Objective>
 cf::MlpVelocity trained(const cf::MlpVelocity& base, const cf::StoredSamples& samples,
                         const Objective& objective) {
-  //! [offline]
-  // Who made the examples stays who they are: the old policy does not move.
-  auto policy = cf::SnapshotPolicy(cf::clone_of(base), {.old_decay = cf::Constant{1}});
-  cf::OfflineOptions options;
-  options.update.optimizer = cf::adamw({.learning_rate = 1e-3});
-  auto trainer = cf::OfflineTrainer(policy, samples, objective, options);
+  auto trainer =
+      cf::OfflineTrainer(cf::SnapshotPolicy(cf::clone_of(base)), samples, objective,
+                         cf::Optimization{.optimizer = cf::adamw({.learning_rate = 1e-3})});
   trainer.run(300);
-  //! [offline]
   return trainer.policy().model(cf::Role::average);
 }
 
@@ -89,7 +86,7 @@ std::string picture(const cf::toy::Task& task, const Tensor& x0, const std::stri
 }  // namespace
 
 int main(int argc, char** argv) try {
-  std::filesystem::path output = "out/offline";
+  std::filesystem::path output = "out/good_and_bad";
   std::int64_t of_each = 32;
   CLI::App app("Good and bad examples");
   app.add_option("--output", output, "folder of the page")->capture_default_str();
@@ -118,7 +115,7 @@ int main(int argc, char** argv) try {
   const cf::StoredSamples good_alone{examples.good, at::ones({of_each}, at::kDouble),
                                      at::zeros({of_each}, at::kLong)};
   const auto nft = [](double beta) {
-    return cf::Nft{.beta = beta, .optimality = {.clip = 2}} + 0.01 * cf::VelocityKl{};
+    return cf::Nft{.beta = beta, .optimality = cf::Optimality{.clip = 2}} + 0.01 * cf::VelocityKl{};
   };
   cf::Generator generator = cf::seeded(13);
   add("data", task.data(2000, generator));
@@ -130,13 +127,13 @@ int main(int argc, char** argv) try {
   std::cout << of_each << " good and as many bad examples; nothing is generated while training.\n\n"
             << table.text() << "\n";
   support::write_and_say(
-      output / "offline.html",
+      output / "good_and_bad.html",
       support::html::page("Good and bad examples",
                           support::html::element("h1", "Good and bad examples") +
                               support::html::table(table) +
                               support::html::element("div", pictures, "class=\"grid five\"")));
   return after > before + 0.3 ? 0 : 1;
 } catch (const std::exception& failure) {
-  std::cerr << "offline: " << failure.what() << "\n";
+  std::cerr << "good_and_bad: " << failure.what() << "\n";
   return 1;
 }

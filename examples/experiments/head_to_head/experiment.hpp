@@ -101,7 +101,7 @@ class Experiment {
     const TaskPlan& plan = plan_.tasks[k];
     cf::Generator generator = cf::seeded(0);
     results_[k].data = plan.task.data(Common::evaluation_samples, generator);
-    const Stopwatch watch;
+    const cf::Stopwatch watch;
     cf::MlpVelocity base =
         pretrained(plan.task, plan_.pretrain_steps, plan_.pretrain_batch, plan.first_seed);
     results_[k].pretrain_seconds = watch.seconds();

@@ -37,31 +37,37 @@ struct Method {
   std::function<Run(const cf::toy::Task&, const cf::MlpVelocity& base, const RunSettings&)> train;
 };
 
-inline cf::TrainerOptions trainer_options(const RunSettings& settings) {
-  return {.prompts_per_epoch = Common::prompts_per_epoch,
-          .group_size = Common::group_size,
-          .grid = cf::uniform_grid(Common::sampling_steps),
-          .update = {.gradient_steps = Common::gradient_steps,
-                     .transitions_per_sample = Common::times_per_sample,
-                     .optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
-          .evaluation = {.every = settings.evaluate_every,
-                         .samples = Common::evaluation_samples,
-                         .grid = cf::uniform_grid(Common::evaluation_steps)},
-          .seed = settings.seed};
+/// A run of any method: what is the same for all of them, and the policy's and the components of
+/// one.
+template <class Solver, class Objective, class... Components>
+Run trained(const cf::toy::Task& task, const cf::MlpVelocity& base, const RunSettings& settings,
+            const cf::SnapshotOptions& snapshots, const Solver& solver, const Objective& objective,
+            const Components&... components) {
+  auto trainer = cf::Trainer(
+      cf::SnapshotPolicy(cf::clone_of(base), snapshots), solver, task, objective,
+      cf::Collection{.prompts_per_epoch = Common::prompts_per_epoch,
+                     .group_size = Common::group_size,
+                     .grid = cf::uniform_grid(Common::sampling_steps)},
+      cf::Learning{.gradient_steps = Common::gradient_steps},
+      cf::Optimization{.optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
+      cf::EvaluationOptions{.every = settings.evaluate_every,
+                            .samples = Common::evaluation_samples,
+                            .grid = cf::uniform_grid(Common::evaluation_steps)},
+      cf::Seed{settings.seed}, components...);
+  return observed(trainer, task, settings, Settled{});
 }
 
 /// NFT, with or without its negative branch.
 inline Method nft(bool negative_branch) {
   const auto train = [negative_branch](const cf::toy::Task& task, const cf::MlpVelocity& base,
                                        const RunSettings& settings) {
-    const auto objective = cf::Nft{.optimality = {.clip = 2}, .negative_branch = negative_branch} +
-                           Common::kl_weight * cf::VelocityKl{};
-    auto policy =
-        cf::SnapshotPolicy(cf::clone_of(base), {.old_decay = cf::Ramp{.rate = 0.001, .max = 0.5}});
-    auto trainer = cf::Trainer(std::move(policy), cf::DpmSolver<2>{}, task, objective,
-                               trainer_options(settings),
-                               cf::GridTimes{.per_sample = Common::times_per_sample});
-    return observed(trainer, task, settings, Settled{});
+    const auto objective =
+        cf::Nft{.optimality = cf::Optimality{.clip = 2}, .negative_branch = negative_branch} +
+        Common::kl_weight * cf::VelocityKl{};
+    return trained(
+        task, base, settings, cf::SnapshotOptions{.old_decay = cf::Ramp{.rate = 0.001, .max = 0.5}},
+        cf::DpmSolver<2>{}, objective,
+        cf::ForwardProcess{.times = cf::GridTimes{.per_sample = Common::times_per_sample}});
   };
   return {
       .name = negative_branch ? "NFT" : "NFT, no negatives",
@@ -77,11 +83,9 @@ inline Method nft(bool negative_branch) {
 inline Method flow_grpo() {
   const auto train = [](const cf::toy::Task& task, const cf::MlpVelocity& base,
                         const RunSettings& settings) {
-    auto policy = cf::SnapshotPolicy(cf::clone_of(base));
-    const auto objective = cf::Grpo{.clip_range = 0.01} + Common::kl_weight * cf::TransitionKl{};
-    auto trainer = cf::Trainer(std::move(policy), cf::FlowSde{.noise_level = 0.7}, task, objective,
-                               trainer_options(settings));
-    return observed(trainer, task, settings, Settled{});
+    return trained(task, base, settings, cf::SnapshotOptions{}, cf::FlowSde{.noise_level = 0.7},
+                   cf::Grpo{.clip_range = 0.01} + Common::kl_weight * cf::TransitionKl{},
+                   cf::RecordedTransitions{.per_sample = Common::times_per_sample});
   };
   return {.name = "FlowGRPO",
           .file_name = "flow_grpo",

@@ -8,6 +8,7 @@
 
 #include "methods.hpp"
 #include "support/progress.hpp"
+#include "support/statistics.hpp"
 
 namespace reaching {
 

@@ -1,8 +1,7 @@
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <utility>
@@ -58,21 +57,6 @@ struct Shares {
   }
 };
 
-/// What the observers of a run are told of an evaluation.
-inline std::vector<cf::Metric> metrics_of(const Shares& shares) {
-  return {{"held_out/reaches", shares.reaches},
-          {"held_out/collides", shares.collides},
-          {"held_out/exceeds", shares.exceeds},
-          {"held_out/misses", shares.misses}};
-}
-
-/// The state of a run at an evaluation.
-inline Point point_of(const cf::EpochReport& report, const Shares& shares) {
-  const double evaluations =
-      double(report.forward_evaluations) + 2 * double(report.backward_evaluations);
-  return {double(report.epoch), evaluations, report.seconds, shares.reaches};
-}
-
 /// A run, and what its policy does at the end.
 struct Result {
   Run run;
@@ -93,84 +77,94 @@ inline Problem prepared(const reach::World& world, std::int64_t demonstrations,
   torch::manual_seed(0);  // of the network's first weights
   problem.base = ChunkVelocity(world, 256);
   const auto demonstrated = [&](std::int64_t count, cf::Generator& of_batches) {
-    const Tensor rows = at::randint(demonstrations, {count}, of_batches, at::kLong);
+    const Tensor rows = cf::integers(demonstrations, count, of_batches);
     return cf::ConditionedData<Tensor>{problem.actions.index_select(0, rows),
                                        problem.scenes.index_select(0, rows)};
   };
-  const auto cosine = [&](std::int64_t step) {
-    return 0.51 + 0.49 * std::cos(M_PI * double(step) / double(pretrain_steps));
-  };
-  cf::pretrain(problem.base, demonstrated,
-               {.steps = pretrain_steps,
-                .batch = 256,
-                .optimizer = cf::adamw({.learning_rate = 2e-3}),
-                .learning_rate_factor = cosine},
-               cf::UniformTimes{}, cf::StopOnInterrupt{});
+  cf::pretrain(problem.base, demonstrated, cf::Pretraining{.steps = pretrain_steps, .batch = 256},
+               cf::Optimization{.optimizer = cf::adamw({.learning_rate = 2e-3}),
+                                .learning_rate_factor =
+                                    cf::Cosine{.steps = double(pretrain_steps), .last = 0.02}},
+               cf::StopOnInterrupt{});
   //! [demonstrations]
   return problem;
 }
 
-inline cf::TrainerOptions trainer_options(const RunSettings& settings) {
-  return {
-      .prompts_per_epoch = Common::prompts_per_epoch,
-      .group_size = Common::group_size,
-      .grid = cf::uniform_grid(Common::sampling_steps),
-      .update = {.gradient_steps = Common::gradient_steps,
-                 .transitions_per_sample = Common::times_per_sample,
-                 .optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
-      .evaluation = {.samples = Common::held_out, .grid = cf::uniform_grid(Common::sampling_steps)},
-      .seed = settings.seed};
-}
+/// Measures the averaged policy on held-out scenes where that is due, for every observer to see.
+class HeldOut {
+ public:
+  /// @param result is given what is measured
+  HeldOut(const Problem& problem, const RunSettings& settings, Result& result)
+      : problem_(problem), settings_(settings), result_(result) {}
 
-/// Trains, tells the observers, and evaluates on held-out scenes in between.
-/// @param evaluated called as `evaluated(report)` where an evaluation is due; may add metrics
-template <class Trainer, class F>
-cf::RunReport trained(Trainer& trainer, const RunSettings& settings, F&& evaluated) {
-  cf::StopOnInterrupt interrupt;
-  cf::JsonLines lines(settings.log);
-  cf::TensorBoard board(settings.log.parent_path().parent_path() / "tensorboard" /
-                        settings.log.stem());
-  cf::Observers observers(interrupt, lines, board);
-  observers.start({1, settings.epochs});
-  cf::RunReport run;
-  while (run.epochs < settings.epochs && !run.stopped) {
-    run.last = trainer.run_epoch();
-    run.epochs = trainer.epoch();
-    const bool is_last = run.epochs == settings.epochs;
-    if (is_last || run.epochs % settings.evaluate_every == 0) evaluated(run.last);
-    const cf::Verdict verdict = observers(run.last);
-    run.stopped = verdict.stop;
-    run.reason = verdict.reason;
+  /// What came of the chunks.
+  template <class Trainer>
+  Shares shares(Trainer& trainer) const {
+    const Tensor chunks = trainer.evaluate(cf::PromptRows(problem_.held_out)).x0;
+    return Shares::of(reach::outcomes(problem_.world, chunks, problem_.held_out));
   }
-  observers.finish(run);
-  return run;
-}
+  /// Chunks for pictures.
+  template <class Trainer>
+  Tensor pictured(Trainer& trainer) const {
+    const cf::PromptRows scenes(problem_.held_out.narrow(0, 0, Common::pictured));
+    return trainer.evaluate(scenes).x0.narrow(0, 0, Common::pictured * Common::chunks_per_picture);
+  }
+
+  //! [measure]
+  template <class Trainer>
+  void measure(Trainer& trainer, cf::EpochReport& report) {
+    const bool is_last = report.epoch == settings_.epochs;
+    if (!is_last && report.epoch % settings_.evaluate_every != 0) return;
+    result_.after = shares(trainer);
+    report.add("held_out/reaches", result_.after.reaches);
+    report.add("held_out/collides", result_.after.collides);
+    report.add("held_out/exceeds", result_.after.exceeds);
+    report.add("held_out/misses", result_.after.misses);
+    result_.run.curve.push_back(
+        {double(report.epoch), report.evaluation_cost(), report.seconds, result_.after.reaches});
+  }
+  //! [measure]
+
+ private:
+  const Problem& problem_;
+  const RunSettings& settings_;
+  Result& result_;
+};
 
 /// A run of a trainer of any type.
 template <class Trainer>
 Result observed(Trainer& trainer, const Problem& problem, const RunSettings& settings) {
-  const cf::PromptRows held_out(problem.held_out);
-  const auto shares = [&] {
-    const Tensor chunks = trainer.evaluate(held_out).x0;
-    return Shares::of(reach::outcomes(problem.world, chunks, problem.held_out));
-  };
-  const auto pictured = [&] {
-    const cf::PromptRows scenes(problem.held_out.narrow(0, 0, Common::pictured));
-    return trainer.evaluate(scenes).x0.narrow(0, 0, Common::pictured * Common::chunks_per_picture);
-  };
   Result result;
   result.run.settings = settings;
-  result.before = result.after = shares();
-  result.pictured_before = pictured();
+  HeldOut held_out(problem, settings, result);
+  result.before = result.after = held_out.shares(trainer);
+  result.pictured_before = held_out.pictured(trainer);
   result.run.curve.push_back({0, 0, 0, result.before.reaches});
-  const cf::RunReport run = trained(trainer, settings, [&](cf::EpochReport& report) {
-    result.after = shares();
-    for (const cf::Metric& metric : metrics_of(result.after)) report.metrics.push_back(metric);
-    result.run.curve.push_back(point_of(report, result.after));
-  });
-  result.pictured_after = pictured();
+  const std::filesystem::path board =
+      settings.log.parent_path().parent_path() / "tensorboard" / settings.log.stem();
+  const cf::RunReport run = trainer.run(settings.epochs, held_out, cf::StopOnInterrupt{},
+                                        cf::JsonLines{settings.log}, cf::TensorBoard{board});
+  result.pictured_after = held_out.pictured(trainer);
   result.run.is_complete = !run.stopped;
   return result;
+}
+
+/// A run of any method: what is the same for both, and the components of one.
+template <class Solver, class Objective, class... Components>
+Result trained(const Problem& problem, const RunSettings& settings, const Solver& solver,
+               const Objective& objective, const Components&... components) {
+  auto trainer = cf::Trainer(
+      cf::SnapshotPolicy(cf::clone_of(problem.base)), solver, reach::Success{problem.world},
+      objective, cf::PromptRows(problem.scenes),
+      cf::Collection{.prompts_per_epoch = Common::prompts_per_epoch,
+                     .group_size = Common::group_size,
+                     .grid = cf::uniform_grid(Common::sampling_steps)},
+      cf::Learning{.gradient_steps = Common::gradient_steps},
+      cf::Optimization{.optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
+      cf::EvaluationOptions{.samples = Common::held_out,
+                            .grid = cf::uniform_grid(Common::sampling_steps)},
+      cf::Seed{settings.seed}, components...);
+  return observed(trainer, problem, settings);
 }
 
 /// A way to train, as a row of the comparison.
@@ -184,21 +178,17 @@ struct Method {
 //! [methods]
 /// NFT: any solver, here an ODE solver of order 2.
 inline Result train_nft(const Problem& problem, const RunSettings& settings) {
-  const auto objective = cf::Nft{.optimality = {.clip = 2}} + Common::kl_weight * cf::VelocityKl{};
-  auto trainer = cf::Trainer(cf::SnapshotPolicy(cf::clone_of(problem.base)), cf::DpmSolver<2>{},
-                             reach::Success{problem.world}, objective, trainer_options(settings),
-                             cf::PromptRows(problem.scenes),
-                             cf::GridTimes{.per_sample = Common::times_per_sample});
-  return observed(trainer, problem, settings);
+  return trained(
+      problem, settings, cf::DpmSolver<2>{},
+      cf::Nft{.optimality = cf::Optimality{.clip = 2}} + Common::kl_weight * cf::VelocityKl{},
+      cf::ForwardProcess{.times = cf::GridTimes{.per_sample = Common::times_per_sample}});
 }
 
 /// FlowGRPO: another objective, and an SDE whose steps have densities.
 inline Result train_flow_grpo(const Problem& problem, const RunSettings& settings) {
-  const auto objective = cf::Grpo{.clip_range = 0.01} + Common::kl_weight * cf::TransitionKl{};
-  auto trainer = cf::Trainer(cf::SnapshotPolicy(cf::clone_of(problem.base)),
-                             cf::FlowSde{.noise_level = 0.7}, reach::Success{problem.world},
-                             objective, trainer_options(settings), cf::PromptRows(problem.scenes));
-  return observed(trainer, problem, settings);
+  return trained(problem, settings, cf::FlowSde{.noise_level = 0.7},
+                 cf::Grpo{.clip_range = 0.01} + Common::kl_weight * cf::TransitionKl{},
+                 cf::RecordedTransitions{.per_sample = Common::times_per_sample});
 }
 //! [methods]
 

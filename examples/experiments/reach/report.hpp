@@ -9,9 +9,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "../head_to_head/statistics.hpp"
 #include "experiment.hpp"
 #include "support/html.hpp"
+#include "support/statistics.hpp"
 #include "support/svg.hpp"
 #include "support/table.hpp"
 
@@ -90,8 +90,8 @@ inline Table speed_table(const Plan& plan, const std::vector<ArmResult>& arms) {
     }
     if (arm.groups.size() != 2) continue;
     table.add(speed_row(arm, "FlowGRPO / NFT", [&](double level) {
-      const auto ratio = head_to_head::ratio_of(arm.groups[1].runs(), arm.groups[0].runs(), level,
-                                                &Point::evaluations);
+      const auto ratio =
+          ratio_of(arm.groups[1].runs(), arm.groups[0].runs(), level, &Point::evaluations);
       return ratio ? ratio->text() : "-";
     }));
   }

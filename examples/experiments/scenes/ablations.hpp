@@ -36,8 +36,8 @@ inline std::vector<Ablation> ablations() {
   const auto weighted = [&](const std::string& name, Weighting weighting) {
     return changed(name, [&](Settings& s) { s.weighting = weighting; });
   };
-  const auto collected = [&](const std::string& name, Collection collection) {
-    return changed(name, [&](Settings& s) { s.collection = collection; });
+  const auto collected = [&](const std::string& name, Collecting collecting) {
+    return changed(name, [&](Settings& s) { s.collecting = collecting; });
   };
   return {{"recipe", {{"recipe", recipe}}},
           {"negative branch",
@@ -50,7 +50,7 @@ inline std::vector<Ablation> ablations() {
            {weighted("w(t) = 1", Weighting::one), weighted("w(t) = t", Weighting::t),
             weighted("w(t) = 1 - t", Weighting::one_minus_t)}},
           {"collection",
-           {collected("ODE, order 1", Collection::order_1), collected("SDE", Collection::sde)}},
+           {collected("ODE, order 1", Collecting::order_1), collected("SDE", Collecting::sde)}},
           {"our changes undone",
            {changed("all groups", [](Settings& s) { s.informative_only = false; }),
             changed("advantages over the global std, clip 5",

@@ -13,7 +13,7 @@
 
 #include "files.hpp"
 #include "support/progress.hpp"
-#include "support/run.hpp"
+#include "support/statistics.hpp"
 #include "support/svg.hpp"
 #include "support/workers.hpp"
 
@@ -70,7 +70,7 @@ inline void run_all(std::vector<Entry*> entries, const std::vector<std::uint64_t
     Settings settings = entry.settings;
     settings.seed = seed;
     Run result =
-        improved(base, settings, 1, {.lines = plan.output / "runs" / log_name(entry, seed)});
+        improved(base, settings, 1, Watched{.lines = plan.output / "runs" / log_name(entry, seed)});
     const std::lock_guard lock(mutex);
     progress.advance(entry.name);
     progress.say(entry.name + ", seed " + std::to_string(seed) + ": " +

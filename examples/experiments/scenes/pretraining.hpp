@@ -1,7 +1,5 @@
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -57,21 +55,16 @@ inline scenes::Captioned pretraining_set(std::uint64_t seed) {
 template <class M, class... Observers>
 cf::RunReport train(M& model, const Phase& phase, const scenes::Captioned& set, std::uint64_t seed,
                     Observers&&... observers) {
-  const scenes::CaptionedData data{of_categories(set, phase.list), {.word = phase.spoilt_words}};
-  const auto factor = [&phase](std::int64_t step) {
-    const double share = double(step) / double(phase.steps);
-    const double cosine = 0.5 * (1 + std::cos(M_PI * share));
-    return std::min(1.0, double(step + 1) / 100) * std::lerp(phase.last_factor, 1.0, cosine);
-  };
-  return cf::pretrain(model, data,
-                      {.steps = phase.steps,
-                       .batch = 256,
-                       .optimizer = cf::adamw({.learning_rate = phase.learning_rate}),
-                       .learning_rate_factor = factor,
-                       .report_every = 10,
-                       .seed = seed},
-                      cf::LogitNormalTimes{.mean = phase.time_mean, .std = 1.2},
-                      std::forward<Observers>(observers)...);
+  const scenes::CaptionedData data{of_categories(set, phase.list),
+                                   scenes::Spoiling{.word = phase.spoilt_words}};
+  return cf::pretrain(
+      model, data, cf::Pretraining{.steps = phase.steps, .batch = 256, .report_every = 10},
+      cf::Optimization{
+          .optimizer = cf::adamw({.learning_rate = phase.learning_rate}),
+          .learning_rate_factor =
+              cf::Cosine{.steps = double(phase.steps), .warm_up = 100, .last = phase.last_factor}},
+      cf::ForwardProcess{.times = cf::LogitNormalTimes{.mean = phase.time_mean, .std = 1.2}},
+      cf::Seed{seed}, std::forward<Observers>(observers)...);
 }
 
 }  // namespace scenes_example

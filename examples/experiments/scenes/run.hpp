@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
-#include <functional>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,62 +41,13 @@ inline double best_of(const Run& run) {
   return best;
 }
 
-/// Where a run is written down and shown.
+/// Where a run is written down.
 struct Watched {
   std::filesystem::path lines;             ///< JSON lines
-  std::filesystem::path tensorboard = {};  ///< folder of TensorBoard events; empty: none
-  bool shows_progress = false;
+  std::filesystem::path tensorboard = {};  ///< folder of events; empty: none, nor a progress bar
 };
 
 namespace detail {
-
-/// Adds the strict score on the kept-out prompts to the reports that are due for it, and passes
-/// them on to files and screen.
-class Watchers {
- public:
-  using Score = std::function<StrictScore(const cf::EpochReport&)>;
-
-  Watchers(const Watched& watched, std::int64_t every, Score score)
-      : every_(every), score_(std::move(score)), lines_(watched.lines) {
-    if (!watched.tensorboard.empty()) tensorboard_.emplace(watched.tensorboard);
-    if (watched.shows_progress) bar_.emplace();
-  }
-
-  void start(const cf::RunInfo& info) {
-    each([&](auto& observer) { cf::Observers(observer).start(info); });
-  }
-  void warn(const cf::Warning& warning) {
-    each([&](auto& observer) { cf::Observers(observer).warn(warning); });
-  }
-  void finish(const cf::RunReport& report) {
-    each([&](auto& observer) { cf::Observers(observer).finish(report); });
-  }
-  void operator()(cf::EpochReport report) {
-    if (report.epoch % every_ == 0) {
-      const StrictScore strict = score_(report);
-      report.metrics.push_back({"evaluation/strict", strict.overall});
-      for (const scenes::Category category : scenes::categories) {
-        report.metrics.push_back({std::string("evaluation/strict/") + scenes::name_of(category),
-                                  strict.by_category[std::size_t(category)]});
-      }
-    }
-    each([&](auto& observer) { observer(report); });
-  }
-
- private:
-  template <class F>
-  void each(F&& f) {
-    f(lines_);
-    if (tensorboard_) f(*tensorboard_);
-    if (bar_) f(*bar_);
-  }
-
-  std::int64_t every_;
-  Score score_;
-  cf::JsonLines lines_;
-  std::optional<cf::TensorBoard> tensorboard_;
-  std::optional<cf::ProgressBar> bar_;
-};
 
 /// The model behind the wrappers that training needs.
 inline const SceneFlow& bare(const cf::DataParallel<SceneFlow>& model) { return model.wrapped(); }
@@ -106,18 +55,7 @@ inline const SceneFlow& bare(const cf::Guided<cf::DataParallel<SceneFlow>, Tenso
   return bare(model.wrapped());
 }
 
-inline cf::TrainerOptions trainer_options(const Settings& s) {
-  return {.prompts_per_epoch = s.prompts,
-          .group_size = s.group_size,
-          .grid = cf::uniform_grid(sampling_steps),
-          .update = {.gradient_steps = s.gradient_steps,
-                     .shared_noise = s.shared_noise,
-                     .transitions_per_sample = s.transitions,
-                     .optimizer = cf::adamw({.learning_rate = s.learning_rate}),
-                     .learning_rate_factor = cf::InverseRoot{.steps = s.decay_steps}},
-          .seed = s.seed};
-}
-
+/// Rewards are told the number of a prompt in the catalogue.
 inline cf::RewardList<Tensor> rewards_of(Method method) {
   cf::RewardList<Tensor> rewards;
   if (method != Method::nft_multi) {
@@ -132,11 +70,10 @@ inline cf::RewardList<Tensor> rewards_of(Method method) {
   return rewards;
 }
 
-/// Training times, whichever the settings ask for.
-using Times = std::function<Tensor(std::int64_t, const cf::TimeGrid&, cf::Generator&)>;
-inline Times times_of(const Settings& s) {
-  if (s.times > 0) return cf::StratifiedTimes{.per_sample = s.times};
-  return cf::GridTimes{};
+/// How NFT noises samples.
+inline cf::ForwardProcess forward_process(const Settings& s) {
+  if (s.times == 0) return {.times = cf::GridTimes{}, .shared_noise = s.shared_noise};
+  return {.times = cf::StratifiedTimes{.per_sample = s.times}, .shared_noise = s.shared_noise};
 }
 
 /// What the runs of one base share.
@@ -146,33 +83,65 @@ struct Start {
   Watched watched;
 };
 
-/// Trains with a solver and an objective of any type.
+inline void add_to(cf::EpochReport& report, const StrictScore& strict) {
+  report.add("evaluation/strict", strict.overall);
+  for (const scenes::Category category : scenes::categories) {
+    report.add(std::string("evaluation/strict/") + scenes::name_of(category),
+               strict.by_category[std::size_t(category)]);
+  }
+}
+
+/// A trainer for a solver and an objective of any type.
+/// @param points ForwardProcess or RecordedTransitions
+template <class Model, class Solver, class Objective, class Points>
+auto trainer_of(Model model, const Settings& s, const Solver& solver, const Objective& objective,
+                const Points& points) {
+  const cf::SnapshotOptions snapshots{.old_decay = s.old_decay,
+                                      .average_decay = cf::WarmingUp{.max = s.average_decay},
+                                      .average_every = s.average_every};
+  const Tensor numbers = scenes::training_prompts();
+  return cf::Trainer(
+      cf::SnapshotPolicy(std::move(model), snapshots), solver, rewards_of(s.method), objective,
+      cf::PromptRows(tokens_of(numbers), numbers),
+      cf::Collection{.prompts_per_epoch = s.prompts,
+                     .group_size = s.group_size,
+                     .grid = cf::uniform_grid(sampling_steps)},
+      points, cf::GroupAdvantage{.spread = s.spread},
+      cf::Learning{.gradient_steps = s.gradient_steps},
+      cf::Optimization{.optimizer = cf::adamw({.learning_rate = s.learning_rate}),
+                       .learning_rate_factor = cf::InverseRoot{.steps = s.decay_steps}},
+      cf::Seed{s.seed});
+}
+
+/// Trains, and scores the averaged policy on the kept-out prompts where that is due.
 /// @param cost of one velocity, in evaluations of the model
-template <class Model, class Solver, class Objective>
-Run trained(Model model, const Start& start, double cost, const Solver& solver,
-            const Objective& objective) {
+template <class Trainer>
+Run trained(Trainer trainer, const Start& start, double cost) {
   const Settings& s = start.settings;
-  cf::SnapshotPolicy policy(std::move(model),
-                            {.old_decay = s.old_decay,
-                             .average_decay = cf::WarmingUp{.max = s.average_decay},
-                             .average_every = s.average_every});
-  const cf::PromptRows<Tensor> prompts(tokens_of(scenes::training_prompts()));
-  cf::Trainer trainer(std::move(policy), solver, rewards_of(s.method), objective,
-                      trainer_options(s), prompts, times_of(s),
-                      cf::GroupAdvantage{.spread = s.spread});
+  const Watched& watched = start.watched;
   const auto average = [&] { return bare(trainer.policy().model(cf::Role::average)); };
   const auto score = [&] {
     return evaluated(cf::DataParallel<SceneFlow>(average(), start.model.threads()));
   };
   Run run{s, {{.strict = score()}}, 0, average(), false};
   const auto record = [&](const cf::EpochReport& report) {
-    const double evaluations =
-        cost * (double(report.forward_evaluations) + 2 * double(report.backward_evaluations));
-    run.curve.push_back({double(report.epoch), evaluations, report.seconds, score()});
+    run.curve.push_back(
+        {double(report.epoch), cost * report.evaluation_cost(), report.seconds, score()});
     return run.curve.back().strict;
   };
-  const cf::RunReport report = trainer.run(
-      s.epochs, Watchers(start.watched, s.evaluate_every, record), cf::StopOnInterrupt{});
+  //! [measure]
+  const auto strict = [&](auto&, cf::EpochReport& report) {
+    if (report.epoch % s.evaluate_every == 0) add_to(report, record(report));
+  };
+  const auto run_with = [&](auto&&... more) {
+    return trainer.run(s.epochs, strict, cf::StopOnInterrupt{}, cf::JsonLines{watched.lines},
+                       more...);
+  };
+  //! [measure]
+  const cf::RunReport report =
+      watched.tensorboard.empty()
+          ? run_with()
+          : run_with(cf::TensorBoard{watched.tensorboard}, cf::ProgressBar{});
   if (double(report.epochs) > run.curve.back().epoch) record(report.last);
   run.is_complete = !cf::StopOnInterrupt::interrupted();
   run.model = cf::clone_of(average());
@@ -185,7 +154,7 @@ inline Run nft(const Start& start) {
   const cf::Optimality optimality{.clip = s.advantage_clip};
   const bool negative = s.method != Method::nft_positive;
   const auto train = [&](const auto& solver, const auto& objective) {
-    return trained(start.model, start, 1, solver, objective);
+    return trained(trainer_of(start.model, s, solver, objective, forward_process(s)), start, 1);
   };
   if (s.weighting != Weighting::adaptive) {
     const auto weight = s.weighting == Weighting::one ? cf::time_weight::one
@@ -204,12 +173,12 @@ inline Run nft(const Start& start) {
                           .informative_only = s.informative_only};
   if (s.kl == 0) return train(cf::DpmSolver<2>{}, objective);
   const auto with_kl = objective + s.kl * cf::VelocityKl{};
-  switch (s.collection) {
-    case Collection::order_1:
+  switch (s.collecting) {
+    case Collecting::order_1:
       return train(cf::DpmSolver<1>{}, with_kl);
-    case Collection::sde:
+    case Collecting::sde:
       return train(cf::FlowSde{.noise_level = s.noise_level}, with_kl);
-    case Collection::order_2:
+    case Collecting::order_2:
       break;
   }
   return train(cf::DpmSolver<2>{}, with_kl);
@@ -218,10 +187,12 @@ inline Run nft(const Start& start) {
 template <class Model>
 Run flow_grpo(const Model& model, const Start& start, double cost) {
   const Settings& s = start.settings;
+  const cf::RecordedTransitions points{.per_sample = s.transitions};
   const cf::FlowSde sde{.noise_level = s.noise_level};
   const cf::Grpo grpo{.clip_range = s.clip_range};
-  if (s.kl == 0) return trained(model, start, cost, sde, grpo);
-  return trained(model, start, cost, sde, grpo + s.kl * cf::TransitionKl{});
+  if (s.kl == 0) return trained(trainer_of(model, s, sde, grpo, points), start, cost);
+  const auto with_kl = grpo + s.kl * cf::TransitionKl{};
+  return trained(trainer_of(model, s, sde, with_kl, points), start, cost);
 }
 
 }  // namespace detail

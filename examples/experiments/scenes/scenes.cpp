@@ -38,9 +38,8 @@ int run_one(const Options& options, const Settings& settings) {
   const StrictScore unguided = evaluated(parallel), with_guidance = evaluated(guided(parallel));
   std::filesystem::create_directories(options.output);
   const Run run = improved(base, settings, options.threads,
-                           {.lines = options.output / "run.jsonl",
-                            .tensorboard = options.output / "tensorboard",
-                            .shows_progress = true});
+                           Watched{.lines = options.output / "run.jsonl",
+                                   .tensorboard = options.output / "tensorboard"});
   Json summary{{"base_unguided", unguided.overall},
                {"base_guided", with_guidance.overall},
                {"base", to_json(unguided)},

@@ -16,13 +16,13 @@
 #include <nlohmann/json.hpp>
 
 #include <contraflow/core/memory.hpp>
+#include <contraflow/core/stopwatch.hpp>
 #include <contraflow/observe/progress_bar.hpp>
 #include <contraflow/observe/stop_on_interrupt.hpp>
 
 #include "files.hpp"
 #include "pretraining.hpp"
 #include "support/format.hpp"
-#include "support/progress.hpp"
 #include "support/table.hpp"
 
 namespace {
@@ -83,7 +83,7 @@ struct Losses {
 
 /// Trains, and writes the weights and beside them a record: losses and scores of each phase.
 int make(Options options) {
-  const support::Stopwatch watch;
+  const cf::Stopwatch watch;
   Json record = record_of(options);
   const scenes::Captioned set = pretraining_set(options.seed);
   cf::DataParallel<SceneFlow> model =
@@ -96,7 +96,7 @@ int make(Options options) {
   std::filesystem::path beside = options.output;
   beside.replace_extension(".json");
   for (std::size_t i = options.from_phase - 1; i < phases.size(); ++i) {
-    const support::Stopwatch of_phase;
+    const cf::Stopwatch of_phase;
     std::cerr << phases[i].name << "\n";
     Losses losses;
     const cf::RunReport report = train(model, phases[i], set, seed_of(options, i), losses,

@@ -40,7 +40,7 @@ inline bool is_grpo(Method method) {
 /// w(t) of NFT's two squared errors: the published adaptive one, or one of the paper's.
 enum class Weighting { adaptive, one, t, one_minus_t };
 /// How NFT collects.
-enum class Collection { order_1, order_2, sde };
+enum class Collecting { order_1, order_2, sde };
 
 //! [settings]
 /// All that a run can be told; what is written here is what NFT did best with.
@@ -65,7 +65,7 @@ struct Settings {
   bool shared_noise = false;     ///< within a group
   cf::Schedule old_decay = cf::Ramp{.rate = 0.02, .max = 0.95};
   Weighting weighting = Weighting::adaptive;
-  Collection collection = Collection::order_2;
+  Collecting collecting = Collecting::order_2;
 
   double clip_range = 1e-3;
   double noise_level = 0.7;

@@ -55,8 +55,8 @@ struct InverseRoot {
   }
 };
 
-/// A learning rate's whole life in a run of known length: it rises in a straight line over the first
-/// steps, and falls along half a cosine from 1 to `last`, where it stays.
+/// A learning rate's whole life in a run of known length: it rises in a straight line over the
+/// first steps, and falls along half a cosine from 1 to `last`, where it stays.
 ///
 /// `min(1, (i + 1) / warm_up) (last + (1 - last) (1 + cos(pi i / steps)) / 2)`.
 struct Cosine {
