@@ -23,7 +23,7 @@ int main() {
   arrays.gradient = gradient.data();
   arrays.batch = 2;
   arrays.elements = 4;
-  const auto value = cf::kernels::nft_loss(arrays, cf::kernels::NftLossParameters{.beta = 1},
+  const auto value = cf::kernels::nft_loss(arrays, cf::kernels::NftLossSettings{.beta = 1},
                                            cf::kernels::FixedWeighting{},
                                            {positive.data(), negative.data(), kl.data()});
   //! [kernel]

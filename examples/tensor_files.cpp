@@ -5,7 +5,7 @@
 #include <contraflow/io/safetensors.hpp>
 
 namespace cf = contraflow;
-using cf::Tensor;
+using at::Tensor;
 
 int main() {
   const std::filesystem::path path = "weights.safetensors";
