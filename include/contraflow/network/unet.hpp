@@ -10,9 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/core/random.hpp>
 #include <contraflow/network/attention.hpp>
 #include <contraflow/network/conditioning.hpp>
 #include <contraflow/network/recompute.hpp>
+#include <contraflow/network/weights.hpp>
 
 namespace contraflow {
 

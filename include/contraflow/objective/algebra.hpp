@@ -52,6 +52,19 @@ struct PairedTerm {
   static constexpr bool contains = I == J;
 };
 
+namespace detail {
+
+/// The velocities that the terms of a selection need.
+template <class Selection, class Numbers, class... Terms>
+struct SelectedVelocities;
+template <class Selection, std::size_t... I, class... Terms>
+struct SelectedVelocities<Selection, std::index_sequence<I...>, Terms...> {
+  using type = meta::Union<std::conditional_t<Selection::template contains<I, Terms>,
+                                              typename Terms::Velocities, Roles<>>...>;
+};
+
+}  // namespace detail
+
 /// What a term takes of an epoch, and its share in a gradient step.
 struct TermShare {
   Tensor signal = {};  ///< what it takes from the scores [N], on the device of the samples
@@ -78,10 +91,9 @@ struct Sum {
 
   /// Velocities that the terms of a selection need, such as TermsAt<ForwardProcess>.
   template <class Selection>
-  using VelocitiesOf = decltype([]<std::size_t... I>(std::index_sequence<I...>) {
-    return meta::Union<std::conditional_t<Selection::template contains<I, Terms>,
-                                          typename Terms::Velocities, Roles<>>...>{};
-  }(std::index_sequence_for<Terms...>{}));
+  using VelocitiesOf =
+      typename detail::SelectedVelocities<Selection, std::index_sequence_for<Terms...>,
+                                          Terms...>::type;
 
   /// All of them.
   using AllVelocities = meta::Union<typename Terms::Velocities...>;

@@ -18,6 +18,14 @@ struct Metric {
   double value;      ///< may be NaN or infinite
 };
 
+/// A picture of a report, as the bytes of a PNG file.
+struct Picture {
+  std::string name;     ///< as a metric's
+  std::string png;      ///< the bytes of a PNG file, such as encode_png() gives
+  std::int64_t width;   ///< in pixels
+  std::int64_t height;  ///< in pixels
+};
+
 /// What is known when a run begins.
 struct RunInfo {
   std::int64_t first_epoch = 1;  ///< 1, or the epoch a resumed run continues with
@@ -35,6 +43,26 @@ struct EpochReport {
   std::int64_t backward_evaluations = 0;  ///< of those, the ones differentiated
   double seconds = 0;                     ///< wall-clock seconds since the start, training only
   std::vector<Metric> metrics = {};       ///< in a fixed order
+  std::vector<Picture> pictures = {};     ///< for observers that show or write them
+  std::vector<std::string> later = {};    ///< metrics that other epochs have, and this one has not
+
+  /// Adds a metric.
+  void add(std::string name, double value) { metrics.push_back({std::move(name), value}); }
+  /// Adds a metric where it has a value; else it is one that other epochs have.
+  void add(std::string name, std::optional<double> value) {
+    if (value) {
+      add(std::move(name), *value);
+    } else {
+      later.push_back(std::move(name));
+    }
+  }
+
+  /// What the evaluations so far have cost, in forward evaluations: one that is differentiated costs
+  /// two more.
+  double evaluation_cost() const {
+    return static_cast<double>(forward_evaluations) +
+           2 * static_cast<double>(backward_evaluations);
+  }
 
   /// Value of the metric called @p name, if the epoch has it.
   std::optional<double> find(std::string_view name) const {

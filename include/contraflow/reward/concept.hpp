@@ -4,6 +4,7 @@
 /// The concept Reward.
 
 #include <concepts>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -28,14 +29,15 @@ template <class R>
 concept HasScores =
     std::invocable<const R&, const Tensor&> && detail::ScoresLike<detail::PlainResult<R>>;
 
-/// `r(x0, condition)` gives a score a sample.
+/// `r(x0, reference)` gives a score a sample.
 template <class R, class C>
 concept HasConditionedScores = std::invocable<const R&, const Tensor&, const C&> &&
     detail::ScoresLike<detail::ConditionedResult<R, C>>;
 
 /// A black box that scores clean samples; higher is better.
 ///
-/// Valid expressions: `r(x0)` or `r(x0, condition)`, with x0 [B, ...] without gradient, giving a
+/// Valid expressions: `r(x0)` or `r(x0, reference)`, with x0 [B, ...] without gradient and the
+/// reference of the prompts (a caption, a scene, a JSON record; by default the condition), giving a
 /// tensor [B] or a vector of B floats or doubles. A sample that cannot be scored gets NaN. Laws: a
 /// sample's score does not depend on the others of its batch. Called from another thread when
 /// scoring is asynchronous.
@@ -49,39 +51,51 @@ consteval bool explain_reward() {
       std::invocable<const R&, const Tensor&> || std::invocable<const R&, const Tensor&, const C&>;
   static_assert(callable,
                 "contraflow: a Reward must be callable as `reward(x0)` or as `reward(x0, "
-                "condition)`, and const");
+                "reference)`, and const; one that takes labels or captions needs prompts: give "
+                "the trainer some, such as class_prompts");
   static_assert(!callable || Reward<R, C>,
                 "contraflow: a Reward must return one score a sample: a torch::Tensor [B] or a "
                 "std::vector of B floats or doubles");
   return true;
 }
 
-/// The scores of a reward as float64 [B] on the CPU.
-/// @throws Error if there is not one score a sample
+namespace detail {
+
+/// What a reward gives, as float64 on the CPU; undefined where it gives an undefined tensor.
 template <class R, class C>
-Tensor scores_of(const R& reward, const Tensor& x0, const C& condition) {
+Tensor given_scores(const R& reward, const Tensor& x0, const C& reference) {
   static_assert(explain_reward<R, C>());
   const auto called = [&]() -> decltype(auto) {
     if constexpr (HasConditionedScores<R, C>) {
-      return reward(x0, condition);
+      return reward(x0, reference);
     } else {
       return reward(x0);
     }
   };
-  Tensor scores;
-  using Result = std::remove_cvref_t<decltype(called())>;
-  if constexpr (std::convertible_to<Result, Tensor>) {
-    scores = called();
+  if constexpr (std::convertible_to<decltype(called()), Tensor>) {
+    const Tensor scores = called();
+    return scores.defined() ? scores.detach().to(at::kCPU, at::kDouble) : scores;
   } else {
     const auto values = called();
-    scores = at::empty({static_cast<std::int64_t>(values.size())}, at::kDouble);
-    std::copy(values.begin(), values.end(), scores.data_ptr<double>());
+    return at::tensor(std::vector<double>(values.begin(), values.end()), at::kDouble);
   }
-  if (!scores.defined() || scores.dim() != 1 || scores.size(0) != x0.size(0)) {
-    throw Error("reward", "one score a sample, shape [" + shown(x0.size(0)) + "]",
-                shape_text(scores));
-  }
-  return scores.detach().to(at::kCPU, at::kDouble);
+}
+
+/// Throws Error unless there is one score for each of @p samples samples.
+inline void expects_scores(const Tensor& scores, std::int64_t samples, const std::string& reward) {
+  if (scores.defined() && scores.dim() == 1 && scores.size(0) == samples) return;
+  throw Error(reward, "one score a sample, shape [" + shown(samples) + "]", shape_text(scores));
+}
+
+}  // namespace detail
+
+/// The scores of a reward as float64 [B] on the CPU.
+/// @throws Error if there is not one score a sample
+template <class R, class C>
+Tensor scores_of(const R& reward, const Tensor& x0, const C& reference) {
+  const Tensor scores = detail::given_scores(reward, x0, reference);
+  detail::expects_scores(scores, x0.size(0), "reward");
+  return scores;
 }
 
 }  // namespace contraflow

@@ -14,16 +14,16 @@ namespace contraflow {
 
 /// A bag of named rewards whose names are known only when the program runs, such as from its
 /// command line. Where they are known before, rewards() finds mistakes earlier.
-/// @tparam C what the prompts give
+/// @tparam C what the prompts give to rewards, their reference
 template <class C>
 class RewardList {
  public:
-  /// Scores of samples [B, ...] under a condition of B rows.
-  using Score = std::function<Tensor(const Tensor& x0, const C& condition)>;
+  /// Scores of samples [B, ...] for a reference of B rows.
+  using Score = std::function<Tensor(const Tensor& x0, const C& reference)>;
 
   /// Adds a reward.
   /// @param name not used yet
-  /// @param reward a Reward under the condition
+  /// @param reward a Reward under the reference
   /// @param weight of its scores in the sum
   /// @param normalisation of its scores before they are summed
   /// @throws Error if the name is used
@@ -35,8 +35,8 @@ class RewardList {
       expects(entry.name != name, "name", "a reward that is not in the list yet", name);
     }
     entries_.push_back({name,
-                        [reward = std::move(reward)](const Tensor& x0, const C& condition) {
-                          return scores_of(reward, x0, condition);
+                        [reward = std::move(reward)](const Tensor& x0, const C& reference) {
+                          return detail::given_scores(reward, x0, reference);
                         },
                         weight, normalisation});
   }
@@ -47,11 +47,11 @@ class RewardList {
   /// Scores samples with every reward; one that throws leaves NaN and its text in the sheet.
   /// @par Shape
   /// @p x0 [B, ...]
-  ScoreSheet score(const Tensor& x0, const C& condition) const {
+  ScoreSheet score(const Tensor& x0, const C& reference) const {
     ScoreSheet sheet = detail::unscored(entries_.size(), x0.size(0));
     for (std::size_t row = 0; row < entries_.size(); ++row) {
       detail::fill(sheet, row, entries_[row].name,
-                   [&] { return entries_[row].score(x0, condition); });
+                   [&] { return entries_[row].score(x0, reference); });
     }
     return sheet;
   }

@@ -54,7 +54,7 @@ class GradientStep {
   /// Forgets the gradients of the step before.
   void begin() {
     optimizer_->zero_grad();
-    loss_ = {};
+    loss_ = Tensor();
   }
 
   /// Adds the gradients of a loss without dimensions.
