@@ -1,7 +1,7 @@
 // Models of other conventions: what they predict and how they count time is converted at the edge.
 #include <iostream>
 
-#include <contraflow/model/adapters.hpp>
+#include <contraflow/model/conversions.hpp>
 #include <contraflow/path/rectified_flow.hpp>
 
 namespace cf = contraflow;

@@ -8,7 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include <contraflow/io/image.hpp>
+#include <contraflow/io/png.hpp>
 
 #include "run.hpp"
 #include "support/files.hpp"

@@ -50,8 +50,8 @@ struct Watched {
 namespace detail {
 
 /// The model behind the wrappers that training needs.
-inline const SceneFlow& bare(const cf::DataParallel<SceneFlow>& model) { return model.wrapped(); }
-inline const SceneFlow& bare(const cf::Guided<cf::DataParallel<SceneFlow>, Tensor>& model) {
+inline const SceneFlow& bare(const cf::OnThreads<SceneFlow>& model) { return model.wrapped(); }
+inline const SceneFlow& bare(const cf::Guided<cf::OnThreads<SceneFlow>, Tensor>& model) {
   return bare(model.wrapped());
 }
 
@@ -65,7 +65,7 @@ inline cf::RewardList<Tensor> rewards_of(Method method) {
   //! [rewards]
   rewards.add("strict", scenes::Strict{}, 1, cf::Normalisation::none);
   rewards.add("off_border", scenes::OffBorder{}, 0.3, cf::Normalisation::rank);
-  rewards.add("brightness", scenes::Brightness{}, 0.3, cf::Normalisation::min_max);
+  rewards.add("brightness", scenes::ColourBrightness{}, 0.3, cf::Normalisation::min_max);
   //! [rewards]
   return rewards;
 }
@@ -78,7 +78,7 @@ inline cf::ForwardProcess forward_process(const Settings& s) {
 
 /// What the runs of one base share.
 struct Start {
-  cf::DataParallel<SceneFlow> model;  ///< a clone, which is trained
+  cf::OnThreads<SceneFlow> model;  ///< a clone, which is trained
   Settings settings;
   Watched watched;
 };
@@ -121,7 +121,7 @@ Run trained(Trainer trainer, const Start& start, double cost) {
   const Watched& watched = start.watched;
   const auto average = [&] { return bare(trainer.policy().model(cf::Role::average)); };
   const auto score = [&] {
-    return evaluated(cf::DataParallel<SceneFlow>(average(), start.model.threads()));
+    return evaluated(cf::OnThreads<SceneFlow>(average(), start.model.threads()));
   };
   Run run{s, {{.strict = score()}}, 0, average(), false};
   const auto record = [&](const cf::EpochReport& report) {

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include <contraflow/io/image.hpp>
+#include <contraflow/io/png.hpp>
 #include <contraflow/observe/report.hpp>
 
 namespace contraflow {
