@@ -199,9 +199,7 @@ inline std::vector<std::uint8_t> encode_png(const Tensor& image) {
 /// none
 inline void write_png(const std::filesystem::path& path, const Tensor& image) {
   const std::vector<std::uint8_t> bytes = encode_png(image);
-  PendingFile file(path.string());
-  file.write(bytes.data(), bytes.size());
-  file.publish();
+  write_file(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
 }  // namespace contraflow
