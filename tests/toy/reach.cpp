@@ -85,9 +85,9 @@ TEST_CASE("links keep their lengths in every pose of a motion") {
     const auto [scenes, actions] = drawn(world, 5);
     for (std::int64_t i = 0; i < 5; ++i) {
       int poses = 0;
-      const auto* action = actions[i].const_data_ptr<float>();
+      const auto* action = cf::data_of<const float>(actions[i]);
       reach::simulate(
-          world, reach::Scene::of(world, scenes[i].const_data_ptr<float>()), action,
+          world, reach::Scene::of(world, cf::data_of<const float>(scenes[i])), action,
           [&](const std::vector<Point>& places) {
             ++poses;
             REQUIRE(std::ssize(places) == joints + 1);
@@ -125,8 +125,8 @@ TEST_CASE("a scene that is turned as a whole has the same outcome") {
     const reach::World world{.joints = joints};
     const auto [scenes, actions] = drawn(world, 60);
     for (std::int64_t i = 0; i < scenes.size(0); ++i) {
-      const auto* action = actions[i].const_data_ptr<float>();
-      reach::Scene scene = reach::Scene::of(world, scenes[i].const_data_ptr<float>());
+      const auto* action = cf::data_of<const float>(actions[i]);
+      reach::Scene scene = reach::Scene::of(world, cf::data_of<const float>(scenes[i]));
       const reach::Outcome before = reach::simulate(world, scene, action);
       const double turn = 0.1 * double(i) + 0.7;
       scene.angles[0] += turn;
@@ -223,7 +223,7 @@ TEST_CASE("scenes start free, and their goals are free and can be reached") {
     const Tensor scenes = drawn(world, 300).scenes;
     CHECK(scenes.sizes() == at::IntArrayRef({300, joints + 8}));
     for (std::int64_t i = 0; i < scenes.size(0); ++i) {
-      const auto scene = reach::Scene::of(world, scenes[i].const_data_ptr<float>());
+      const auto scene = reach::Scene::of(world, cf::data_of<const float>(scenes[i]));
       CHECK(reach::clearance(reach::places_of(scene.angles), scene.obstacles) > 0);
       CHECK(reach::norm(scene.goal) < 1);
       for (const reach::Disc& disc : scene.obstacles) {

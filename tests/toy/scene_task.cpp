@@ -245,8 +245,8 @@ TEST_CASE("captions are spoilt alike in any layout") {
 TEST_CASE("spoilt words keep their kind and place, and every word of it is as likely") {
   const Tensor given = captions(20);
   const Tensor result = spoilt(given, {.word = 1, .prompt = 0});
-  const auto* from = given.const_data_ptr<std::int64_t>();
-  const auto* to = result.const_data_ptr<std::int64_t>();
+  const auto* from = cf::data_of<const std::int64_t>(given);
+  const auto* to = cf::data_of<const std::int64_t>(result);
   std::map<std::string, std::map<std::int64_t, int>> words;
   bool same_kind = true;
   for (std::int64_t i = 0; i < given.numel(); ++i) {
