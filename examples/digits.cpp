@@ -15,6 +15,7 @@
 #include <CLI/CLI.hpp>
 
 #include <contraflow/contraflow.hpp>
+#include <contraflow/io/contact_sheet.hpp>
 #include <contraflow/io/image.hpp>
 #include <contraflow/model/unet.hpp>
 #include <contraflow/observe/json_lines.hpp>

@@ -17,7 +17,8 @@
 #include <pthread.h>
 
 #include <contraflow/reward/combination.hpp>
-#include <contraflow/reward/image.hpp>
+#include <contraflow/reward/image_measures.hpp>
+#include <contraflow/reward/jpeg_size.hpp>
 #include <contraflow/reward/remote.hpp>
 
 namespace cf = contraflow;

@@ -34,7 +34,7 @@ struct Options {
 /// One method: summary.json, JSON lines, TensorBoard events, weights, pictures.
 int run_one(const Options& options, const Settings& settings) {
   const SceneFlow base = load_base(options.base);
-  const cf::DataParallel<SceneFlow> parallel(base, options.threads);
+  const cf::OnThreads<SceneFlow> parallel(base, options.threads);
   const StrictScore unguided = evaluated(parallel), with_guidance = evaluated(guided(parallel));
   std::filesystem::create_directories(options.output);
   const Run run = improved(base, settings, options.threads,

@@ -42,7 +42,7 @@ std::uint64_t seed_of(const Options& options, std::size_t phase) {
   return cf::stream_seed(options.seed, 2 + phase);
 }
 
-cf::DataParallel<SceneFlow> new_model(const Options& options) {
+cf::OnThreads<SceneFlow> new_model(const Options& options) {
   return {SceneFlow({}, options.seed), options.threads};
 }
 
@@ -86,11 +86,11 @@ int make(Options options) {
   const support::Stopwatch watch;
   Json record = record_of(options);
   const scenes::Captioned set = pretraining_set(options.seed);
-  cf::DataParallel<SceneFlow> model =
+  cf::OnThreads<SceneFlow> model =
       options.from_phase == 1
           ? new_model(options)
-          : cf::DataParallel<SceneFlow>(load_base(after_phase(options, options.from_phase - 1)),
-                                        options.threads);
+          : cf::OnThreads<SceneFlow>(load_base(after_phase(options, options.from_phase - 1)),
+                                     options.threads);
   support::Table table(header_of("strict score after"));
   const std::vector<Phase> phases = curriculum();
   std::filesystem::path beside = options.output;

@@ -15,6 +15,7 @@
 #include <CLI/CLI.hpp>
 
 #include <contraflow/contraflow.hpp>
+#include <contraflow/io/contact_sheet.hpp>
 #include <contraflow/io/image.hpp>
 #include <contraflow/model/autocasting.hpp>
 #include <contraflow/observe/json_lines.hpp>
@@ -25,8 +26,8 @@
 #include <contraflow/pipeline/generate.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
 #include <contraflow/policy/lora_policy.hpp>
-#include <contraflow/sd3/latents.hpp>
-#include <contraflow/sd3/prompts.hpp>
+#include <contraflow/sd3/encode_prompts.hpp>
+#include <contraflow/sd3/latent_shape.hpp>
 #include <contraflow/train/checkpoint_observer.hpp>
 
 #include "support/image_rewards.hpp"

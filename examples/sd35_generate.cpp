@@ -12,11 +12,12 @@
 
 #include <CLI/CLI.hpp>
 
+#include <contraflow/io/contact_sheet.hpp>
 #include <contraflow/io/image.hpp>
 #include <contraflow/pipeline/generate.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
-#include <contraflow/sd3/latents.hpp>
-#include <contraflow/sd3/prompts.hpp>
+#include <contraflow/sd3/encode_prompts.hpp>
+#include <contraflow/sd3/latent_shape.hpp>
 #include <contraflow/solver/runge_kutta.hpp>
 #include <contraflow/solver/sde.hpp>
 

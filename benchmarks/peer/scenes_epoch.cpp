@@ -18,7 +18,7 @@
 #include <contraflow/contraflow.hpp>
 #include <contraflow/core/memory.hpp>
 #include <contraflow/io/safetensors.hpp>
-#include <contraflow/model/data_parallel.hpp>
+#include <contraflow/model/on_threads.hpp>
 #include <contraflow/toy/scene_flow.hpp>
 #include <contraflow/toy/scene_task.hpp>
 
@@ -39,7 +39,7 @@ cf::TrainerOptions options() {
 }
 
 auto trainer_of(int threads) {
-  cf::SnapshotPolicy policy(cf::DataParallel(SceneFlow(), threads),
+  cf::SnapshotPolicy policy(cf::OnThreads(SceneFlow(), threads),
                             {.old_decay = cf::Ramp{.rate = 0.02, .max = 0.95},
                              .average_decay = cf::WarmingUp{.max = 0.97}});
   const auto objective = cf::Nft{.beta = 0.5, .optimality = {.clip = 1}} + 0.03 * cf::VelocityKl{};

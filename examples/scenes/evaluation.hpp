@@ -8,7 +8,7 @@
 
 #include <contraflow/contraflow.hpp>
 #include <contraflow/io/safetensors.hpp>
-#include <contraflow/model/data_parallel.hpp>
+#include <contraflow/model/on_threads.hpp>
 #include <contraflow/toy/scene_flow.hpp>
 #include <contraflow/toy/scene_task.hpp>
 

@@ -101,8 +101,8 @@ class Watchers {
 };
 
 /// The model behind the wrappers that training needs.
-inline const SceneFlow& bare(const cf::DataParallel<SceneFlow>& model) { return model.wrapped(); }
-inline const SceneFlow& bare(const cf::Guided<cf::DataParallel<SceneFlow>, Tensor>& model) {
+inline const SceneFlow& bare(const cf::OnThreads<SceneFlow>& model) { return model.wrapped(); }
+inline const SceneFlow& bare(const cf::Guided<cf::OnThreads<SceneFlow>, Tensor>& model) {
   return bare(model.wrapped());
 }
 
@@ -127,7 +127,7 @@ inline cf::RewardList<Tensor> rewards_of(Method method) {
   //! [rewards]
   rewards.add("strict", scenes::Strict{}, 1, cf::Normalisation::none);
   rewards.add("off_border", scenes::OffBorder{}, 0.3, cf::Normalisation::rank);
-  rewards.add("brightness", scenes::Brightness{}, 0.3, cf::Normalisation::min_max);
+  rewards.add("brightness", scenes::ColourBrightness{}, 0.3, cf::Normalisation::min_max);
   //! [rewards]
   return rewards;
 }
@@ -141,7 +141,7 @@ inline Times times_of(const Settings& s) {
 
 /// What the runs of one base share.
 struct Start {
-  cf::DataParallel<SceneFlow> model;  ///< a clone, which is trained
+  cf::OnThreads<SceneFlow> model;  ///< a clone, which is trained
   Settings settings;
   Watched watched;
 };
@@ -162,7 +162,7 @@ Run trained(Model model, const Start& start, double cost, const Solver& solver,
                       cf::GroupAdvantage{.spread = s.spread});
   const auto average = [&] { return bare(trainer.policy().model(cf::Role::average)); };
   const auto score = [&] {
-    return evaluated(cf::DataParallel<SceneFlow>(average(), start.model.threads()));
+    return evaluated(cf::OnThreads<SceneFlow>(average(), start.model.threads()));
   };
   Run run{s, {{.strict = score()}}, 0, average(), false};
   const auto record = [&](const cf::EpochReport& report) {

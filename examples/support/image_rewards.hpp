@@ -7,7 +7,8 @@
 
 #include <contraflow/reward/clip_score.hpp>
 #include <contraflow/reward/exported.hpp>
-#include <contraflow/reward/image.hpp>
+#include <contraflow/reward/image_measures.hpp>
+#include <contraflow/reward/jpeg_size.hpp>
 #include <contraflow/reward/list.hpp>
 #include <contraflow/reward/remote.hpp>
 

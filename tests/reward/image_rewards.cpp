@@ -9,7 +9,8 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <contraflow/reward/combination.hpp>
-#include <contraflow/reward/image.hpp>
+#include <contraflow/reward/image_measures.hpp>
+#include <contraflow/reward/jpeg_size.hpp>
 
 #include "laws/compare.hpp"
 #include "laws/errors.hpp"

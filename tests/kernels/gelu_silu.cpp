@@ -9,7 +9,7 @@
 #include <catch2/catch_template_test_macros.hpp>
 #include <catch2/catch_test_macros.hpp>
 
-#include <contraflow/kernels/activation.hpp>
+#include <contraflow/kernels/gelu_silu.hpp>
 
 #include "numbers.hpp"
 

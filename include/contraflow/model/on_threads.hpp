@@ -20,7 +20,7 @@
 #include <torch/custom_class.h>
 
 #include <contraflow/core/autograd.hpp>
-#include <contraflow/model/adapters.hpp>
+#include <contraflow/model/conversions.hpp>
 #include <contraflow/network/recompute.hpp>
 
 namespace contraflow {
@@ -173,7 +173,7 @@ class Divided : public torch::autograd::Function<Divided> {
 /// every operation. Operations should then be left undivided: `at::set_num_threads(1)`. The
 /// gradients of the shares are added in the order of the shares, so that bits depend on the number
 /// of threads and on nothing else. On another device than the CPU the model is called as it is.
-/// Autocasting belongs inside: `DataParallel(Autocasting(...), 2)`. Copies and clones share the
+/// Autocasting belongs inside: `OnThreads(Autocasting(...), 2)`. Copies and clones share the
 /// threads, which serve one call at a time.
 ///
 /// Gradients, first derivatives only, are those of x_t, of the parameters of the model's module()
@@ -182,13 +182,13 @@ class Divided : public torch::autograd::Function<Divided> {
 /// @par Shape
 /// as the model's
 template <class M>
-class DataParallel : public detail::Wrapper<DataParallel<M>, M> {
+class OnThreads : public detail::Wrapper<OnThreads<M>, M> {
  public:
   /// @param model a FlowModel, whose calls may overlap
   /// @param threads at least 1; 1 calls the model as it is
   /// @throws Error if there are fewer threads
-  DataParallel(M model, int threads)
-      : detail::Wrapper<DataParallel<M>, M>(std::move(model)),
+  OnThreads(M model, int threads)
+      : detail::Wrapper<OnThreads<M>, M>(std::move(model)),
         team_(std::make_shared<detail::Team>(checked(threads))) {}
 
   /// Between how many threads batches are divided.
@@ -244,7 +244,7 @@ class DataParallel : public detail::Wrapper<DataParallel<M>, M> {
         }
       };
       add(module->parameters());
-      add(detail::UsedAdapters(*module).tensors());
+      add(AdaptersInUse(*module).tensors());
       return weights;
     } else {
       return {};

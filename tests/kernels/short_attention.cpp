@@ -9,7 +9,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 
-#include <contraflow/kernels/attention.hpp>
+#include <contraflow/kernels/short_attention.hpp>
 
 #include "numbers.hpp"
 

@@ -9,7 +9,8 @@
 
 #include <contraflow/network/text_condition.hpp>
 #include <contraflow/observe/report.hpp>
-#include <contraflow/pipeline/prompts.hpp>
+#include <contraflow/pipeline/prompt_files.hpp>
+#include <contraflow/pipeline/text_states.hpp>
 #include <contraflow/sd3/folder.hpp>
 
 namespace contraflow::sd3 {

@@ -12,9 +12,9 @@
 #include <torch/nn/modules/container/sequential.h>
 #include <torch/nn/modules/linear.h>
 
-#include <contraflow/model/data_parallel.hpp>
 #include <contraflow/model/mlp.hpp>
 #include <contraflow/model/module_velocity.hpp>
+#include <contraflow/model/on_threads.hpp>
 #include <contraflow/model/unet.hpp>
 #include <contraflow/network/lora.hpp>
 
@@ -23,7 +23,7 @@
 #include "network/tiny_mmdit.hpp"
 
 namespace cf = contraflow;
-using cf::DataParallel;
+using cf::OnThreads;
 using cf::Tensor;
 using laws::check_error;
 using laws::relative_distance;
@@ -117,17 +117,17 @@ struct Watched {
 TEST_CASE("models divided between threads keep the laws of models") {
   for (const int threads : {1, 2, 3}) {
     const Tensor x = laws::floats({6, 3});
-    DataParallel plain(cf::MlpVelocity({.dimension = 3, .width = 16, .depth = 2}), threads);
+    OnThreads plain(cf::MlpVelocity({.dimension = 3, .width = 16, .depth = 2}), threads);
     laws::flow_model(plain, x);
     laws::trainable_model(plain, x);
-    DataParallel conditional(labelled(), threads);
+    OnThreads conditional(labelled(), threads);
     laws::flow_model(conditional, x, labels(6));
     laws::trainable_model(conditional, x, labels(6));
     CHECK(conditional.threads() == threads);
     CHECK(conditional.clone().threads() == threads);
     CHECK(cf::sample_shape_of(conditional) == std::vector<std::int64_t>{3});
     const tiny::Input in = tiny::input(4);
-    DataParallel transformer(tiny::mmdit(), threads);
+    OnThreads transformer(tiny::mmdit(), threads);
     laws::flow_model(transformer, in.x_t, in.condition);
     laws::trainable_model(transformer, in.x_t, in.condition);
   }
@@ -140,7 +140,7 @@ TEST_CASE("velocity and gradients of a divided batch are those of the whole") {
       auto model = wide_model();
       const Input in = wide_input(rows);
       const auto expected = velocity_and_gradients(model, in.x, in.t, in.condition);
-      DataParallel parallel(model, threads);
+      OnThreads parallel(model, threads);
       const auto got = velocity_and_gradients(parallel, in.x, in.t, in.condition);
       CHECK(distance(got, expected) < 1e-13);
       const at::NoGradGuard no_gradient;
@@ -153,7 +153,7 @@ TEST_CASE("velocity and gradients of a divided batch are those of the whole") {
 
 TEST_CASE("gradients are added to those of before") {
   auto model = wide_model();
-  DataParallel parallel(model, 2);
+  OnThreads parallel(model, 2);
   const Input in = wide_input(5);
   const auto backward = [&] { parallel(in.x, in.t, in.condition).square().sum().backward(); };
   backward();
@@ -165,7 +165,7 @@ TEST_CASE("gradients are added to those of before") {
 TEST_CASE("equal input gives equal bits, gradients included") {
   const tiny::Input in = tiny::input(5);
   const auto run = [&] {
-    DataParallel parallel(tiny::mmdit(), 3);
+    OnThreads parallel(tiny::mmdit(), 3);
     return velocity_and_gradients(parallel, in.x_t, in.t, in.condition);
   };
   const auto first = run();
@@ -180,7 +180,7 @@ TEST_CASE("a transformer under prompts is divided with them, its activations rec
   for (const bool recompute : {false, true}) {
     cf::Mmdit model = tiny::mmdit(1, {.recompute = recompute});
     const auto expected = velocity_and_gradients(model, in.x_t, in.t, in.condition);
-    DataParallel parallel(model, 2);
+    OnThreads parallel(model, 2);
     CHECK(distance(velocity_and_gradients(parallel, in.x_t, in.t, in.condition), expected) < 1e-5);
   }
 }
@@ -196,7 +196,7 @@ TEST_CASE("a network of convolutions is divided") {
                  });
   const Tensor x = laws::floats({5, 2, 8, 8}), t = at::linspace(0.1, 0.9, 5);
   const auto expected = velocity_and_gradients(model, x, t, cf::Unconditional{});
-  DataParallel parallel(model, 2);
+  OnThreads parallel(model, 2);
   CHECK(distance(velocity_and_gradients(parallel, x, t, cf::Unconditional{}), expected) < 1e-4);
 }
 
@@ -223,7 +223,7 @@ TEST_CASE("adapters in use get their gradient, what is frozen or not in use none
     return all;
   };
   const auto expected = gradients(model);
-  DataParallel parallel(model, 3);
+  OnThreads parallel(model, 3);
   CHECK(distance(gradients(parallel), expected) < 1e-4);
   for (const Tensor& tensor : lora.parameters("old")) CHECK_FALSE(tensor.grad().defined());
   for (const Tensor& weight : model.module()->parameters()) CHECK_FALSE(weight.grad().defined());
@@ -244,7 +244,7 @@ TEST_CASE("another role between the two passes does not disturb the gradient") {
     }
   }
   lora.set_trainable("current", true);
-  DataParallel parallel(model, 2);
+  OnThreads parallel(model, 2);
   const auto gradients = [&](bool other_role_between) {
     std::vector<Tensor> all;
     for (Tensor& tensor : lora.parameters("current")) tensor.mutable_grad() = Tensor();
@@ -267,7 +267,7 @@ TEST_CASE("frozen parameters get no gradient, and the others theirs") {
   auto model = wide_model();
   auto parameters = model.module()->parameters();
   parameters[0].set_requires_grad(false);
-  DataParallel parallel(model, 2);
+  OnThreads parallel(model, 2);
   const Input in = wide_input(4);
   const auto got = velocity_and_gradients(parallel, in.x, in.t, in.condition);
   CHECK_FALSE(got[2].defined());
@@ -283,7 +283,7 @@ TEST_CASE("frozen parameters get no gradient, and the others theirs") {
 TEST_CASE("every thread takes its share of the rows") {
   const Tensor x = laws::floats({5, 3}), t = at::linspace(0.1, 0.9, 5);
   Watched model;
-  DataParallel parallel(model, 3);
+  OnThreads parallel(model, 3);
   CHECK(same_bits(parallel(x, t), model(x, t)));
   model.seen->rows.erase(5);
   CHECK(model.seen->rows == std::multiset<std::int64_t>{1, 2, 2});
@@ -298,7 +298,7 @@ TEST_CASE("every thread takes its share of the rows") {
 TEST_CASE("guards of the caller hold on every thread") {
   const Tensor x = laws::floats({4, 3}).set_requires_grad(true), t = at::full({4}, 0.5);
   Watched model;
-  DataParallel parallel(model, 2);
+  OnThreads parallel(model, 2);
   {
     const at::NoGradGuard no_gradient;
     CHECK_FALSE(parallel(x, t).requires_grad());
@@ -312,7 +312,7 @@ TEST_CASE("guards of the caller hold on every thread") {
 TEST_CASE("layers are kept to LibTorch on every thread, or on none") {
   const tiny::Input in = tiny::input(4);
   cf::Mmdit model = tiny::mmdit(1);
-  DataParallel parallel(model, 2);
+  OnThreads parallel(model, 2);
   const at::NoGradGuard no_gradient;
   const Tensor fused = parallel(in.x_t, in.t, in.condition);
   const cf::ComposedOnly composed;
@@ -328,7 +328,7 @@ TEST_CASE("layers are kept to LibTorch on every thread, or on none") {
 TEST_CASE("a graph that is kept can be gone through again, and second derivatives are refused") {
   const Input in = wide_input(5);
   auto model = wide_model();
-  DataParallel parallel(model, 2);
+  OnThreads parallel(model, 2);
   const auto parameters = model.module()->parameters();
   const Tensor loss = parallel(in.x, in.t, in.condition).square().sum();
   const auto first = torch::autograd::grad({loss}, parameters, {}, /*retain_graph=*/true);
@@ -356,7 +356,7 @@ TEST_CASE("an exception on any thread reaches the caller, and the threads go on"
     }
     return v;
   };
-  DataParallel parallel(model, 3);
+  OnThreads parallel(model, 3);
   for (const std::int64_t bad : {0, 2, 5}) {
     Tensor x = at::zeros({6, 1}), weight = at::ones({6, 1});
     x[bad] = 2;
@@ -371,14 +371,14 @@ TEST_CASE("an exception on any thread reaches the caller, and the threads go on"
 }
 
 TEST_CASE("a batch can be divided between one thread or more") {
-  check_error([] { DataParallel none(labelled(), 0); }, "threads", "at least 1, got 0");
-  check_error([] { DataParallel less(labelled(), -2); }, "threads", "at least 1, got -2");
+  check_error([] { OnThreads none(labelled(), 0); }, "threads", "at least 1, got 0");
+  check_error([] { OnThreads less(labelled(), -2); }, "threads", "at least 1, got -2");
 }
 
 TEST_CASE("times and conditions of another batch are refused however it is divided") {
   const Tensor x = laws::floats({4, 3}), t = at::full({4}, 0.5);
   for (const int threads : {1, 2}) {
-    DataParallel parallel(labelled(), threads);
+    OnThreads parallel(labelled(), threads);
     check_error([&] { parallel(x, t, labels(6)); }, "condition", "got 6");
     check_error([&] { parallel(x, at::full({6}, 0.5), labels(4)); }, "t", "[4], got [6]");
   }

@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include <contraflow/kernels/activation.hpp>
+#include <contraflow/kernels/gelu_silu.hpp>
 #include <contraflow/kernels/pack.hpp>
 
 namespace contraflow::kernels {

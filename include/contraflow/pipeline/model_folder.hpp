@@ -14,9 +14,10 @@
 #include <contraflow/network/clip.hpp>
 #include <contraflow/network/clip_config.hpp>
 #include <contraflow/network/t5.hpp>
+#include <contraflow/network/t5_config.hpp>
 #include <contraflow/network/vae.hpp>
+#include <contraflow/network/vae_config.hpp>
 #include <contraflow/network/weights.hpp>
-#include <contraflow/pipeline/config.hpp>
 #include <contraflow/text/clip_tokenizer.hpp>
 #include <contraflow/text/t5_tokenizer.hpp>
 

@@ -5,7 +5,7 @@
 
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/network/vae.hpp>
-#include <contraflow/sd3/config.hpp>
+#include <contraflow/network/vae_config.hpp>
 
 #include "laws/compare.hpp"
 #include "laws/errors.hpp"
@@ -18,7 +18,7 @@ using laws::relative_distance;
 namespace {
 
 cf::VaeOptions options() {
-  return cf::sd3::vae_options(cf::Settings(CONTRAFLOW_TEST_DATA "/sd3/vae/config.json"));
+  return cf::vae_options(cf::Settings(CONTRAFLOW_TEST_DATA "/sd3/vae/config.json"));
 }
 std::map<std::string, Tensor> weights() {
   return cf::read_safetensors(CONTRAFLOW_TEST_DATA "/sd3/vae/model.safetensors").tensors;

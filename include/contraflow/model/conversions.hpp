@@ -8,7 +8,7 @@
 /// @file
 /// Models of other conventions, converted at the border.
 ///
-/// Adapters compose: a model that predicts noise at times 0 ... 1000 is
+/// Conversions compose: a model that predicts noise at times 0 ... 1000 is
 /// `PredictsEps(ScaledTime(model, 1000))`.
 
 namespace contraflow {

@@ -7,6 +7,10 @@
 
 namespace contraflow::kernels {
 
+/// Elements of the unit of work that a loop over an activation divides; bits are the same however
+/// it does.
+inline constexpr std::int64_t activation_block = 4096;
+
 namespace detail {
 
 // The same bits, read as another type of the same size.
@@ -49,9 +53,6 @@ inline Floats times_sigmoid_slope(const Floats& z, const Floats& x_dz) {
   const Floats s = 1.0f / (1.0f + e);
   return z < -80.0f ? Floats{} : s + x_dz * (s * (e * s));
 }
-
-// Elements that are the unit of work; packs are the same wherever work is divided.
-inline constexpr std::int64_t activation_block = 4096;
 
 // Calls body(first, width) for the packs of [0, count), in parallel.
 template <class Loop, class Body>

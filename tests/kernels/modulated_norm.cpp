@@ -10,7 +10,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 
-#include <contraflow/kernels/modulation.hpp>
+#include <contraflow/kernels/modulated_norm.hpp>
 
 #include "numbers.hpp"
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include <contraflow/network/mmdit.hpp>
+#include <contraflow/network/mmdit_network.hpp>
 #include <contraflow/network/vae.hpp>
 #include <contraflow/pipeline/generate.hpp>
 
