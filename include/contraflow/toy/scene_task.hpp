@@ -115,9 +115,9 @@ inline Tensor evaluation_prompts(std::int64_t per_category = 100) {
 /// @par Shape
 /// latents float32 [N, 8, 4, 4], captions int64 [N, 8], numbers int64 [N]
 struct Captioned {
-  Tensor latents;   ///< the scenes
-  Tensor captions;  ///< tokens of the prompts that they answer
-  Tensor numbers;   ///< of these prompts in the catalogue
+  Tensor latents;       ///< the scenes
+  Tensor captions;      ///< tokens of the prompts that they answer
+  Tensor numbers = {};  ///< of these prompts in the catalogue
 };
 
 /// The pre-training set, categories in equal number.
