@@ -71,13 +71,15 @@ TEST_CASE("one bag holds rewards on captions and judges of records") {
   const auto wanted = [](const Tensor&, const Records& list) {
     std::vector<double> counts;
     for (const json& record : list) {
-      counts.push_back(record.contains("include") ? record["include"][0]["count"].get<double>() : 0);
+      counts.push_back(record.contains("include") ? record["include"][0]["count"].get<double>()
+                                                  : 0);
     }
     return counts;
   };
   const auto bag = cf::rewards("length"_r = cf::OnCaptions(Lengths{}), "count"_r = wanted);
   const cf::ScoreSheet sheet = bag.score(laws::floats({3, 2}), records);
-  CHECK(at::equal(sheet.scores, at::tensor({8.0, 5.0, 0.0, 2.0, 1.0, 0.0}, at::kDouble).view({2, 3})));
+  CHECK(at::equal(sheet.scores,
+                  at::tensor({8.0, 5.0, 0.0, 2.0, 1.0, 0.0}, at::kDouble).view({2, 3})));
   const cf::ScoreSheet uncaptioned = bag.score(laws::floats({1, 2}), Records{{{"tag", "x"}}});
   CHECK(uncaptioned.scores[0].isnan().all().item<bool>());
   REQUIRE(uncaptioned.failures.size() == 1);

@@ -134,11 +134,8 @@ TEST_CASE("a reward that gives another number of scores than samples ends the ru
   check_error(with([](const Tensor&) { return Tensor(); }), odd, "got nothing");
   check_error(with([](const Tensor&) { return std::vector<double>{1}; }), odd, "got [1]");
   check_error(with([](const Tensor&) { return std::vector<float>(4); }), odd, "got [4]");
-  check_error(
-      [&] {
-        cf::as_rewards([](const Tensor& x) { return x.sum(); }).score(x0, none);
-      },
-      "reward reward", "one score a sample");
+  check_error([&] { cf::as_rewards([](const Tensor& x) { return x.sum(); }).score(x0, none); },
+              "reward reward", "one score a sample");
   // A sample without a score is no broken contract.
   const auto missing = [](const Tensor& x) { return at::full({x.size(0)}, std::nan("")); };
   CHECK_NOTHROW(with(missing)());

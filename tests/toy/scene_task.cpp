@@ -140,9 +140,8 @@ TEST_CASE("prompts give tokens to models and numbers to rewards") {
   CHECK(prompts.size() == 4);
   const Tensor ids = at::tensor({3, 1, 1}, at::kLong);
   CHECK(laws::same_bits(prompts.reference(ids), at::tensor({7, 463, 463}, at::kLong)));
-  CHECK(laws::same_bits(prompts.condition(ids),
-                        scenes::catalogue().all_tokens().index_select(
-                            0, at::tensor({7, 463, 463}, at::kLong))));
+  CHECK(laws::same_bits(prompts.condition(ids), scenes::catalogue().all_tokens().index_select(
+                                                    0, at::tensor({7, 463, 463}, at::kLong))));
   laws::prompt_source(prompts);
   laws::prompt_source(scenes::prompts_of(scenes::training_prompts()));
   check_error([] { scenes::prompts_of(at::tensor({0, 464}, at::kLong)); }, "ids", "got 464");
@@ -314,9 +313,8 @@ TEST_CASE("batches for pre-training are scenes of the set under their captions")
   const Tensor null = is_null(spoilt_batch.condition);
   CHECK_THAT(fraction(null), WithinAbs(0.1, 0.035));
   const Tensor rest = null.logical_not().nonzero().flatten();
-  const Tensor scores =
-      scenes::Strict{}(spoilt_batch.x0.index_select(0, rest),
-                       numbers_of(spoilt_batch.condition.index_select(0, rest)));
+  const Tensor scores = scenes::Strict{}(spoilt_batch.x0.index_select(0, rest),
+                                         numbers_of(spoilt_batch.condition.index_select(0, rest)));
   CHECK(scores.min().item<double>() == 1);
 }
 

@@ -27,9 +27,8 @@ using laws::same_bits;
 namespace {
 
 const Captions captions{"a cat", "", "two dogs"};
-const Records records{{{"prompt", "a cat"}, {"count", 1}},
-                      {{"prompt", ""}},
-                      {{"prompt", "two dogs"}, {"count", 2}}};
+const Records records{
+    {{"prompt", "a cat"}, {"count", 1}}, {{"prompt", ""}}, {{"prompt", "two dogs"}, {"count", 2}}};
 Tensor rows() { return laws::floats({3, 4}); }
 Tensor numbers(std::vector<std::int64_t> values) { return at::tensor(values, at::kLong); }
 
@@ -89,6 +88,18 @@ TEST_CASE("prompts without as many references are refused") {
   check_error([] { cf::PromptRows(at::zeros({0, 4}), Captions{}); }, "rows", "at least one");
 }
 
+TEST_CASE("a source that does not give a reference an id is told so, and not its rewards") {
+  struct Few : archetypes::CaptionPrompts {
+    Captions reference(const Tensor&) const { return {"one"}; }
+  };
+  CHECK(cf::reference_of(Few{}, numbers({2})) == Captions{"one"});
+  check_error(
+      [] {
+        cf::reference_of(Few{}, numbers({2, 0, 1}));
+      },
+      "reference(ids)", "one entry an id, 3, got 1");
+}
+
 TEST_CASE("rewards are told the references of prompts, and not their conditions") {
   const Tensor ids = numbers({2, 0, 2, 1}), x0 = laws::floats({4, 2});
   const auto captioned = cf::rewards("length"_r = length);
@@ -100,8 +111,7 @@ TEST_CASE("rewards are told the references of prompts, and not their conditions"
   const Tensor lengths = at::tensor({8.0, 5.0, 8.0, 0.0}, at::kDouble);
   CHECK(same_bits(score(captioned, cf::PromptRows(rows(), captions))[0], lengths));
 
-  const auto recorded =
-      cf::rewards("length"_r = cf::OnCaptions(length), "count"_r = counts);
+  const auto recorded = cf::rewards("length"_r = cf::OnCaptions(length), "count"_r = counts);
   const Tensor both = score(recorded, cf::PromptRows(rows(), records));
   CHECK(same_bits(both[0], lengths));
   CHECK(same_bits(both[1], at::tensor({2.0, 1.0, 2.0, 0.0}, at::kDouble)));

@@ -185,10 +185,10 @@ inline std::string request_for(const Tensor& bytes, const RequestLists& lists, s
 /// A request is `POST` of `{"images": ["<PNG in Base64>", ...], "captions": ["...", ...],
 /// "metadata": [{...}, ...]}`, without captions where there are none, and with metadata where the
 /// reference of the prompts are JSON records; its answer, with status 200, is `{"scores": [0.7,
-/// null, ...]}`, in their order, null for an image that cannot be scored. No connection, no answer in time, and
-/// status 429 or 5xx are tried again; any other status and any other answer are not. The scores of
-/// a request that is given up are NaN, so that its samples are masked and the others are trained
-/// on; an exception is thrown only where no request had an answer.
+/// null, ...]}`, in their order, null for an image that cannot be scored. No connection, no answer
+/// in time, and status 429 or 5xx are tried again; any other status and any other answer are not.
+/// The scores of a request that is given up are NaN, so that its samples are masked and the others
+/// are trained on; an exception is thrown only where no request had an answer.
 struct Remote {
   std::string url;              ///< such as `http://127.0.0.1:8000/score`
   std::int64_t batch = 32;      ///< images a request, at least 1

@@ -55,10 +55,18 @@ consteval bool explain_prompt_source() {
 }
 
 /// What rewards are told of the prompts @p ids: their reference, or their condition.
+/// @throws Error if it can be counted and does not have one entry an id
 template <PromptSource P>
 auto reference_of(const P& prompts, const Tensor& ids) {
   if constexpr (HasPromptReference<P>) {
-    return prompts.reference(ids);
+    auto reference = prompts.reference(ids);
+    if constexpr (Condition<decltype(reference)>) {
+      const std::int64_t count = batch_size(reference);
+      const bool fits = count == ids.numel() || count == -1;
+      if (!fits)
+        throw Error("reference(ids)", "one entry an id, " + shown(ids.numel()), shown(count));
+    }
+    return reference;
   } else {
     return prompts.condition(ids);
   }
