@@ -6,7 +6,9 @@
 
 #include <catch2/catch_test_macros.hpp>
 
+#include <contraflow/reward/combination.hpp>
 #include <contraflow/toy/reach.hpp>
+#include <contraflow/train/prompts.hpp>
 
 #include "laws/compare.hpp"
 #include "laws/errors.hpp"
@@ -215,6 +217,17 @@ TEST_CASE("success is 0 or 1, each sample by itself") {
     CHECK(scores.min().item<double>() == 0);
     CHECK(scores.max().item<double>() == 1);
   }
+}
+
+TEST_CASE("success is told the scenes of prompts that are scenes") {
+  const reach::World world;
+  const auto [scenes, actions] = drawn(world, 12);
+  const cf::PromptRows prompts(scenes);
+  const Tensor ids = laws::shuffled(12);
+  const auto bag = cf::as_rewards(reach::Success{world});
+  const Tensor got = bag.score(actions.index_select(0, ids), cf::reference_of(prompts, ids)).scores;
+  CHECK(at::equal(got[0], reach::Success{world}(actions, scenes).index_select(0, ids)));
+  CHECK_FALSE(at::equal(got[0], bag.score(actions, scenes).scores[0]));
 }
 
 TEST_CASE("scenes start free, and their goals are free and can be reached") {
