@@ -18,7 +18,8 @@ endfunction()
 find_package(LibTorch 2.7 REQUIRED MODULE)
 
 if(NOT TARGET Boost::headers)
-  find_package(Boost 1.74 QUIET)
+  # Its own package, since CMake's module for it is gone in new releases.
+  find_package(Boost 1.74 QUIET CONFIG)
 endif()
 if(NOT TARGET Boost::headers)
   # Hana stands alone; nothing else of Boost is used.

@@ -29,9 +29,8 @@ std::vector<std::string> files_of(const std::vector<std::string>& names, std::in
   std::vector<std::string> found;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(directory.path())) {
     if (entry.is_directory()) continue;
-    CHECK(entry.path().parent_path() == directory / "a/pictures");
     CHECK(read_all(entry.path()).starts_with(png));
-    found.push_back(entry.path().filename().string());
+    found.push_back(entry.path().lexically_relative(directory / "a/pictures").string());
   }
   std::sort(found.begin(), found.end());
   return found;
@@ -49,22 +48,22 @@ TEST_CASE("PictureFiles writes a file a picture and epoch", "[observe]") {
   CHECK(std::filesystem::is_empty(directory.path()));
   files({.epoch = 2, .pictures = {{"samples", png, 3, 2}, {"arm", png + "2", 3, 2}}});
   files({.epoch = 10, .pictures = {{"samples", png + "3", 3, 2}}});
-  CHECK(read_all(directory / "samples-00000002.png") == png);
-  CHECK(read_all(directory / "arm-00000002.png") == png + "2");
-  CHECK(read_all(directory / "samples-00000010.png") == png + "3");
+  CHECK(read_all(directory / "samples-00002.png") == png);
+  CHECK(read_all(directory / "arm-00002.png") == png + "2");
+  CHECK(read_all(directory / "samples-00010.png") == png + "3");
   files({.epoch = 2, .pictures = {{"samples", png + "4", 3, 2}}});  // of a run that was resumed
-  CHECK(read_all(directory / "samples-00000002.png") == png + "4");
+  CHECK(read_all(directory / "samples-00002.png") == png + "4");
   CHECK(std::distance(std::filesystem::directory_iterator(directory.path()), {}) == 3);
 }
 
 TEST_CASE("PictureFiles makes names of files that are safe and differ", "[observe]") {
-  CHECK(files_of({"evaluation/samples"}) == Names{"evaluation_samples-00000007.png"});
-  CHECK(files_of({"../../etc/x", "/root", "..", "", "a b\n\x01*?"}) ==
-        Names{"_._.._etc_x-00000007.png", "_.-00000007.png", "_root-00000007.png",
-              "a_b____-00000007.png", "picture-00000007.png"});
-  CHECK(files_of({"x/y", "x_y", "x/y"}) ==
-        Names{"x_y-00000007.png", "x_y-2-00000007.png", "x_y-3-00000007.png"});
-  CHECK(files_of({std::string(1000, 'x')}) == Names{std::string(200, 'x') + "-00000007.png"});
+  CHECK(files_of({"evaluation/samples"}) == Names{"evaluation/samples-00007.png"});
+  CHECK(files_of({"../../etc/x", "/root", "..", "", "/", "a b\n\x01*?", "a//./b/"}) ==
+        Names{"_./_./etc/x-00007.png", "_.-00007.png", "a/_/b-00007.png", "a_b____-00007.png",
+              "picture-00007.png", "picture-2-00007.png", "root-00007.png"});
+  CHECK(files_of({"x*y", "x?y", "x*y"}) ==
+        Names{"x_y-00007.png", "x_y-2-00007.png", "x_y-3-00007.png"});
+  CHECK(files_of({std::string(1000, 'x')}) == Names{std::string(200, 'x') + "-00007.png"});
   CHECK(files_of({"x"}, 123456789) == Names{"x-123456789.png"});
 }
 
@@ -87,5 +86,5 @@ TEST_CASE("PictureFiles says in a sentence what it cannot write", "[observe]") {
   std::filesystem::remove_all(directory / "pictures");
   CHECK_THROWS_WITH(files({.epoch = 1, .pictures = {{"samples", png, 3, 2}}}),
                     Catch::Matchers::StartsWith(
-                        (directory / "pictures/samples-00000001.png").string() + ": expected"));
+                        (directory / "pictures/samples-00001.png").string() + ": expected"));
 }

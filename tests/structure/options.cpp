@@ -6,7 +6,8 @@
 // - no aggregate of the library has a member, other than its last, that is itself an aggregate with
 //   something to destroy; checked here for all of them while compiling, and options.py checks that
 //   all of them are here;
-// - options of every kind are built here with a part that throws, each part in turn, and in the ways
+// - options of every kind are built here with a part that throws, each part in turn, and in the
+// ways
 //   users write them. The program is built under the address sanitizer, by each compiler there is.
 
 #include <algorithm>
@@ -82,18 +83,18 @@ using Aggregates = List<
     Of<cf::T5Options, 9>, Of<cf::VaeOptions, 11>, Of<cf::Placement, 2>, Of<cf::LoraOptions, 2>,
     Of<cf::LoraWeights, 2>, Of<cf::LoraPolicyOptions, 5>, Of<cf::SnapshotOptions, 3>,
     // rewards and objectives
-    Of<cf::NegativeDistance, 1>, Of<cf::WithinRadius, 2>, Of<cf::Linear, 2>,
-    Of<cf::Optimality, 2>, Of<cf::Nft, 5>, Of<cf::PaperNft, 5>, Of<cf::NftSettings, 3>,
-    Of<cf::Grpo, 2>, Of<cf::Awm, 2>, Of<cf::Dpo, 1>, Of<cf::RewardWeighted, 1>,
-    Of<cf::VelocityKl, 1>, Of<cf::ForwardProcess, 2>, Of<cf::RecordedTransitions, 2>,
+    Of<cf::NegativeDistance, 1>, Of<cf::WithinRadius, 2>, Of<cf::Linear, 2>, Of<cf::Optimality, 2>,
+    Of<cf::Nft, 5>, Of<cf::PaperNft, 5>, Of<cf::NftSettings, 3>, Of<cf::Grpo, 2>, Of<cf::Awm, 2>,
+    Of<cf::Dpo, 1>, Of<cf::RewardWeighted, 1>, Of<cf::VelocityKl, 1>, Of<cf::ForwardProcess, 2>,
+    Of<cf::RecordedTransitions, 2>,
     // trainers and observers
     Of<cf::Collection, 6>, Of<cf::Learning, 2>, Of<cf::Optimization, 5>,
     Of<cf::LossScaleOptions, 4>, Of<cf::AdamWSettings, 5>, Of<cf::EvaluationOptions, 5>,
     Of<cf::Seed, 1>, Of<cf::Pretraining, 3>, Of<cf::StoredSamples, 3>,
-    Of<cf::ConditionedData<cf::TextCondition>, 2>, Of<cf::Checkpoint, 4>,
-    Of<cf::CollapseGuard, 4>, Of<cf::CollapseGuardState, 4>, Of<cf::EarlyStop, 6>,
-    Of<cf::EarlyStopState, 3>, Of<cf::CsvOptions, 1>, Of<cf::JsonLinesOptions, 1>,
-    Of<cf::ProgressBarOptions, 4>, Of<cf::PictureFiles, 1>,
+    Of<cf::ConditionedData<cf::TextCondition>, 2>, Of<cf::Checkpoint, 4>, Of<cf::CollapseGuard, 4>,
+    Of<cf::CollapseGuardState, 4>, Of<cf::EarlyStop, 6>, Of<cf::EarlyStopState, 3>,
+    Of<cf::CsvOptions, 1>, Of<cf::JsonLinesOptions, 1>, Of<cf::ProgressBarOptions, 4>,
+    Of<cf::PictureFiles, 1>,
     // what is passed around
     Of<cf::Metric, 2>, Of<cf::Picture, 4>, Of<cf::RunInfo, 2>, Of<cf::EpochReport, 8>,
     Of<cf::Warning, 3>, Of<cf::Verdict, 3>, Of<cf::RunReport, 4>, Of<cf::Evaluation, 5>,
@@ -166,7 +167,8 @@ consteval bool is_safe(Of<T, Count>) {
   static_assert(std::is_aggregate_v<T>);
   return []<std::size_t... I>(std::index_sequence<I...>) {
     return (!is_dangerous<typename Members<T, Count>::template at<I>> && ...);
-  }(std::make_index_sequence<std::size_t{Count} - 1>{});  // nothing can throw behind the last
+  }
+  (std::make_index_sequence<std::size_t{Count} - 1>{});  // nothing can throw behind the last
 }
 
 template <class T>
@@ -287,12 +289,12 @@ void build(std::index_sequence<I...>) {
 template <class T, int Count>
 void each_part_throws(Of<T, Count>) {
   [&]<std::size_t... Last>(std::index_sequence<Last...>) {
-    (expect_sentence(__PRETTY_FUNCTION__,
-                     [] {
-                       build<T, Members<T, Count>, Last>(std::make_index_sequence<Last + 1>{});
-                     }),
+    (expect_sentence(
+         __PRETTY_FUNCTION__,
+         [] { build<T, Members<T, Count>, Last>(std::make_index_sequence<Last + 1>{}); }),
      ...);
-  }(std::make_index_sequence<Count>{});
+  }
+  (std::make_index_sequence<Count>{});
 }
 template <class... Ofs>
 void each_part_of_all_throws(List<Ofs...>) {
@@ -306,9 +308,8 @@ const std::string long_text(100, 'x');
 void trainers() {
   using Shape = std::vector<std::int64_t>;
   expect_sentence("Collection", [] {
-    take(cf::Collection{.prompts_per_epoch = 4,
-                        .grid = cf::sd3_grid(10),
-                        .sample_shape = thrown<Shape>()});
+    take(cf::Collection{
+        .prompts_per_epoch = 4, .grid = cf::sd3_grid(10), .sample_shape = thrown<Shape>()});
   });
   expect_sentence("components", [] {
     const auto trainer = [](const auto&...) {};
@@ -323,8 +324,8 @@ void trainers() {
                           .loss_scale = cf::LossScaleOptions{.initial = thrown<double>()}});
   });
   expect_sentence("Optimization without a name", [] {
-    take<cf::Optimization>({.optimizer = cf::adamw(),
-                            .loss_scale = {{.initial = 3, .growth = thrown<double>()}}});
+    take<cf::Optimization>(
+        {.optimizer = cf::adamw(), .loss_scale = {{.initial = 3, .growth = thrown<double>()}}});
   });
   expect_sentence("ForwardProcess", [] {
     take(cf::ForwardProcess{.times = cf::GridTimes{.grid = cf::sd3_grid(10)},
@@ -335,7 +336,8 @@ void trainers() {
                             .shared_noise = thrown<bool>()});
   });
   expect_sentence("ConditionedData", [] {
-    take(cf::ConditionedData<cf::TextCondition>{at::zeros({3}), {at::zeros({3}), thrown<Tensor>()}});
+    take(
+        cf::ConditionedData<cf::TextCondition>{at::zeros({3}), {at::zeros({3}), thrown<Tensor>()}});
   });
   expect_sentence("StoredSamples", [] {
     take<cf::StoredSamples>({at::zeros({3}), at::zeros({3}), thrown<Tensor>()});
@@ -386,11 +388,11 @@ void observers() {
     cf::ProgressBar({.reward = long_text, .evaluation = thrown<std::string>()});
   });
   expect_sentence("Csv", [] { cf::Csv(long_text, {.append = thrown<bool>()}); });
-  expect_sentence("EarlyStop", [] {
-    take(cf::EarlyStop{.metric = long_text, .target = thrown<double>()});
-  });
+  expect_sentence("EarlyStop",
+                  [] { take(cf::EarlyStop{.metric = long_text, .target = thrown<double>()}); });
   expect_sentence("CollapseGuard", [] {
-    take(cf::CollapseGuard{.zero_std_ratio = 1, .state = {.first_velocity_norm = thrown<double>()}});
+    take(
+        cf::CollapseGuard{.zero_std_ratio = 1, .state = {.first_velocity_norm = thrown<double>()}});
   });
   expect_sentence("Checkpoint", [] {
     take(cf::Checkpoint{.directory = long_text, .every = thrown<std::int64_t>()});
@@ -406,8 +408,9 @@ void observers() {
                                   {.quantity = long_text, .value = thrown<double>()}}});
   });
   expect_sentence("RunReport", [] {
-    take(cf::RunReport{.reason = long_text,
-                       .last = {.metrics = {{long_text, 1}}, .pictures = {}, .later = {thrown<std::string>()}}});
+    take(cf::RunReport{
+        .reason = long_text,
+        .last = {.metrics = {{long_text, 1}}, .pictures = {}, .later = {thrown<std::string>()}}});
   });
 }
 
@@ -443,9 +446,8 @@ void images() {
   });
   expect_sentence("RandomFolderOptions", [] {
     cf::sd3::RandomFolderOptions options;
-    options.transformer = {.num_layers = 3,
-                           .dual_attention_layers = {0, 1, 2},
-                           .qk_norm = thrown<bool>()};
+    options.transformer = {
+        .num_layers = 3, .dual_attention_layers = {0, 1, 2}, .qk_norm = thrown<bool>()};
   });
 #endif
 }

@@ -295,7 +295,7 @@ struct OffBorder {
 /// Mean brightness of the objects' colours, from 0 (black) to 1 (white); 0 where there are none.
 /// @par Shape
 /// x0 [B, 8, 4, 4]; result float64 [B]
-struct Brightness {
+struct ColourBrightness {
   /// The scores.
   Tensor operator()(const Tensor& x0) const {
     return detail::scored_by_sight(x0, [](const Sight& sight, const float* latent) {
