@@ -186,16 +186,23 @@ inline Tensor spoilt(const Tensor& captions, const Spoiling& spoiling, Generator
 }
 
 /// Batches of captioned scenes for pretrain().
-struct CaptionedData {
-  Captioned set;           ///< from which batches are drawn
-  Spoiling spoiling = {};  ///< of the captions
+class CaptionedData {
+ public:
+  /// @param set from which batches are drawn
+  /// @param spoiling of the captions
+  explicit CaptionedData(Captioned set, Spoiling spoiling = {})
+      : set_(std::move(set)), spoiling_(spoiling) {}
 
   /// @p count scenes with their spoilt captions.
   ConditionedData<Tensor> operator()(std::int64_t count, Generator& generator) const {
-    const Tensor chosen = integers(set.latents.size(0), count, generator);
-    return {set.latents.index_select(0, chosen),
-            spoilt(set.captions.index_select(0, chosen), spoiling, generator)};
+    const Tensor chosen = integers(set_.latents.size(0), count, generator);
+    return {set_.latents.index_select(0, chosen),
+            spoilt(set_.captions.index_select(0, chosen), spoiling_, generator)};
   }
+
+ private:
+  Captioned set_;
+  Spoiling spoiling_;
 };
 
 namespace detail {
