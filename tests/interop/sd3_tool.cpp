@@ -22,7 +22,7 @@
 #include <contraflow/network/lora.hpp>
 #include <contraflow/pipeline/generate.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
-#include <contraflow/sd3/prompts.hpp>
+#include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/sd3/random_folder.hpp>
 
 namespace cf = contraflow;

@@ -117,6 +117,20 @@ TEST_CASE("TensorBoard writes every metric and the progress of an epoch", "[obse
         event(1, Message().message(1, cf::tfevents::image_value("samples", png_text, 3, 2))));
 }
 
+TEST_CASE("pictures of a report are written as images") {
+  const TemporaryDirectory folder;
+  cf::TensorBoard board(folder.path());
+  cf::EpochReport report;
+  report.epoch = 7;
+  const std::string bytes(png.begin(), png.end());
+  report.pictures.push_back({"samples", bytes, 3, 2});
+  board(report);
+  const std::vector<std::string> found = events(files(folder.path()).front());
+  const auto image =
+      cf::tfevents::Message().message(1, cf::tfevents::image_value("samples", bytes, 3, 2));
+  CHECK(found.back() == event(7, image));
+}
+
 TEST_CASE("TensorBoard gives every observer a file of its own", "[observe]") {
   const TemporaryDirectory directory;
   write_runs(directory.path());

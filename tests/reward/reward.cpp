@@ -42,7 +42,7 @@ TEST_CASE("rewards keep the laws of rewards") {
   const Tensor x0 = laws::floats({7, 3});
   laws::reward(cf::NegativeDistance{at::zeros({3})}, x0);
   laws::reward(cf::WithinRadius{laws::floats({2, 3}, 5), 1.5}, x0);
-  laws::reward(cf::Linear{at::ones({3}), 0.5}, x0);
+  laws::reward(cf::LinearReward{at::ones({3}), 0.5}, x0);
   laws::reward(cf::NegativeDistance{at::zeros({2, 4})}, laws::floats({7, 2, 4}));
   laws::reward(first_coordinate, x0);
   laws::reward([](const Tensor& x) { return std::vector<float>(size_t(x.size(0)), 0.5F); }, x0);
@@ -57,7 +57,7 @@ TEST_CASE("rewards keep the laws of rewards") {
 TEST_CASE("analytic rewards say what they promise") {
   const Tensor x0 = at::tensor({1.0F, 2.0F, 0.0F, 0.0F}).view({2, 2});
   CHECK(at::equal(cf::NegativeDistance{at::tensor({1.0F, 0.0F})}(x0), at::tensor({-4.0F, -1.0F})));
-  CHECK(at::equal(cf::Linear{at::tensor({2.0F, 1.0F}), 0.5}(x0), at::tensor({4.5F, 0.5F})));
+  CHECK(at::equal(cf::LinearReward{at::tensor({2.0F, 1.0F}), 0.5}(x0), at::tensor({4.5F, 0.5F})));
   const cf::WithinRadius near{at::tensor({0.0F, 0.5F}).view({1, 2}), 0.5};
   CHECK(at::equal(near(x0), at::tensor({0.0F, 1.0F})));
   CHECK(near(x0.to(at::kHalf)).scalar_type() == at::kFloat);

@@ -9,8 +9,8 @@
 #include <contraflow/pipeline/decoded_rewards.hpp>
 #include <contraflow/pipeline/generate.hpp>
 #include <contraflow/reward/combination.hpp>
-#include <contraflow/sd3/latents.hpp>
-#include <contraflow/sd3/prompts.hpp>
+#include <contraflow/sd3/encode_prompts.hpp>
+#include <contraflow/sd3/latent_shape.hpp>
 #include <contraflow/solver/sde.hpp>
 
 #include "laws/compare.hpp"

@@ -6,7 +6,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 
-#include <contraflow/sd3/prompts.hpp>
+#include <contraflow/sd3/encode_prompts.hpp>
 
 #include "laws/compare.hpp"
 #include "laws/condition.hpp"

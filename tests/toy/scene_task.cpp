@@ -341,7 +341,7 @@ TEST_CASE("the rewards of scenes keep the laws of rewards") {
   laws::reward(scenes::Strict{}, set.latents, set.captions);
   laws::reward(scenes::Partial{}, set.latents, set.captions);
   laws::reward(scenes::OffBorder{}, set.latents);
-  laws::reward(scenes::Brightness{}, set.latents);
+  laws::reward(scenes::ColourBrightness{}, set.latents);
 }
 
 TEST_CASE("off the border lie the four cells in the middle") {
@@ -361,7 +361,7 @@ TEST_CASE("off the border lie the four cells in the middle") {
 
 TEST_CASE("brightness is the mean of the objects' channels") {
   const auto score = [](const Tensor& latent) {
-    return scenes::Brightness{}(latent).item<double>();
+    return scenes::ColourBrightness{}(latent).item<double>();
   };
   CHECK(score(scene({})) == 0);
   // Red, green and blue have one channel of three, yellow, magenta and cyan two.
@@ -382,7 +382,7 @@ TEST_CASE("brightness is the mean of the objects' channels") {
 TEST_CASE("scores of scenes that are not numbers are numbers") {
   const Tensor latent = at::full({2, 8, 4, 4}, std::numeric_limits<float>::quiet_NaN());
   CHECK(scenes::OffBorder{}(latent).eq(0).all().item<bool>());
-  CHECK(scenes::Brightness{}(latent).eq(0).all().item<bool>());
+  CHECK(scenes::ColourBrightness{}(latent).eq(0).all().item<bool>());
 }
 
 TEST_CASE("the rewards of scenes refuse latents of another shape") {
@@ -392,7 +392,7 @@ TEST_CASE("the rewards of scenes refuse latents of another shape") {
     CHECK_THROWS_AS(scenes::Strict{}(latents, rows), cf::Error);
     CHECK_THROWS_AS(scenes::Partial{}(latents, rows), cf::Error);
     CHECK_THROWS_AS(scenes::OffBorder{}(latents), cf::Error);
-    CHECK_THROWS_AS(scenes::Brightness{}(latents), cf::Error);
+    CHECK_THROWS_AS(scenes::ColourBrightness{}(latents), cf::Error);
     CHECK_THROWS_AS(scenes::distinct_share(latents, at::zeros({2}, at::kLong)), cf::Error);
   }
   CHECK_THROWS_AS(scenes::Strict{}(at::zeros({3, 8, 4, 4}), rows), cf::Error);

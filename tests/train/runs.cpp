@@ -259,10 +259,11 @@ TEST_CASE("samples come from the role that is asked for") {
 TEST_CASE("a report names what happened") {
   small::Options options = small::options();
   options.evaluation.every = 1;
-  auto trainer = small::trainer(small::policy(), cf::Euler{},
-                      cf::rewards("right"_r = small::reward(),
-                                  "up"_r = cf::weighted(cf::Linear{at::tensor({0.0F, 1.0F})}, 2)),
-                      cf::Nft{} + 0.1 * cf::VelocityKl{}, options);
+  auto trainer = small::trainer(
+      small::policy(), cf::Euler{},
+      cf::rewards("right"_r = small::reward(),
+                  "up"_r = cf::weighted(cf::LinearReward{at::tensor({0.0F, 1.0F})}, 2)),
+      cf::Nft{} + 0.1 * cf::VelocityKl{}, options);
   const cf::EpochReport report = trainer.run_epoch();
   for (const char* name : {"seconds/collect",
                            "reward/masked",

@@ -29,7 +29,7 @@ inline cf::MlpVelocity model(std::uint64_t seed = 1) {
 inline auto policy() { return cf::SnapshotPolicy(model()); }
 
 /// Points to the right: every sample has another score.
-inline cf::Linear reward() { return {at::tensor({1.0F, 0.25F})}; }
+inline cf::LinearReward reward() { return {at::tensor({1.0F, 0.25F})}; }
 
 /// The settings of a run, to be changed one by one.
 struct Options {

@@ -4,7 +4,7 @@
 /// The diffusion transformer as velocity.
 
 #include <contraflow/model/network_velocity.hpp>
-#include <contraflow/network/dit.hpp>
+#include <contraflow/network/dit_network.hpp>
 
 namespace contraflow {
 

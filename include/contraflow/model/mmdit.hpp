@@ -6,7 +6,7 @@
 #include <memory>
 #include <utility>
 
-#include <contraflow/network/mmdit.hpp>
+#include <contraflow/network/mmdit_network.hpp>
 #include <contraflow/network/text_condition.hpp>
 #include <contraflow/network/weights.hpp>
 

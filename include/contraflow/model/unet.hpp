@@ -4,7 +4,7 @@
 /// The U-Net of diffusion models as velocity.
 
 #include <contraflow/model/network_velocity.hpp>
-#include <contraflow/network/unet.hpp>
+#include <contraflow/network/unet_network.hpp>
 
 namespace contraflow {
 

@@ -11,7 +11,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <contraflow/core/autograd.hpp>
-#include <contraflow/kernels/attention.hpp>
+#include <contraflow/kernels/short_attention.hpp>
 #include <contraflow/network/fused.hpp>
 #include <contraflow/network/layers.hpp>
 

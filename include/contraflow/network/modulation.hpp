@@ -11,7 +11,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <contraflow/core/autograd.hpp>
-#include <contraflow/kernels/modulation.hpp>
+#include <contraflow/kernels/modulated_norm.hpp>
 #include <contraflow/network/fused.hpp>
 #include <contraflow/network/layers.hpp>
 

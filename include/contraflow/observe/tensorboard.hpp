@@ -23,11 +23,11 @@ namespace contraflow {
 
 /// Observer that writes an event file for TensorBoard: curves and pictures in a browser.
 ///
-/// Every metric is a scalar under its name, at the epoch as step. So are, under "progress/",
-/// gradient_steps, forward_evaluations, backward_evaluations and seconds. Warnings are texts under
-/// "warning/" and the quantity; the reason of a run that was stopped is a text under
-/// "progress/stopped". The format holds scalars in single precision: JsonLines and Csv keep all
-/// digits. Where a report names a metric twice, both values are written.
+/// Every metric is a scalar under its name, at the epoch as step, and every picture an image. So
+/// are, under "progress/", gradient_steps, forward_evaluations, backward_evaluations and seconds.
+/// Warnings are texts under "warning/" and the quantity; the reason of a run that was stopped is a
+/// text under "progress/stopped". The format holds scalars in single precision: JsonLines and Csv
+/// keep all digits. Where a report names a metric twice, both values are written.
 ///
 /// The file is called `events.out.tfevents.<seconds>.<host>.<process>`, with a number behind that
 /// where the name is taken, and is made, with missing directories, when the run starts or something
@@ -89,7 +89,7 @@ class TensorBoard {
     file_.write(tfevents::record(tfevents::restart_event(now(), info.first_epoch).encoded()));
   }
 
-  /// Writes every number of a report.
+  /// Writes every number and every picture of a report.
   void operator()(const EpochReport& report) {
     step_ = report.epoch;
     tfevents::Message summary;
@@ -102,6 +102,10 @@ class TensorBoard {
     add("progress/backward_evaluations", static_cast<double>(report.backward_evaluations));
     add("progress/seconds", report.seconds);
     write(summary, report.epoch);
+    for (const Picture& picture : report.pictures) {
+      const auto* bytes = reinterpret_cast<const std::uint8_t*>(picture.png.data());
+      image(picture.name, {bytes, picture.png.size()}, picture.width, picture.height, report.epoch);
+    }
   }
 
   /// Writes a warning as a text.

@@ -23,7 +23,8 @@
 #include <pthread.h>
 
 #include <contraflow/io/base64.hpp>
-#include <contraflow/io/image.hpp>
+#include <contraflow/io/json.hpp>
+#include <contraflow/io/png.hpp>
 #include <contraflow/io/settings.hpp>
 #include <contraflow/reward/image_batch.hpp>
 

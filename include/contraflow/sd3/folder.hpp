@@ -10,10 +10,13 @@
 #include <utility>
 
 #include <contraflow/model/mmdit.hpp>
-#include <contraflow/pipeline/folder.hpp>
+#include <contraflow/pipeline/model_folder.hpp>
 #include <contraflow/sd3/config.hpp>
 
 namespace contraflow::sd3 {
+
+// What all models of this layout share is at hand under this name, too.
+using namespace pipeline;
 
 /// A folder of Stable Diffusion 3.5 as it is downloaded: a transformer, an autoencoder, two text
 /// encoders of CLIP, and that of T5, which may be missing.
