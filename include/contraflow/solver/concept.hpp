@@ -150,7 +150,7 @@ consteval bool explain_stochastic_solver() {
 /// @param x state at `step.from`, [B, ...]
 /// @param step which one
 /// @param state is given the mean of the transition
-/// @param generator drawn from unless the transition is deterministic: a normal number an element
+/// @param generator one draw is made unless the transition is deterministic
 /// @return state at `step.to`, as x, float32 or wider
 template <class S, class V>
 Tensor step_by_transition(const S& solver, V& velocity, const Tensor& x, const Step& step,
@@ -158,7 +158,7 @@ Tensor step_by_transition(const S& solver, V& velocity, const Tensor& x, const S
   const Transition transition = solver.transition(step);
   state.mean = transition.mean(x, velocity(x, step.from));
   if (!transition.is_stochastic()) return state.mean;
-  return at::add(state.mean, normal_like(state.mean, generator), transition.std);
+  return add_normal(state.mean, transition.std, generator);
 }
 
 }  // namespace contraflow
