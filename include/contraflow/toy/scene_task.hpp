@@ -16,12 +16,11 @@
 
 namespace contraflow::toy::scenes {
 
-/// All prompts, and the way back from tokens to them.
+/// All prompts, and their tokens.
 class Catalogue {
  public:
   Catalogue() : prompts_(all_prompts()), tokens_(tokens_of(prompts_)) {
     for (std::int64_t i = 0; i < size(); ++i) {
-      numbers_.emplace(key(tokens_.const_data_ptr<std::int64_t>() + i * tokens), i);
       of_category_[std::size_t(prompts_[std::size_t(i)].category)].push_back(i);
     }
   }
@@ -37,43 +36,9 @@ class Catalogue {
     return of_category_[std::size_t(category)];
   }
 
-  /// Numbers of prompts from their tokens.
-  /// @param rows int64 [B, 8]
-  /// @return int64 [B]
-  /// @throws Error if shape or type do not fit, or a row is no prompt
-  Tensor numbers_of(const Tensor& rows) const {
-    expects_dtype(rows, at::kLong, "tokens");
-    if (rows.dim() != 2 || rows.size(1) != tokens) {
-      throw Error("tokens", "shape [B, " + shown(tokens) + "]", shape_text(rows));
-    }
-    const Tensor given = rows.to(at::kCPU).contiguous();
-    Tensor numbers = at::empty({given.size(0)}, at::kLong);
-    for (std::int64_t i = 0; i < given.size(0); ++i) {
-      const auto* row = given.const_data_ptr<std::int64_t>() + i * tokens;
-      const auto found = numbers_.find(key(row));
-      // Tokens out of the vocabulary may have the key of others.
-      const bool is_prompt =
-          found != numbers_.end() &&
-          std::equal(row, row + tokens,
-                     tokens_.const_data_ptr<std::int64_t>() + found->second * tokens);
-      expects(is_prompt, "tokens", "rows that are prompts", i);
-      numbers.mutable_data_ptr<std::int64_t>()[i] = found->second;
-    }
-    return numbers;
-  }
-
  private:
-  static std::int64_t key(const std::int64_t* row) {
-    std::int64_t number = 0;
-    for (std::int64_t k = 0; k < tokens; ++k) {
-      number = number * std::int64_t(vocabulary.size()) + row[k];
-    }
-    return number;
-  }
-
   std::vector<Prompt> prompts_;
   Tensor tokens_;
-  std::map<std::int64_t, std::int64_t> numbers_;
   std::array<std::vector<std::int64_t>, categories.size()> of_category_;
 };
 
@@ -139,10 +104,11 @@ inline Tensor evaluation_prompts(std::int64_t per_category = 100) {
 
 /// Scenes with their prompts.
 /// @par Shape
-/// latents float32 [N, 8, 4, 4], tokens int64 [N, 8]
+/// latents float32 [N, 8, 4, 4], captions int64 [N, 8], numbers int64 [N]
 struct Captioned {
   Tensor latents;   ///< the scenes
   Tensor captions;  ///< tokens of the prompts that they answer
+  Tensor numbers;   ///< of these prompts in the catalogue
 };
 
 /// The pre-training set, categories in equal number.
@@ -159,7 +125,7 @@ inline Captioned draw_captioned(const std::vector<Category>& list, std::int64_t 
   }
   const Tensor ids = at::cat(numbers);
   return {draw(catalogue().prompts(), ids, generator),
-          catalogue().all_tokens().index_select(0, ids)};
+          catalogue().all_tokens().index_select(0, ids), ids};
 }
 
 namespace detail {
@@ -224,21 +190,21 @@ struct CaptionedData {
 
 /// The detector's strict score: 1 where everything that is asked for is there, else 0.
 /// @par Shape
-/// x0 [B, 8, 4, 4], captions int64 [B, 8]; result float64 [B]
+/// x0 [B, 8, 4, 4], numbers int64 [B] of prompts in the catalogue; result float64 [B]
 struct Strict {
   /// The scores.
-  Tensor operator()(const Tensor& x0, const Tensor& captions) const {
-    return judge(catalogue().prompts(), catalogue().numbers_of(captions), x0).strict;
+  Tensor operator()(const Tensor& x0, const Tensor& numbers) const {
+    return judge(catalogue().prompts(), numbers, x0).strict;
   }
 };
 
 /// The detector's partial score, in [0, 1].
 /// @par Shape
-/// x0 [B, 8, 4, 4], captions int64 [B, 8]; result float64 [B]
+/// x0 [B, 8, 4, 4], numbers int64 [B] of prompts in the catalogue; result float64 [B]
 struct Partial {
   /// The scores.
-  Tensor operator()(const Tensor& x0, const Tensor& captions) const {
-    return judge(catalogue().prompts(), catalogue().numbers_of(captions), x0).partial;
+  Tensor operator()(const Tensor& x0, const Tensor& numbers) const {
+    return judge(catalogue().prompts(), numbers, x0).partial;
   }
 };
 
