@@ -16,8 +16,8 @@ namespace contraflow {
 
 /// The state of a trainer between two epochs, without the optimiser's own.
 struct TrainerState {
-  std::map<std::string, Tensor> tensors;      ///< of the policy, and the scale of the loss
-  std::map<std::string, std::int64_t> counts; ///< epochs, steps, evaluations, time, and the seed
+  std::map<std::string, Tensor> tensors;       ///< of the policy, and the scale of the loss
+  std::map<std::string, std::int64_t> counts;  ///< epochs, steps, evaluations, time, and the seed
 };
 
 /// What Trainer, OfflineTrainer and Pretrainer share: policy, learner, counts, the run loop, state.
