@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -32,6 +33,24 @@ inline std::string shape_text(const Tensor& x) {
 inline Tensor wide(const Tensor& x) {
   const auto dtype = x.scalar_type();
   return dtype == at::kFloat || dtype == at::kDouble ? x : x.to(at::kFloat);
+}
+
+/// Where the elements of @p x begin: what `x.const_data_ptr<T>()` and `x.mutable_data_ptr<T>()`
+/// give.
+///
+/// LibTorch compiles the first of them into its library under a name that clang 18 and later do not
+/// look for, so that a program which calls it does not link; `data_of<const T>(x)` does, and with T
+/// not const the elements may be written. Throws Error unless @p x has elements of type T.
+template <class T>
+T* data_of(const Tensor& x) {
+  constexpr auto dtype = c10::CppTypeToScalarType<std::remove_const_t<T>>::value;
+  if (x.scalar_type() != dtype)
+    throw Error("data", "dtype " + shown(dtype), shown(x.scalar_type()));
+  if constexpr (std::is_const_v<T>) {
+    return static_cast<T*>(x.const_data_ptr());
+  } else {
+    return static_cast<T*>(x.mutable_data_ptr());
+  }
 }
 
 /// Per-sample numbers shaped to broadcast over samples.

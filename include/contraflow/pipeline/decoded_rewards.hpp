@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/core/tensor.hpp>
 #include <contraflow/network/text_condition.hpp>
 #include <contraflow/network/vae.hpp>
 #include <contraflow/reward/combination.hpp>
@@ -47,7 +48,7 @@ class DecodedRewards {
     const Tensor numbers = condition.prompt.to(at::kCPU, at::kLong).contiguous();
     std::vector<std::string> captions;
     for (std::int64_t i = 0; i < numbers.numel(); ++i) {
-      const auto number = numbers.const_data_ptr<std::int64_t>()[i];
+      const auto number = data_of<const std::int64_t>(numbers)[i];
       const bool known = number >= 0 && number < std::int64_t(captions_.size());
       expects(known, "condition.prompt", "numbers of captions", number);
       captions.push_back(captions_[std::size_t(number)]);
