@@ -93,7 +93,7 @@ inline Problem prepared(const reach::World& world, std::int64_t demonstrations,
   torch::manual_seed(0);  // of the network's first weights
   problem.base = ChunkVelocity(world, 256);
   const auto demonstrated = [&](std::int64_t count, cf::Generator& of_batches) {
-    const Tensor rows = at::randint(demonstrations, {count}, of_batches, at::kLong);
+    const Tensor rows = cf::integers(demonstrations, count, of_batches);
     return cf::ConditionedData<Tensor>{problem.actions.index_select(0, rows),
                                        problem.scenes.index_select(0, rows)};
   };

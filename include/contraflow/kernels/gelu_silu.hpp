@@ -3,7 +3,7 @@
 /// @file
 /// GELU and SiLU in float32 on the host.
 
-#include <contraflow/kernels/pack.hpp>
+#include <contraflow/kernels/packed_loop.hpp>
 
 namespace contraflow::kernels {
 
@@ -12,15 +12,6 @@ namespace contraflow::kernels {
 inline constexpr std::int64_t activation_block = 4096;
 
 namespace detail {
-
-// The same bits, read as another type of the same size.
-template <class To, class From>
-To with_bits_of(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &from, sizeof(to));
-  return to;
-}
 
 // e^x to about one unit in the last place: x = n ln 2 + r with |r| <= ln 2 / 2, then a polynomial
 // in r (Cephes). Zero below -87 and infinite above 88, a little before float32 ends; NaN stays NaN.

@@ -11,7 +11,7 @@
 
 #include <contraflow/core/error.hpp>
 #include <contraflow/kernels/nft_element.hpp>
-#include <contraflow/kernels/pack.hpp>
+#include <contraflow/kernels/packed_loop.hpp>
 
 namespace contraflow::kernels {
 

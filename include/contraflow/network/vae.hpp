@@ -310,7 +310,7 @@ class Vae : public torch::nn::Module {
 
   /// Latents of images, drawn as in training: mean plus standard deviation times noise.
   /// @param images as moments()
-  /// @param generator advanced by one number an element
+  /// @param generator one draw is made; a row an image
   /// @return float32 [B, latent_channels, H, W]
   Tensor sample(const Tensor& images, Generator& generator) const {
     const auto found = moments(images).chunk(2, 1);

@@ -44,21 +44,19 @@ inline std::vector<std::int64_t> latent_shape(std::int64_t height, std::int64_t 
   return {grid.channels, height / grid.downscale, width / grid.downscale};
 }
 
-/// Noise for @p count images, each from a stream of its own: an image does not depend on the others
-/// of its batch.
+/// Noise for @p count images: image i is row i of a stream, and does not depend on the others of
+/// its batch.
 /// @param count number of images
 /// @param shape of one image's latents
-/// @param seed of all streams
+/// @param seed of the stream
 /// @param options dtype and device
 /// @return [count, ...shape]
 inline Tensor image_noise(std::int64_t count, const std::vector<std::int64_t>& shape,
                           std::uint64_t seed, const at::TensorOptions& options = {}) {
-  std::vector<Tensor> noise;
-  for (std::int64_t i = 0; i < count; ++i) {
-    Generator generator = seeded(stream_seed(seed, std::uint64_t(i)));
-    noise.push_back(normal(shape, generator));
-  }
-  return at::stack(noise).to(options);
+  std::vector<std::int64_t> all{count};
+  all.insert(all.end(), shape.begin(), shape.end());
+  Generator generator = seeded(seed);
+  return normal(all, generator, options);
 }
 
 /// Clean latents for prompts.

@@ -149,13 +149,13 @@ struct Captioned {
 /// The pre-training set, categories in equal number.
 /// @param list categories that are in it
 /// @param per_category scenes of each; 4000 of all six are the 24,000 of the task
-/// @param generator advanced by nine numbers a scene
+/// @param generator a draw a category, and one for the scenes
 inline Captioned draw_captioned(const std::vector<Category>& list, std::int64_t per_category,
                                 Generator& generator) {
   std::vector<Tensor> numbers;
   for (const Category category : list) {
     const auto& all = catalogue().of(category);
-    const Tensor chosen = (uniform({per_category}, generator) * double(all.size())).to(at::kLong);
+    const Tensor chosen = integers(std::int64_t(all.size()), per_category, generator);
     numbers.push_back(at::tensor(all, at::kLong).index_select(0, chosen));
   }
   const Tensor ids = at::cat(numbers);
@@ -189,7 +189,7 @@ struct Spoiling {
 /// Spoils captions.
 /// @param captions int64 [B, 8]
 /// @param spoiling probabilities
-/// @param generator advanced by seventeen numbers a caption
+/// @param generator one draw is made; a row a caption
 /// @return int64 [B, 8]
 inline Tensor spoilt(const Tensor& captions, const Spoiling& spoiling, Generator& generator) {
   const std::int64_t count = captions.size(0);
@@ -217,7 +217,7 @@ struct CaptionedData {
 
   /// @p count scenes with their spoilt captions.
   ConditionedData<Tensor> operator()(std::int64_t count, Generator& generator) const {
-    const Tensor chosen = (uniform({count}, generator) * double(set.latents.size(0))).to(at::kLong);
+    const Tensor chosen = integers(set.latents.size(0), count, generator);
     return {set.latents.index_select(0, chosen),
             spoilt(set.captions.index_select(0, chosen), spoiling, generator)};
   }

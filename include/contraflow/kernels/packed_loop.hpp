@@ -1,7 +1,7 @@
 #pragma once
 
 /// @file
-/// What the host kernels share: the parallel loop they are given, and numbers in packs.
+/// What the host kernels share: the parallel loop they are given, and what they do with packs.
 
 #include <algorithm>
 #include <array>
@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+
+#include <contraflow/core/pack.hpp>
 
 namespace contraflow::kernels {
 
@@ -28,30 +30,8 @@ struct SerialLoop {
 
 namespace detail {
 
-#if defined(__AVX512F__)
-inline constexpr std::size_t pack_bytes = 64;
-#elif defined(__AVX__)
-inline constexpr std::size_t pack_bytes = 32;
-#else
-inline constexpr std::size_t pack_bytes = 16;
-#endif
-
-// Numbers that one instruction handles. Compilers do not turn sums of floats into vectors by
-// themselves, since that changes the order of the additions; here the order is part of the source.
-// nvcc refuses vectors in functions that it also compiles for the device: there a pack is a number.
 template <class T>
-struct PackOf {
-#if defined(__CUDACC__)
-  using type = T;
-#else
-  typedef T type __attribute__((vector_size(pack_bytes)));
-#endif
-};
-template <class T>
-using Pack = typename PackOf<T>::type;
-
-template <class T>
-inline constexpr std::int64_t lanes = sizeof(Pack<T>) / sizeof(T);
+inline constexpr std::int64_t lanes = pack_lanes<T>;
 
 template <class T>
 using Lanes = std::array<T, static_cast<std::size_t>(lanes<T>)>;
