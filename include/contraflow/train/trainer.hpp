@@ -187,6 +187,7 @@ class OnlineTrainer
     const CollectorContext<P, typename Parts::Prompts> context{
         this->policy_, this->source_, O::collector,
         this->epoch_,  this->seed_,   this->learner_.evaluations()};
+    scorer_.reset();
     auto made = [this](const Tensor& x0, const Tensor& prompt) { scorer_.begin(x0, prompt); };
     Rollout<Record> rollout;
     if constexpr (HasCollect<typename Parts::Collects, P, typename Parts::Prompts, Record>) {
@@ -207,7 +208,7 @@ class OnlineTrainer
           seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
       this->learner_.learn(scored, options_.grid, stream, learnt);
     }
-    learnt.add_to(report);
+    learnt.add_to(report, this->objective());
   }
 
   template <class Warn>
@@ -223,6 +224,11 @@ class OnlineTrainer
       masked = double(evaluation.masked);
       for (const Metric& score : evaluation.scores) {
         report.add("evaluation/score/" + score.name, score.value);
+      }
+    }
+    if (!reward) {
+      for (const std::string& name : scorer_.names()) {
+        report.add("evaluation/score/" + name, std::nullopt);
       }
     }
     report.add("evaluation/reward", reward);
