@@ -19,11 +19,11 @@ namespace contraflow {
 /// How an epoch's samples are collected: a component of a Trainer. Defaults are those published for
 /// Stable Diffusion 3.5 Medium.
 struct Collection {
-  std::int64_t prompts_per_epoch = 48;  ///< at least 1
-  std::int64_t group_size = 24;         ///< samples a prompt, at least 2
-  TimeGrid grid = sd3_grid(10);         ///< on which samples are collected
-  std::int64_t rollout_batch = 0;       ///< most samples generated at a time; 0: no limit
-  bool asynchronous_scoring = false;    ///< score a batch while the next one is generated
+  std::int64_t prompts_per_epoch = 48;          ///< at least 1
+  std::int64_t group_size = 24;                 ///< samples a prompt, at least 2
+  TimeGrid grid = sd3_grid(10);                 ///< on which samples are collected
+  std::int64_t rollout_batch = 0;               ///< most samples generated at a time; 0: no limit
+  bool asynchronous_scoring = false;            ///< score a batch while the next one is generated
   std::vector<std::int64_t> sample_shape = {};  ///< only needed if the model does not know it
 };
 
@@ -49,13 +49,22 @@ template <class T, class P, class Prompts, class Record>
 concept HasCollect = requires(const T& collector, const CollectorContext<P, Prompts>& context) {
   { collector.collect(context) } -> std::same_as<Rollout<Record>>;
 };
-/// `c.collect(context, made)`: the same, calling `made(x0, prompt)` with each batch as soon as it is
-/// there, so that it is scored meanwhile.
+/// `c.collect(context, made)`: the same, calling `made(x0, prompt)` with each batch as soon as it
+/// is there, so that it is scored meanwhile.
 template <class T, class P, class Prompts, class Record>
 concept HasCollectInBatches = requires(const T& collector,
                                        const CollectorContext<P, Prompts>& context,
                                        ProbeMade& made) {
   { collector.collect(context, made) } -> std::same_as<Rollout<Record>>;
+};
+
+/// `c.collect(context)` or `c.collect(context, made)`, whatever it gives.
+template <class T, class Context>
+concept HasAnyCollect = requires(const T& collector, const Context& context) {
+  collector.collect(context);
+}
+|| requires(const T& collector, const Context& context, ProbeMade& made) {
+  collector.collect(context, made);
 };
 
 /// Where the samples of an epoch come from: a solver that follows the policy, a store, a simulator.
@@ -64,8 +73,7 @@ concept HasCollectInBatches = requires(const T& collector,
 /// `context.seed`, the epoch and the sample's id alone; one that calls `made` calls it for all
 /// samples in order; one that does not has them scored at the end.
 template <class T, class P, class Prompts, class Record = NothingRecorded>
-concept Collector =
-    HasCollect<T, P, Prompts, Record> || HasCollectInBatches<T, P, Prompts, Record>;
+concept Collector = HasCollect<T, P, Prompts, Record> || HasCollectInBatches<T, P, Prompts, Record>;
 
 /// The shape of a batch of @p count samples.
 inline std::vector<std::int64_t> batch_shape(std::int64_t count,

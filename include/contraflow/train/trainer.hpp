@@ -25,6 +25,7 @@ struct Composition {
   using Record = RecordOf<O>;
   using C = ConditionOf<Prompts>;
   static constexpr bool collects = Collector<S, P, Prompts, Record>;
+  static constexpr bool is_meant_to_collect = HasAnyCollect<S, CollectorContext<P, Prompts>>;
 
   /// Where samples come from: @p S itself, or what follows it.
   using Collects = std::conditional_t<collects, S, SolverCollector<S, Record>>;
@@ -35,7 +36,11 @@ struct Composition {
   static consteval bool explain() {
     static_assert(explain_trained<P, C>());
     if constexpr (Policy<P, C>) static_assert(explain_roles<O, P>());
-    if constexpr (!collects) {
+    static_assert(collects || !is_meant_to_collect,
+                  "contraflow: a Collector must return a Rollout of what the objective records: "
+                  "Rollout<NothingRecorded>, or Rollout<RecordedSteps<...>> for an objective on "
+                  "transitions");
+    if constexpr (!collects && !is_meant_to_collect) {
       static_assert(explain_solver<S>());
       if constexpr (O::uses_transitions) static_assert(explain_stochastic_solver<S>());
     }
@@ -139,12 +144,12 @@ class OnlineTrainer
   /// @param ids int64 [N]
   /// @param seed of the noise
   /// @param role whose velocity is followed, one that the policy keeps
-  Tensor sample(const Tensor& ids, std::uint64_t seed, Role role = Role::average)
-      requires(!Parts::collects) {
+  Tensor sample(const Tensor& ids, std::uint64_t seed,
+                Role role = Role::average) requires(!Parts::collects) {
     const Generator stream = seeded(seed).stream(Purpose::sample);
     Generator of_noise = stream.stream(Purpose::noise), of_solver = stream.stream(Purpose::solver);
-    const Tensor noise = normal(batch_shape(ids.numel(), sample_shape()), of_noise,
-                                sample_options(this->policy_));
+    const Tensor noise =
+        normal(batch_shape(ids.numel(), sample_shape()), of_noise, sample_options(this->policy_));
     const auto condition = this->source_.condition(ids);
     auto velocity = [&](const Tensor& x, double sigma) {
       return this->policy_.velocity(role, x, at::full({x.size(0)}, sigma, x.options()), condition);
@@ -152,8 +157,8 @@ class OnlineTrainer
     return sampled(collector_.solver(), velocity, noise, options_.grid, of_solver);
   }
   /// @p count samples, prompts in turn.
-  Tensor sample(std::int64_t count, std::uint64_t seed = 0, Role role = Role::average)
-      requires(!Parts::collects) {
+  Tensor sample(std::int64_t count, std::uint64_t seed = 0,
+                Role role = Role::average) requires(!Parts::collects) {
     return sample(at::arange(count, at::kLong).remainder(this->source_.size()), seed, role);
   }
 
@@ -277,8 +282,7 @@ class Trainer
 
 /// Deduces the types of all parts.
 template <class P, class S, class R, class O, class... Components>
-Trainer(P, S, R, O, Components...)
-    -> Trainer<P, S, decltype(as_rewards(std::declval<R>())), decltype(as_sum(std::declval<O>())),
-               Components...>;
+Trainer(P, S, R, O, Components...) -> Trainer<P, S, decltype(as_rewards(std::declval<R>())),
+                                              decltype(as_sum(std::declval<O>())), Components...>;
 
 }  // namespace contraflow
