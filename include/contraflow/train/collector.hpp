@@ -11,6 +11,7 @@
 
 #include <contraflow/policy/concept.hpp>
 #include <contraflow/train/evaluation_count.hpp>
+#include <contraflow/train/generate.hpp>
 #include <contraflow/train/prompts.hpp>
 #include <contraflow/train/rollout.hpp>
 
@@ -75,20 +76,6 @@ concept HasAnyCollect = requires(const T& collector, const Context& context) {
 template <class T, class P, class Prompts, class Record = NothingRecorded>
 concept Collector = HasCollect<T, P, Prompts, Record> || HasCollectInBatches<T, P, Prompts, Record>;
 
-/// The shape of a batch of @p count samples.
-inline std::vector<std::int64_t> batch_shape(std::int64_t count,
-                                             const std::vector<std::int64_t>& sample_shape) {
-  std::vector<std::int64_t> shape{count};
-  shape.insert(shape.end(), sample_shape.begin(), sample_shape.end());
-  return shape;
-}
-
-/// Where the samples of a policy live: float32 on the device of its parameters.
-template <class P>
-at::TensorOptions sample_options(P& policy) {
-  return at::device(policy.parameters().front().device()).dtype(at::kFloat);
-}
-
 /// Follows the velocity of a role from noise to clean samples, on a grid, by a solver.
 /// @tparam Record what is recorded of their making
 template <class S, class Record = NothingRecorded>
@@ -127,8 +114,10 @@ class SolverCollector {
     for (std::int64_t first = 0; first < count; first += most) {
       const std::int64_t size = std::min(most, count - first);
       const Tensor prompt = rollout.prompt.narrow(0, first, size);
-      const Tensor x0 = generated(context, solver, prompt, rollout.id.narrow(0, first, size),
-                                  recorder.hook(first));
+      const Tensor x0 = generated(
+          context.policy, context.role, solver, options_.grid, context.prompts.condition(prompt),
+          {stream_of(context), rollout.id.narrow(0, first, size), options_.sample_shape},
+          context.evaluations, recorder.hook(first));
       rollout.x0.narrow(0, first, size).copy_(x0);
       made(x0, prompt);
     }
@@ -140,7 +129,7 @@ class SolverCollector {
   template <class P, class Prompts>
   Rollout<Record> planned(const CollectorContext<P, Prompts>& context) const {
     const std::int64_t groups = options_.prompts_per_epoch, members = options_.group_size;
-    Generator generator = stream_of(context, Purpose::prompts);
+    Generator generator = stream_of(context).stream(Purpose::prompts);
     Rollout<Record> rollout;
     rollout.prompt =
         draw_prompts(context.prompts.size(), groups, generator).repeat_interleave(members);
@@ -151,25 +140,10 @@ class SolverCollector {
     return rollout;
   }
 
-  template <class P, class Prompts, class Hook>
-  Tensor generated(const CollectorContext<P, Prompts>& context, const S& solver,
-                   const Tensor& prompt, const Tensor& id, Hook&& hook) const {
-    const auto condition = context.prompts.condition(prompt);
-    Generator of_noise = stream_of(context, Purpose::noise).rows(id);
-    Generator of_solver = stream_of(context, Purpose::solver).rows(id);
-    const Tensor noise = normal(batch_shape(id.numel(), options_.sample_shape), of_noise,
-                                sample_options(context.policy));
-    auto velocity = [&](const Tensor& x, double sigma) {
-      context.evaluations.forward += x.size(0);
-      return context.policy.velocity(context.role, x, at::full({x.size(0)}, sigma, x.options()),
-                                     condition);
-    };
-    return sampled(solver, velocity, noise, options_.grid, of_solver, std::forward<Hook>(hook));
-  }
-
+  /// The stream of an epoch's samples.
   template <class P, class Prompts>
-  static Generator stream_of(const CollectorContext<P, Prompts>& context, Purpose purpose) {
-    return seeded(context.seed).stream(purpose, static_cast<std::uint64_t>(context.epoch));
+  static Generator stream_of(const CollectorContext<P, Prompts>& context) {
+    return seeded(context.seed).stream(static_cast<std::uint64_t>(context.epoch));
   }
 
   S solver_of(std::int64_t epoch) const {

@@ -81,8 +81,8 @@ struct LearnReport {
 template <class P, class O, class Source>
 class Learner {
  public:
-  using Record = RecordOf<O>;       ///< what the rollout has recorded
-  using C = ConditionOf<Source>;    ///< what the prompts give
+  using Record = RecordOf<O>;            ///< what the rollout has recorded
+  using C = ConditionOf<Source>;         ///< what the prompts give
   using Scored = ScoredRollout<Record>;  ///< what is learnt from
 
   /// @param policy is trained; its roles are made here
@@ -223,8 +223,8 @@ class Learner {
     } else {
       evaluate(batch.velocities, batch.x, points.times(first, last), batch.condition, report);
     }
-    const Tensor loss = objective_.template loss<Selection>(batch, members, epoch.shares,
-                                                            report.statistics);
+    const Tensor loss =
+        objective_.template loss<Selection>(batch, members, epoch.shares, report.statistics);
     if (loss.defined()) step_.backward(loss);
   }
 

@@ -9,78 +9,10 @@
 #include <vector>
 
 #include <contraflow/core/stopwatch.hpp>
-#include <contraflow/train/components.hpp>
+#include <contraflow/train/composition.hpp>
 #include <contraflow/train/training.hpp>
 
 namespace contraflow {
-
-namespace detail {
-
-/// The types of a Trainer's parts.
-template <class P, class S, class R, class O, class... Components>
-struct Composition {
-  using Prompts = Pick<PromptKind, NoPrompts, Components...>;
-  using A = Pick<AdvantageKind, GroupAdvantage, Components...>;
-  using E = Pick<EvaluationKind, EvaluationOptions, Components...>;
-  using Record = RecordOf<O>;
-  using C = ConditionOf<Prompts>;
-  static constexpr bool collects = Collector<S, P, Prompts, Record>;
-  static constexpr bool is_meant_to_collect = HasAnyCollect<S, CollectorContext<P, Prompts>>;
-
-  /// Where samples come from: @p S itself, or what follows it.
-  using Collects = std::conditional_t<collects, S, SolverCollector<S, Record>>;
-  /// What evaluates.
-  using Evaluates = std::conditional_t<is_evaluator<E>, E, Evaluator<>>;
-
-  /// Says in a sentence what is wrong with the composition.
-  static consteval bool explain() {
-    static_assert(explain_trained<P, C>());
-    if constexpr (Policy<P, C>) static_assert(explain_roles<O, P>());
-    static_assert(collects || !is_meant_to_collect,
-                  "contraflow: a Collector must return a Rollout of what the objective records: "
-                  "Rollout<NothingRecorded>, or Rollout<RecordedSteps<...>> for an objective on "
-                  "transitions");
-    if constexpr (!collects && !is_meant_to_collect) {
-      static_assert(explain_solver<S>());
-      if constexpr (O::uses_transitions) static_assert(explain_stochastic_solver<S>());
-    }
-    static_assert(!collects || count_of<CollectionKind, Components...> == 0,
-                  "contraflow: the settings of a Collection mean nothing to a Collector of your "
-                  "own: give them to the collector");
-    static_assert(explain_components<O, Components...>());
-    return true;
-  }
-  /// Whether explain() is content.
-  static consteval bool fits() {
-    if constexpr (!Policy<P, C>) {
-      return false;
-    } else {
-      constexpr bool solves = Solver<S> || Sampler<S>;
-      return has_roles_of<O, P>() && fits_components<O, Components...>() &&
-             (collects ? count_of<CollectionKind, Components...> == 0
-                       : solves && (!O::uses_transitions || StochasticSolver<S>));
-    }
-  }
-};
-
-template <bool Collects>
-struct CollectorMaker;
-template <>
-struct CollectorMaker<true> {
-  template <class Collector, class S, class Options>
-  static Collector of(S collector, const Options&, const RecordedTransitions&) {
-    return collector;
-  }
-};
-template <>
-struct CollectorMaker<false> {
-  template <class Collector, class S, class Options>
-  static Collector of(S solver, const Options& options, const RecordedTransitions& transitions) {
-    return Collector(std::move(solver), options, transitions);
-  }
-};
-
-}  // namespace detail
 
 /// A Trainer whose composition makes sense, see there.
 template <class P, class S, class R, class O, class... Components>
@@ -146,15 +78,11 @@ class OnlineTrainer
   /// @param role whose velocity is followed, one that the policy keeps
   Tensor sample(const Tensor& ids, std::uint64_t seed,
                 Role role = Role::average) requires(!Parts::collects) {
-    const Generator stream = seeded(seed).stream(Purpose::sample);
-    Generator of_noise = stream.stream(Purpose::noise), of_solver = stream.stream(Purpose::solver);
-    const Tensor noise =
-        normal(batch_shape(ids.numel(), sample_shape()), of_noise, sample_options(this->policy_));
-    const auto condition = this->source_.condition(ids);
-    auto velocity = [&](const Tensor& x, double sigma) {
-      return this->policy_.velocity(role, x, at::full({x.size(0)}, sigma, x.options()), condition);
-    };
-    return sampled(collector_.solver(), velocity, noise, options_.grid, of_solver);
+    EvaluationCount uncounted;
+    return generated(
+        this->policy_, role, collector_.solver(), options_.grid, this->source_.condition(ids),
+        {seeded(seed).stream(Purpose::sample), at::arange(ids.numel(), at::kLong), sample_shape()},
+        uncounted);
   }
   /// @p count samples, prompts in turn.
   Tensor sample(std::int64_t count, std::uint64_t seed = 0,
@@ -231,11 +159,7 @@ class OnlineTrainer
         report.add("evaluation/score/" + score.name, score.value);
       }
     }
-    if (!reward) {
-      for (const std::string& name : scorer_.names()) {
-        report.add("evaluation/score/" + name, std::nullopt);
-      }
-    }
+    if (!reward) report.later.push_back("evaluation/score");
     report.add("evaluation/reward", reward);
     report.add("evaluation/masked", masked);
   }
