@@ -59,6 +59,15 @@ concept HasCollectInBatches = requires(const T& collector,
   { collector.collect(context, made) } -> std::same_as<Rollout<Record>>;
 };
 
+/// `c.collect(context)` or `c.collect(context, made)`, whatever it gives.
+template <class T, class Context>
+concept HasAnyCollect = requires(const T& collector, const Context& context) {
+  collector.collect(context);
+}
+|| requires(const T& collector, const Context& context, ProbeMade& made) {
+  collector.collect(context, made);
+};
+
 /// Where the samples of an epoch come from: a solver that follows the policy, a store, a simulator.
 ///
 /// Valid expression: that of HasCollect or of HasCollectInBatches. Laws: what is drawn depends on

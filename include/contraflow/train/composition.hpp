@@ -21,6 +21,7 @@ struct Composition {
   using Record = RecordOf<O>;
   using C = ConditionOf<Prompts>;
   static constexpr bool collects = Collector<S, P, Prompts, Record>;
+  static constexpr bool is_meant_to_collect = HasAnyCollect<S, CollectorContext<P, Prompts>>;
 
   /// Where samples come from: @p S itself, or what follows it.
   using Collects = std::conditional_t<collects, S, SolverCollector<S, Record>>;
@@ -31,7 +32,11 @@ struct Composition {
   static consteval bool explain() {
     static_assert(explain_trained<P, C>());
     if constexpr (Policy<P, C>) static_assert(explain_roles<O, P>());
-    if constexpr (!collects) {
+    static_assert(collects || !is_meant_to_collect,
+                  "contraflow: a Collector must return a Rollout of what the objective records: "
+                  "Rollout<NothingRecorded>, or Rollout<RecordedSteps<...>> for an objective on "
+                  "transitions");
+    if constexpr (!collects && !is_meant_to_collect) {
       static_assert(explain_solver<S>());
       if constexpr (O::uses_transitions) static_assert(explain_stochastic_solver<S>());
     }

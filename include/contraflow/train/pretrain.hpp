@@ -127,7 +127,7 @@ class Pretrainer
     }
     this->seconds_ += watch.seconds();
     EpochReport report;
-    learnt.add_to(report);
+    learnt.add_to(report, this->objective());
     report.add("seconds/epoch", watch.seconds());
     this->finish(report);
     return report;

@@ -120,6 +120,7 @@ class OnlineTrainer
     const CollectorContext<P, typename Parts::Prompts> context{
         this->policy_, this->source_, O::collector,
         this->epoch_,  this->seed_,   this->learner_.evaluations()};
+    scorer_.reset();
     auto made = [this](const Tensor& x0, const Tensor& prompt) { scorer_.begin(x0, prompt); };
     Rollout<Record> rollout;
     if constexpr (HasCollect<typename Parts::Collects, P, typename Parts::Prompts, Record>) {
@@ -140,7 +141,7 @@ class OnlineTrainer
           seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
       this->learner_.learn(scored, options_.grid, stream, learnt);
     }
-    learnt.add_to(report);
+    learnt.add_to(report, this->objective());
   }
 
   template <class Warn>
