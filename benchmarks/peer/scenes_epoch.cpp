@@ -71,7 +71,7 @@ void write_check(const std::filesystem::path& path, const cf::EvaluationCount& e
       {"t", t},
       {"tokens", drawn.captions},
       {"velocity", velocity.detach()},
-      {"strict", scenes::Strict{}(x, drawn.captions)},
+      {"strict", scenes::Strict{}(x, drawn.numbers)},
       {"evaluations", at::tensor({evaluations.forward, evaluations.backward}, at::kLong)}};
   for (const auto& [name, weight] : cf::named_weights(*model.module())) {
     tensors.emplace("weight." + name, weight.detach());

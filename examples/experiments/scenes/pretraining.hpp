@@ -36,12 +36,13 @@ inline std::vector<Phase> curriculum() {
 inline scenes::Captioned of_categories(const scenes::Captioned& set,
                                        const std::vector<scenes::Category>& list) {
   const std::int64_t size = set.latents.size(0) / std::int64_t(scenes::categories.size());
-  std::vector<Tensor> latents, captions;
+  std::vector<Tensor> latents, captions, numbers;
   for (const scenes::Category category : list) {
     latents.push_back(set.latents.narrow(0, size * std::int64_t(category), size));
     captions.push_back(set.captions.narrow(0, size * std::int64_t(category), size));
+    numbers.push_back(set.numbers.narrow(0, size * std::int64_t(category), size));
   }
-  return {at::cat(latents), at::cat(captions)};
+  return {at::cat(latents), at::cat(captions), at::cat(numbers)};
 }
 
 /// The 24,000 scenes.

@@ -11,17 +11,18 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/core/tensor.hpp>
 #include <contraflow/toy/scenes.hpp>
 #include <contraflow/train/pretrain.hpp>
+#include <contraflow/train/prompts.hpp>
 
 namespace contraflow::toy::scenes {
 
-/// All prompts, and the way back from tokens to them.
+/// All prompts, each with a number: its place in this list.
 class Catalogue {
  public:
   Catalogue() : prompts_(all_prompts()), tokens_(tokens_of(prompts_)) {
     for (std::int64_t i = 0; i < size(); ++i) {
-      numbers_.emplace(key(tokens_.const_data_ptr<std::int64_t>() + i * tokens), i);
       of_category_[std::size_t(prompts_[std::size_t(i)].category)].push_back(i);
     }
   }
@@ -37,43 +38,9 @@ class Catalogue {
     return of_category_[std::size_t(category)];
   }
 
-  /// Numbers of prompts from their tokens.
-  /// @param rows int64 [B, 8]
-  /// @return int64 [B]
-  /// @throws Error if shape or type do not fit, or a row is no prompt
-  Tensor numbers_of(const Tensor& rows) const {
-    expects_dtype(rows, at::kLong, "tokens");
-    if (rows.dim() != 2 || rows.size(1) != tokens) {
-      throw Error("tokens", "shape [B, " + shown(tokens) + "]", shape_text(rows));
-    }
-    const Tensor given = rows.to(at::kCPU).contiguous();
-    Tensor numbers = at::empty({given.size(0)}, at::kLong);
-    for (std::int64_t i = 0; i < given.size(0); ++i) {
-      const auto* row = given.const_data_ptr<std::int64_t>() + i * tokens;
-      const auto found = numbers_.find(key(row));
-      // Tokens out of the vocabulary may have the key of others.
-      const bool is_prompt =
-          found != numbers_.end() &&
-          std::equal(row, row + tokens,
-                     tokens_.const_data_ptr<std::int64_t>() + found->second * tokens);
-      expects(is_prompt, "tokens", "rows that are prompts", i);
-      numbers.mutable_data_ptr<std::int64_t>()[i] = found->second;
-    }
-    return numbers;
-  }
-
  private:
-  static std::int64_t key(const std::int64_t* row) {
-    std::int64_t number = 0;
-    for (std::int64_t k = 0; k < tokens; ++k) {
-      number = number * std::int64_t(vocabulary.size()) + row[k];
-    }
-    return number;
-  }
-
   std::vector<Prompt> prompts_;
   Tensor tokens_;
-  std::map<std::int64_t, std::int64_t> numbers_;
   std::array<std::vector<std::int64_t>, categories.size()> of_category_;
 };
 
@@ -81,6 +48,14 @@ class Catalogue {
 inline const Catalogue& catalogue() {
   static const Catalogue all;
   return all;
+}
+
+/// Prompts for trainers and evaluations: models are given their tokens, rewards their numbers.
+/// @param numbers int64 [P], in the catalogue, such as training_prompts()
+/// @throws Error if there is none, or not such a prompt
+inline PromptRows<Tensor, Tensor> prompts_of(const Tensor& numbers) {
+  const Tensor readable = detail::readable_ids(numbers, catalogue().size());
+  return {catalogue().all_tokens().index_select(0, readable), readable};
 }
 
 /// Tokens of the prompt that asks for nothing, int64 [1, 8]: the negative of guidance.
@@ -139,10 +114,11 @@ inline Tensor evaluation_prompts(std::int64_t per_category = 100) {
 
 /// Scenes with their prompts.
 /// @par Shape
-/// latents float32 [N, 8, 4, 4], tokens int64 [N, 8]
+/// latents float32 [N, 8, 4, 4], captions int64 [N, 8], numbers int64 [N]
 struct Captioned {
-  Tensor latents;   ///< the scenes
-  Tensor captions;  ///< tokens of the prompts that they answer
+  Tensor latents;       ///< the scenes
+  Tensor captions;      ///< tokens of the prompts that they answer
+  Tensor numbers = {};  ///< of these prompts in the catalogue
 };
 
 /// The pre-training set, categories in equal number.
@@ -159,7 +135,7 @@ inline Captioned draw_captioned(const std::vector<Category>& list, std::int64_t 
   }
   const Tensor ids = at::cat(numbers);
   return {draw(catalogue().prompts(), ids, generator),
-          catalogue().all_tokens().index_select(0, ids)};
+          catalogue().all_tokens().index_select(0, ids), ids};
 }
 
 namespace detail {
@@ -194,7 +170,7 @@ inline Tensor spoilt(const Tensor& captions, const Spoiling& spoiling, Generator
   const std::int64_t count = captions.size(0);
   const Tensor numbers = uniform({count, 2 * tokens + 1}, generator);
   Tensor result = captions.clone(at::MemoryFormat::Contiguous);
-  const auto* number = numbers.const_data_ptr<float>();
+  const auto* number = data_of<const float>(numbers);
   auto* word = result.mutable_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < count; ++i, number += 2 * tokens + 1, word += tokens) {
     for (std::int64_t k = 0; k < tokens; ++k) {
@@ -229,23 +205,36 @@ class CaptionedData {
   Spoiling spoiling_;
 };
 
+namespace detail {
+/// What the detector says of latents by the numbers of their prompts.
+inline Judgements judged_by_number(const Tensor& x0, const Tensor& numbers) {
+  if (!numbers.defined() || numbers.dim() != 1 || numbers.size(0) != x0.size(0)) {
+    throw Error("reference",
+                "the number of each sample's prompt, shape [" + shown(x0.size(0)) +
+                    "], as scenes::prompts_of() gives them",
+                shape_text(numbers));
+  }
+  return judge(catalogue().prompts(), numbers, x0);
+}
+}  // namespace detail
+
 /// The detector's strict score: 1 where everything that is asked for is there, else 0.
 /// @par Shape
-/// x0 [B, 8, 4, 4], captions int64 [B, 8]; result float64 [B]
+/// x0 [B, 8, 4, 4], numbers int64 [B], of the prompts in the catalogue; result float64 [B]
 struct Strict {
   /// The scores.
-  Tensor operator()(const Tensor& x0, const Tensor& captions) const {
-    return judge(catalogue().prompts(), catalogue().numbers_of(captions), x0).strict;
+  Tensor operator()(const Tensor& x0, const Tensor& numbers) const {
+    return detail::judged_by_number(x0, numbers).strict;
   }
 };
 
 /// The detector's partial score, in [0, 1].
 /// @par Shape
-/// x0 [B, 8, 4, 4], captions int64 [B, 8]; result float64 [B]
+/// x0 [B, 8, 4, 4], numbers int64 [B], of the prompts in the catalogue; result float64 [B]
 struct Partial {
   /// The scores.
-  Tensor operator()(const Tensor& x0, const Tensor& captions) const {
-    return judge(catalogue().prompts(), catalogue().numbers_of(captions), x0).partial;
+  Tensor operator()(const Tensor& x0, const Tensor& numbers) const {
+    return detail::judged_by_number(x0, numbers).partial;
   }
 };
 
@@ -265,7 +254,7 @@ Tensor scored_by_sight(const Tensor& x0, F&& score) {
   const Tensor values = readable(x0);
   Tensor result = at::empty({x0.size(0)}, at::kDouble);
   for (std::int64_t i = 0; i < x0.size(0); ++i) {
-    const float* latent = values.const_data_ptr<float>() + i * channels * cells;
+    const float* latent = data_of<const float>(values) + i * channels * cells;
     result.mutable_data_ptr<double>()[i] = score(seen(latent), latent);
   }
   return result;
@@ -325,10 +314,10 @@ inline double distinct_share(const Tensor& x0, const Tensor& group) {
   std::map<std::int64_t, std::pair<std::set<Scene>, double>> groups;
   for (std::int64_t i = 0; i < x0.size(0); ++i) {
     Scene scene;
-    for (const Seen& object : seen(values.const_data_ptr<float>() + i * channels * cells).objects) {
+    for (const Seen& object : seen(data_of<const float>(values) + i * channels * cells).objects) {
       scene.push_back({object.cell, object.shape, object.colour});
     }
-    auto& [scenes, samples] = groups[ids.const_data_ptr<std::int64_t>()[i]];
+    auto& [scenes, samples] = groups[data_of<const std::int64_t>(ids)[i]];
     scenes.insert(std::move(scene));
     samples += 1;
   }

@@ -143,7 +143,7 @@ class Training {
   /// A term that saw no sample of this epoch has metrics in others.
   template <class... Terms>
   static bool has_all_losses(const EpochReport& report, const Sum<Terms...>&) {
-    return (report.find("loss/" + std::string(Terms::name)) && ...);
+    return (report.find("loss/" + std::string(Terms::name)).has_value() && ...);
   }
   Self& self() { return static_cast<Self&>(*this); }
 };
