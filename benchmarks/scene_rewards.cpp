@@ -35,7 +35,7 @@ void judge(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * count);
 }
 
-void reward_from_prompts(benchmark::State& state) {
+void reward(benchmark::State& state) {
   at::set_num_threads(1);
   cf::Generator generator = cf::seeded(0);
   const cf::Tensor ids = prompts();
@@ -48,4 +48,4 @@ void reward_from_prompts(benchmark::State& state) {
 
 BENCHMARK(draw)->Unit(benchmark::kMillisecond);
 BENCHMARK(judge)->Unit(benchmark::kMillisecond);
-BENCHMARK(reward_from_prompts)->Unit(benchmark::kMillisecond);
+BENCHMARK(reward)->Unit(benchmark::kMillisecond);

@@ -1,72 +1,90 @@
-// Pictures of reports as files.
-
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
-#include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
 
-#include <contraflow/observe/concept.hpp>
 #include <contraflow/observe/picture_files.hpp>
 
-#include "laws/errors.hpp"
 #include "temporary_directory.hpp"
 
 namespace cf = contraflow;
-using laws::check_error;
 
 namespace {
 
-static_assert(cf::Observer<cf::PictureFiles>);
+const std::string png = "\x89PNG\r\n\x1a\n" + std::string("one\0two", 7);
 
-cf::EpochReport report_of(std::int64_t epoch, std::vector<cf::Picture> pictures) {
-  cf::EpochReport report;
-  report.epoch = epoch;
-  report.pictures = std::move(pictures);
-  return report;
-}
-
-std::set<std::string> files_below(const std::filesystem::path& folder) {
-  std::set<std::string> names;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
-    if (entry.is_regular_file()) names.insert(entry.path().lexically_relative(folder).string());
+/// The names of the files that one epoch with pictures of these names leaves.
+std::vector<std::string> files_of(const std::vector<std::string>& names, std::int64_t epoch = 7) {
+  const TemporaryDirectory directory;
+  cf::PictureFiles files{directory / "a/pictures"};
+  files.start({.first_epoch = 1, .last_epoch = 9});
+  cf::EpochReport report{.epoch = epoch};
+  for (const std::string& name : names) report.pictures.push_back({name, png + name, 3, 2});
+  files(report);
+  std::vector<std::string> found;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory.path())) {
+    if (entry.is_directory()) continue;
+    CHECK(read_all(entry.path()).starts_with(png));
+    found.push_back(entry.path().lexically_relative(directory / "a/pictures").string());
   }
-  return names;
+  std::sort(found.begin(), found.end());
+  return found;
 }
+
+using Names = std::vector<std::string>;
 
 }  // namespace
 
-TEST_CASE("each picture becomes a file of its name and epoch, with its bytes") {
-  const TemporaryDirectory folder;
-  const cf::PictureFiles files{folder / "pictures"};
-  files(report_of(1, {}));
-  CHECK(files_below(folder.path()).empty());
-  files(report_of(2, {{"samples", "one", 1, 1}, {"evaluation/sheet", "two", 1, 1}}));
-  files(report_of(123456, {{"samples", "three", 1, 1}}));
-  CHECK(files_below(folder / "pictures") == std::set<std::string>{"samples-00002.png",
-                                                                  "evaluation/sheet-00002.png",
-                                                                  "samples-123456.png"});
-  CHECK(read_all(folder / "pictures/evaluation/sheet-00002.png") == "two");
-  files(report_of(2, {{"samples", "again", 1, 1}}));
-  CHECK(read_all(folder / "pictures/samples-00002.png") == "again");
+TEST_CASE("PictureFiles writes a file a picture and epoch", "[observe]") {
+  const TemporaryDirectory directory;
+  cf::PictureFiles files{.directory = directory.path()};
+  files.start({.first_epoch = 1, .last_epoch = 9});
+  files({.epoch = 1});
+  CHECK(std::filesystem::is_empty(directory.path()));
+  files({.epoch = 2, .pictures = {{"samples", png, 3, 2}, {"arm", png + "2", 3, 2}}});
+  files({.epoch = 10, .pictures = {{"samples", png + "3", 3, 2}}});
+  CHECK(read_all(directory / "samples-00002.png") == png);
+  CHECK(read_all(directory / "arm-00002.png") == png + "2");
+  CHECK(read_all(directory / "samples-00010.png") == png + "3");
+  files({.epoch = 2, .pictures = {{"samples", png + "4", 3, 2}}});  // of a run that was resumed
+  CHECK(read_all(directory / "samples-00002.png") == png + "4");
+  CHECK(std::distance(std::filesystem::directory_iterator(directory.path()), {}) == 3);
 }
 
-TEST_CASE("a picture's name does not lead out of the directory") {
-  const TemporaryDirectory folder;
-  const cf::PictureFiles files{folder / "pictures"};
-  for (const std::string name : {"../x", "a/../../x", "/x", "", "a/"}) {
-    check_error([&] { files(report_of(1, {{name, "one", 1, 1}})); }, "picture", "within");
-  }
-  CHECK(files_below(folder.path()).empty());
+TEST_CASE("PictureFiles makes names of files that are safe and differ", "[observe]") {
+  CHECK(files_of({"evaluation/samples"}) == Names{"evaluation/samples-00007.png"});
+  CHECK(files_of({"../../etc/x", "/root", "..", "", "/", "a b\n\x01*?", "a//./b/"}) ==
+        Names{"_./_./etc/x-00007.png", "_.-00007.png", "a/_/b-00007.png", "a_b____-00007.png",
+              "picture-00007.png", "picture-2-00007.png", "root-00007.png"});
+  CHECK(files_of({"x*y", "x?y", "x*y"}) ==
+        Names{"x_y-00007.png", "x_y-2-00007.png", "x_y-3-00007.png"});
+  CHECK(files_of({std::string(1000, 'x')}) == Names{std::string(200, 'x') + "-00007.png"});
+  CHECK(files_of({"x"}, 123456789) == Names{"x-123456789.png"});
 }
 
-TEST_CASE("a folder that cannot be made is an error that names the file") {
-  const TemporaryDirectory folder;
-  write_all(folder / "taken", "");
-  const cf::PictureFiles files{folder / "taken"};
-  check_error(
-      [&] {
-        files(report_of(1, {{"samples", "one", 1, 1}}));
-      },
-      (folder / "taken/samples-00001.png").string(), "a folder");
+TEST_CASE("PictureFiles says in a sentence what it cannot write", "[observe]") {
+  const TemporaryDirectory directory;
+  write_all(directory / "file", "");
+  CHECK_THROWS_WITH(cf::PictureFiles{directory / "file/x"}.start({}),
+                    Catch::Matchers::StartsWith((directory / "file/x").string() +
+                                                ": expected a "
+                                                "directory that exists or can be made"));
+  CHECK_THROWS_WITH(cf::PictureFiles{}.start({}),
+                    "PictureFiles.directory: expected a folder for pictures, got nothing");
+  cf::PictureFiles files{directory / "pictures"};
+  files.start({});
+  CHECK_THROWS_WITH(files({.epoch = 1, .pictures = {{"samples", "GIF89a", 3, 2}}}),
+                    "picture samples: expected the bytes of a PNG file, got 6 bytes that begin "
+                    "otherwise");
+  CHECK_THROWS_AS(files({.epoch = 1, .pictures = {{"samples", png, 3, 0}}}), cf::Error);
+  CHECK(std::filesystem::is_empty(directory / "pictures"));
+  std::filesystem::remove_all(directory / "pictures");
+  CHECK_THROWS_WITH(files({.epoch = 1, .pictures = {{"samples", png, 3, 2}}}),
+                    Catch::Matchers::StartsWith(
+                        (directory / "pictures/samples-00001.png").string() + ": expected"));
 }

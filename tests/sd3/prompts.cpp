@@ -6,11 +6,14 @@
 
 #include <catch2/catch_test_macros.hpp>
 
+#include <contraflow/reward/records.hpp>
 #include <contraflow/sd3/encode_prompts.hpp>
+#include <contraflow/train/prompts.hpp>
 
 #include "laws/compare.hpp"
 #include "laws/condition.hpp"
 #include "laws/errors.hpp"
+#include "laws/prompt_source.hpp"
 #include "sd3/tiny_folder.hpp"
 
 namespace cf = contraflow;
@@ -52,6 +55,23 @@ TEST_CASE("the encoders are put together by the rule of Stable Diffusion 3") {
   laws::condition(condition, [](const cf::TextCondition& a, const cf::TextCondition& b) {
     return same_bits(a.sequence, b.sequence) && same_bits(a.pooled, b.pooled);
   });
+}
+
+TEST_CASE("prompts give what encoders made to models, and captions or records to rewards") {
+  const auto equal = [](const cf::TextCondition& a, const cf::TextCondition& b) {
+    return same_bits(a.sequence, b.sequence) && same_bits(a.pooled, b.pooled);
+  };
+  const cf::TextCondition condition = encoded(captions);
+  const cf::PromptRows prompts(condition, captions);
+  laws::prompt_source(prompts, equal);
+  const Tensor ids = at::tensor({2, 2, 0}, at::kLong);
+  CHECK(prompts.reference(ids) == cf::Captions{captions[2], captions[2], captions[0]});
+  CHECK(same_bits(prompts.condition(ids).pooled, condition.pooled.index_select(0, ids)));
+
+  const cf::Records records{{{"prompt", "a cat"}, {"tag", "single"}}, {{"prompt", ""}}};
+  const cf::PromptRows recorded(encoded(cf::captions_of(records)), records);
+  laws::prompt_source(recorded, equal);
+  CHECK(recorded.reference(at::tensor({1, 0}, at::kLong)) == cf::Records{records[1], records[0]});
 }
 
 TEST_CASE("a prompt does not depend on those beside it, nor on how many are encoded at once") {

@@ -7,7 +7,7 @@
 
 #include <contraflow/contraflow.hpp>
 #include <contraflow/toy/rewards.hpp>
-#include <contraflow/train/checkpoint_observer.hpp>
+#include <contraflow/train/checkpoint.hpp>
 
 namespace cf = contraflow;
 namespace fs = std::filesystem;

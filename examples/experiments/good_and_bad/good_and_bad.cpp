@@ -76,7 +76,7 @@ std::string picture(const cf::toy::Task& task, const Tensor& x0, const std::stri
   const Tensor rewarded = task(places);
   svg::Cloud plain{"var(--muted)", {}}, good{"var(--series-3)", {}};
   for (std::int64_t i = 0; i < places.size(0); ++i) {
-    const auto* xy = places.const_data_ptr<float>() + 2 * i;
+    const auto* xy = cf::data_of<const float>(places) + 2 * i;
     (rewarded[i].item<float>() > 0 ? good : plain).points.push_back({xy[0], xy[1]});
   }
   return html::element("figure", svg::scatter({plain, good}, task.limit).inline_text() +

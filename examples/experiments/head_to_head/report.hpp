@@ -97,8 +97,8 @@ inline std::string picture(const cf::toy::Task& task, const cf::Tensor& samples,
   for (std::size_t i = 0; i < task.rewarded.size(); ++i) {
     clouds.push_back({svg::colour_of(i == 0 ? 3 : i + 3), {}});
   }
-  const auto* xy = places.const_data_ptr<float>();
-  const auto* mode = modes.const_data_ptr<std::int64_t>();
+  const auto* xy = cf::data_of<const float>(places);
+  const auto* mode = cf::data_of<const std::int64_t>(modes);
   for (std::int64_t i = 0; i < shown.size(0); ++i) {
     clouds[std::size_t(mode[i] + 1)].points.push_back({xy[2 * i], xy[2 * i + 1]});
   }

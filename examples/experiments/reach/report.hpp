@@ -146,7 +146,7 @@ inline Motion motion_of(const reach::World& world, const reach::Scene& scene,
                         const Tensor& actions) {
   Motion motion;
   const Tensor chunk = actions.contiguous();
-  motion.outcome = reach::simulate(world, scene, chunk.const_data_ptr<float>(),
+  motion.outcome = reach::simulate(world, scene, contraflow::data_of<const float>(chunk),
                                    [&](const auto& places) { motion.poses.push_back(places); });
   return motion;
 }
@@ -197,7 +197,7 @@ inline svg::Canvas picture(const Problem& problem, const std::vector<Strip>& str
   for (const Strip& strip : strips) {
     int reached = 0;
     for (std::int64_t i = 0; i < scenes; ++i) {
-      const auto* row = rows.const_data_ptr<float>() + i * problem.world.scene_size();
+      const auto* row = contraflow::data_of<const float>(rows) + i * problem.world.scene_size();
       const reach::Scene scene = reach::Scene::of(problem.world, row);
       std::vector<Motion> motions;
       for (std::int64_t k = i; k < strip.chunks.size(0); k += scenes) {

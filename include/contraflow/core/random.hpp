@@ -105,7 +105,7 @@ class Generator {
     }
     expects(draws_ >> 32U == 0, "generator", "fewer than 2^32 draws of one stream", draws_);
     const auto number = static_cast<std::uint32_t>(draws_++);
-    return {key_, number, names_.defined() ? names_.const_data_ptr<std::int64_t>() : nullptr};
+    return {key_, number, names_.defined() ? data_of<const std::int64_t>(names_) : nullptr};
   }
 
  private:
@@ -190,7 +190,7 @@ inline Tensor add_normal(const Tensor& mean, double std, Generator& generator) {
   const std::int64_t rows = mean.size(0);
   philox::fill_rows<philox::NormalNumbers>(
       generator.next(rows), rows, mean.numel() / rows,
-      philox::AddedTo{mean.const_data_ptr<float>(), static_cast<float>(std),
+      philox::AddedTo{data_of<const float>(mean), static_cast<float>(std),
                       result.mutable_data_ptr<float>()},
       TorchLoop{detail::random_grain});
   return result;

@@ -13,8 +13,8 @@
 
 namespace contraflow {
 
-/// The trainer with which concepts are tested: a hook that asks something of its trainer has to be a
-/// template over it.
+/// The trainer with which concepts are tested: a hook that asks something of its trainer has to be
+/// a template over it.
 struct ProbeTrainer {};
 
 /// `o(report)`: is told of an epoch; returns nothing or a Verdict.

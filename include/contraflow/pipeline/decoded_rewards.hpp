@@ -11,9 +11,9 @@
 
 namespace contraflow::pipeline {
 
-/// A bag of rewards on images, as a bag of rewards on latents: each sample is decoded once,
-/// whatever the number of rewards. What the prompts say to rewards, such as captions, is passed on.
-/// @tparam Bag a RewardBag under that reference
+/// A bag of rewards on images as a bag of rewards on latents: each sample is decoded once, whatever
+/// the number of rewards. What the prompts tell rewards, such as captions, is passed on.
+/// @tparam Bag a RewardBag under the reference of the prompts
 template <class Bag>
 class DecodedRewards {
  public:
@@ -27,9 +27,10 @@ class DecodedRewards {
 
   /// Decodes and scores.
   /// @param latents [B, C, h, w]
-  /// @param reference of their prompts, one a row
-  template <class R>
-  ScoreSheet score(const Tensor& latents, const R& reference) const {
+  /// @param reference of their prompts, B entries
+  /// @throws Error if a reward does not give one score a sample
+  template <class Reference>
+  ScoreSheet score(const Tensor& latents, const Reference& reference) const {
     return rewards_.score(vae_->decode(latents), reference);
   }
   /// As the rewards do.

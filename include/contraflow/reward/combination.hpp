@@ -175,11 +175,14 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
   /// end the run.
   /// @par Shape
   /// @p x0 [B, ...]
-  template <class C>
-  ScoreSheet score(const Tensor& x0, const C& reference) const {
+  /// @param x0 clean samples
+  /// @param reference of their prompts, B entries
+  /// @throws Error if a reward does not give one score a sample
+  template <class Reference>
+  ScoreSheet score(const Tensor& x0, const Reference& reference) const {
     ScoreSheet sheet = detail::unscored(count, x0.size(0));
     entries_.for_each([&](std::size_t row, std::string_view name, const auto& entry) {
-      static_assert(explain_reward<std::remove_cvref_t<decltype(entry.reward)>, C>());
+      static_assert(explain_reward<std::remove_cvref_t<decltype(entry.reward)>, Reference>());
       detail::fill(sheet, row, std::string(name),
                    [&] { return detail::given_scores(entry.reward, x0, reference); });
     });

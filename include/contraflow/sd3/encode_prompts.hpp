@@ -71,7 +71,8 @@ Tensor t5_encoded(const Folder& folder, const std::vector<std::string>& captions
 /// @param captions at least one; "" is the negative prompt of diffusers
 /// @param options how
 /// @param warn told of each caption that is longer than an encoder's window, and cut
-/// @return one row a caption, on the CPU
+/// @return one row a caption, on the CPU: `PromptRows(condition, captions)` are prompts whose
+/// rewards read captions
 /// @throws Error naming the file or option at fault
 template <class Warn>
 TextCondition encode_prompts(const Folder& folder, const std::vector<std::string>& captions,

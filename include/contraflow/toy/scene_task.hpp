@@ -11,12 +11,14 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/core/tensor.hpp>
 #include <contraflow/toy/scenes.hpp>
 #include <contraflow/train/pretrain.hpp>
+#include <contraflow/train/prompts.hpp>
 
 namespace contraflow::toy::scenes {
 
-/// All prompts, and their tokens.
+/// All prompts, each with a number: its place in this list.
 class Catalogue {
  public:
   Catalogue() : prompts_(all_prompts()), tokens_(tokens_of(prompts_)) {
@@ -46,6 +48,14 @@ class Catalogue {
 inline const Catalogue& catalogue() {
   static const Catalogue all;
   return all;
+}
+
+/// Prompts for trainers and evaluations: models are given their tokens, rewards their numbers.
+/// @param numbers int64 [P], in the catalogue, such as training_prompts()
+/// @throws Error if there is none, or not such a prompt
+inline PromptRows<Tensor, Tensor> prompts_of(const Tensor& numbers) {
+  const Tensor readable = detail::readable_ids(numbers, catalogue().size());
+  return {catalogue().all_tokens().index_select(0, readable), readable};
 }
 
 /// Tokens of the prompt that asks for nothing, int64 [1, 8]: the negative of guidance.
@@ -106,9 +116,9 @@ inline Tensor evaluation_prompts(std::int64_t per_category = 100) {
 /// @par Shape
 /// latents float32 [N, 8, 4, 4], captions int64 [N, 8], numbers int64 [N]
 struct Captioned {
-  Tensor latents;   ///< the scenes
-  Tensor captions;  ///< tokens of the prompts that they answer
-  Tensor numbers;   ///< of these prompts in the catalogue
+  Tensor latents;       ///< the scenes
+  Tensor captions;      ///< tokens of the prompts that they answer
+  Tensor numbers = {};  ///< of these prompts in the catalogue
 };
 
 /// The pre-training set, categories in equal number.
@@ -160,7 +170,7 @@ inline Tensor spoilt(const Tensor& captions, const Spoiling& spoiling, Generator
   const std::int64_t count = captions.size(0);
   const Tensor numbers = uniform({count, 2 * tokens + 1}, generator);
   Tensor result = captions.clone(at::MemoryFormat::Contiguous);
-  const auto* number = numbers.const_data_ptr<float>();
+  const auto* number = data_of<const float>(numbers);
   auto* word = result.mutable_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < count; ++i, number += 2 * tokens + 1, word += tokens) {
     for (std::int64_t k = 0; k < tokens; ++k) {
@@ -176,35 +186,55 @@ inline Tensor spoilt(const Tensor& captions, const Spoiling& spoiling, Generator
 }
 
 /// Batches of captioned scenes for pretrain().
-struct CaptionedData {
-  Captioned set;           ///< from which batches are drawn
-  Spoiling spoiling = {};  ///< of the captions
+class CaptionedData {
+ public:
+  /// @param set from which batches are drawn
+  /// @param spoiling of the captions
+  explicit CaptionedData(Captioned set, Spoiling spoiling = {})
+      : set_(std::move(set)), spoiling_(spoiling) {}
 
   /// @p count scenes with their spoilt captions.
   ConditionedData<Tensor> operator()(std::int64_t count, Generator& generator) const {
-    const Tensor chosen = integers(set.latents.size(0), count, generator);
-    return {set.latents.index_select(0, chosen),
-            spoilt(set.captions.index_select(0, chosen), spoiling, generator)};
+    const Tensor chosen = integers(set_.latents.size(0), count, generator);
+    return {set_.latents.index_select(0, chosen),
+            spoilt(set_.captions.index_select(0, chosen), spoiling_, generator)};
   }
+
+ private:
+  Captioned set_;
+  Spoiling spoiling_;
 };
+
+namespace detail {
+/// What the detector says of latents by the numbers of their prompts.
+inline Judgements judged_by_number(const Tensor& x0, const Tensor& numbers) {
+  if (!numbers.defined() || numbers.dim() != 1 || numbers.size(0) != x0.size(0)) {
+    throw Error("reference",
+                "the number of each sample's prompt, shape [" + shown(x0.size(0)) +
+                    "], as scenes::prompts_of() gives them",
+                shape_text(numbers));
+  }
+  return judge(catalogue().prompts(), numbers, x0);
+}
+}  // namespace detail
 
 /// The detector's strict score: 1 where everything that is asked for is there, else 0.
 /// @par Shape
-/// x0 [B, 8, 4, 4], numbers int64 [B] of prompts in the catalogue; result float64 [B]
+/// x0 [B, 8, 4, 4], numbers int64 [B], of the prompts in the catalogue; result float64 [B]
 struct Strict {
   /// The scores.
   Tensor operator()(const Tensor& x0, const Tensor& numbers) const {
-    return judge(catalogue().prompts(), numbers, x0).strict;
+    return detail::judged_by_number(x0, numbers).strict;
   }
 };
 
 /// The detector's partial score, in [0, 1].
 /// @par Shape
-/// x0 [B, 8, 4, 4], numbers int64 [B] of prompts in the catalogue; result float64 [B]
+/// x0 [B, 8, 4, 4], numbers int64 [B], of the prompts in the catalogue; result float64 [B]
 struct Partial {
   /// The scores.
   Tensor operator()(const Tensor& x0, const Tensor& numbers) const {
-    return judge(catalogue().prompts(), numbers, x0).partial;
+    return detail::judged_by_number(x0, numbers).partial;
   }
 };
 
@@ -224,7 +254,7 @@ Tensor scored_by_sight(const Tensor& x0, F&& score) {
   const Tensor values = readable(x0);
   Tensor result = at::empty({x0.size(0)}, at::kDouble);
   for (std::int64_t i = 0; i < x0.size(0); ++i) {
-    const float* latent = values.const_data_ptr<float>() + i * channels * cells;
+    const float* latent = data_of<const float>(values) + i * channels * cells;
     result.mutable_data_ptr<double>()[i] = score(seen(latent), latent);
   }
   return result;
@@ -284,10 +314,10 @@ inline double distinct_share(const Tensor& x0, const Tensor& group) {
   std::map<std::int64_t, std::pair<std::set<Scene>, double>> groups;
   for (std::int64_t i = 0; i < x0.size(0); ++i) {
     Scene scene;
-    for (const Seen& object : seen(values.const_data_ptr<float>() + i * channels * cells).objects) {
+    for (const Seen& object : seen(data_of<const float>(values) + i * channels * cells).objects) {
       scene.push_back({object.cell, object.shape, object.colour});
     }
-    auto& [scenes, samples] = groups[ids.const_data_ptr<std::int64_t>()[i]];
+    auto& [scenes, samples] = groups[data_of<const std::int64_t>(ids)[i]];
     scenes.insert(std::move(scene));
     samples += 1;
   }

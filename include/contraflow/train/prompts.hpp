@@ -55,10 +55,18 @@ consteval bool explain_prompt_source() {
 }
 
 /// What rewards are told of the prompts @p ids: their reference, or their condition.
+/// @throws Error if it can be counted and does not have one entry an id
 template <PromptSource P>
 auto reference_of(const P& prompts, const Tensor& ids) {
   if constexpr (HasPromptReference<P>) {
-    return prompts.reference(ids);
+    auto reference = prompts.reference(ids);
+    if constexpr (Condition<decltype(reference)>) {
+      const std::int64_t count = batch_size(reference);
+      const bool fits = count == ids.numel() || count == -1;
+      if (!fits)
+        throw Error("reference(ids)", "one entry an id, " + shown(ids.numel()), shown(count));
+    }
+    return reference;
   } else {
     return prompts.condition(ids);
   }
@@ -79,39 +87,17 @@ struct NoPrompts {
   Unconditional condition(const Tensor&) const { return {}; }
 };
 
-/// The entries @p ids, int64 [B], of a list.
-template <class T>
-std::vector<T> select(const std::vector<T>& list, const Tensor& ids) {
-  const Tensor numbers = ids.to(at::kCPU, at::kLong).contiguous();
-  const auto* number = static_cast<const std::int64_t*>(numbers.const_data_ptr());
-  std::vector<T> chosen;
-  chosen.reserve(static_cast<std::size_t>(numbers.numel()));
-  for (std::int64_t i = 0; i < numbers.numel(); ++i) {
-    const bool known = number[i] >= 0 && number[i] < std::int64_t(list.size());
-    expects(known, "ids", "numbers of prompts in the list", number[i]);
-    chosen.push_back(list[static_cast<std::size_t>(number[i])]);
-  }
-  return chosen;
-}
-
 namespace detail {
-template <class T>
-std::int64_t rows_in(const std::vector<T>& list) {
-  return static_cast<std::int64_t>(list.size());
-}
-template <Condition C>
-std::int64_t rows_in(const C& condition) {
-  return batch_size(condition);
-}
 /// Stands for a reference that is the condition.
 struct SameAsCondition {};
 }  // namespace detail
 
 /// Prompts that are the rows of a condition: embeddings, class labels, or a user's Condition; with
-/// a reference a prompt for rewards, where they need something else.
+/// a reference a prompt for rewards, where they need something else: `PromptRows(encoded,
+/// captions)`.
 /// @tparam C a Condition
-/// @tparam R a std::vector with an entry a prompt, such as of captions or JSON records, or a
-/// Condition
+/// @tparam R likewise: a std::vector with an entry a prompt, such as of captions or JSON records, a
+/// tensor with a row a prompt, or a Condition of the user's
 template <Condition C = Tensor, class R = detail::SameAsCondition>
 class PromptRows {
  public:
@@ -123,7 +109,7 @@ class PromptRows {
   PromptRows(C rows, R references) : rows_(std::move(rows)), references_(std::move(references)) {
     expects(batch_size(rows_) >= 1, "rows", "at least one prompt", batch_size(rows_));
     if constexpr (has_references) {
-      const std::int64_t count = detail::rows_in(references_);
+      const std::int64_t count = batch_size(references_);
       expects(count == size(), "references", "as many as rows", count);
     }
   }

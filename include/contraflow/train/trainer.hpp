@@ -225,6 +225,7 @@ class OnlineTrainer
         report.add("evaluation/score/" + score.name, score.value);
       }
     }
+    if (!reward) report.later.push_back("evaluation/score");
     report.add("evaluation/reward", reward);
     report.add("evaluation/masked", masked);
   }

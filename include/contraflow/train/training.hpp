@@ -120,6 +120,7 @@ class Training {
         report.add("old_deviation", *deviation);
       }
     }
+    if (report.find("loss") && !has_all_losses(report, objective())) report.later.push_back("loss");
     report.epoch = ++epoch_;
     report.seconds = seconds_;
     report.gradient_steps = gradient_steps();
@@ -138,6 +139,11 @@ class Training {
   static P prepared(P policy) {
     policy.keep(typename O::AllVelocities{});
     return policy;
+  }
+  /// A term that saw no sample of this epoch has metrics in others.
+  template <class... Terms>
+  static bool has_all_losses(const EpochReport& report, const Sum<Terms...>&) {
+    return (report.find("loss/" + std::string(Terms::name)).has_value() && ...);
   }
   Self& self() { return static_cast<Self&>(*this); }
 };
