@@ -99,7 +99,7 @@ class StoredTrainer : public Training<StoredTrainer<P, O, Components...>, P, O,
         seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
     LearnReport learnt;
     this->learner_.learn(samples_, grid_, stream, learnt);
-    learnt.add_to(report, this->objective());
+    this->add_learnt(report, learnt);
     this->seconds_ += watch.seconds();
     report.add("seconds/epoch", watch.seconds());
     this->finish(report);

@@ -127,7 +127,7 @@ class Pretrainer
     }
     this->seconds_ += watch.seconds();
     EpochReport report;
-    learnt.add_to(report, this->objective());
+    this->add_learnt(report, learnt);
     report.add("seconds/epoch", watch.seconds());
     this->finish(report);
     return report;

@@ -141,7 +141,7 @@ class OnlineTrainer
           seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
       this->learner_.learn(scored, options_.grid, stream, learnt);
     }
-    learnt.add_to(report, this->objective());
+    this->add_learnt(report, learnt);
   }
 
   template <class Warn>
