@@ -48,3 +48,27 @@ if(CONTRAFLOW_BUILD_EXAMPLES OR CONTRAFLOW_BUILD_BENCHMARKS)
   contraflow_precompiled_headers(contraflow_program_headers)
   target_precompile_headers(contraflow_program_headers PRIVATE <torch/torch.h>)
 endif()
+
+# Writes the flags of a user of the given targets into a file for a compiler's command line, whose path
+# becomes the value of <variable>. <name> is of the target that carries them.
+function(contraflow_user_flags name variable)
+  set(source "${CMAKE_CURRENT_BINARY_DIR}/${name}.cpp")
+  file(CONFIGURE OUTPUT "${source}" CONTENT "// Only carries the flags of a user of the library.\n")
+  add_library(${name} OBJECT EXCLUDE_FROM_ALL "${source}")
+  target_link_libraries(${name} PRIVATE ${ARGN})
+  set(file "${CMAKE_CURRENT_BINARY_DIR}/${name}.txt")
+  set(folders "$<REMOVE_DUPLICATES:$<TARGET_PROPERTY:${name},INCLUDE_DIRECTORIES>>")
+  set(definitions "$<TARGET_PROPERTY:${name},COMPILE_DEFINITIONS>")
+  # A system folder given again would end the search of the standard library's own headers.
+  set(folders "$<FILTER:${folders},EXCLUDE,^/usr/include$>")
+  file(GENERATE OUTPUT "${file}" CONTENT
+"-std=c++20
+-D$<JOIN:${definitions},
+-D>
+-isystem
+$<JOIN:${folders},
+-isystem
+>
+" TARGET ${name})
+  set(${variable} "${file}" PARENT_SCOPE)
+endfunction()

@@ -42,9 +42,11 @@ file(WRITE "${project}/CMakeLists.txt" "${text}")
 set(arguments
   -G "${generator}"
   "-DCMAKE_CXX_COMPILER=${compiler}"
-  "-DCMAKE_PREFIX_PATH=${libtorch}"
+  "-DCMAKE_PREFIX_PATH=${libtorch}")
+if("fetched" IN_LIST fences)
   # What is fetched is this checkout, not the published one.
-  "-DFETCHCONTENT_SOURCE_DIR_CONTRAFLOW=${contraflow_source}")
+  list(APPEND arguments "-DFETCHCONTENT_SOURCE_DIR_CONTRAFLOW=${contraflow_source}")
+endif()
 if(installed)
   # An installed package must not remember where it was first put, nor where it was built.
   run("${CMAKE_COMMAND}" --install "${contraflow_build}" --prefix "${build}/first")

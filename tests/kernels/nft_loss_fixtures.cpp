@@ -31,7 +31,7 @@ std::vector<std::filesystem::path> cases(const std::string& kind) {
 
 std::vector<double> doubles(const at::Tensor& tensor) {
   const at::Tensor values = tensor.to(at::kDouble).contiguous();
-  return {values.const_data_ptr<double>(), values.const_data_ptr<double>() + values.numel()};
+  return {cf::data_of<const double>(values), cf::data_of<const double>(values) + values.numel()};
 }
 
 // One case's inputs as the operation takes them, and its results.
@@ -53,7 +53,7 @@ struct Case {
 
   const at::Tensor& tensor(const std::string& name) const { return file.tensors.at(name); }
   const float* floats(const std::string& name) const {
-    return file.tensors.contains(name) ? tensor(name).const_data_ptr<float>() : nullptr;
+    return file.tensors.contains(name) ? cf::data_of<const float>(tensor(name)) : nullptr;
   }
 
   template <class Weighting>

@@ -350,7 +350,7 @@ TEST_CASE("alpha comes from the configuration, else from the metadata, else it i
     described(text);
     check_error([&] { cf::read_lora(path); }, path, part);
   };
-  refused("{", "a JSON object");
+  refused("{", "JSON");
   refused("[]", "a JSON object");
   refused(R"({"transformer.lora_alpha": "7"})", "a number as lora_alpha");
   refused(R"({"transformer.use_dora": true})", "use_dora false");

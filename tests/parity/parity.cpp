@@ -137,7 +137,7 @@ class Case {
 
 std::vector<double> doubles(const Tensor& values) {
   const Tensor plain = values.to(at::kDouble).contiguous();
-  return {plain.const_data_ptr<double>(), plain.const_data_ptr<double>() + plain.numel()};
+  return {cf::data_of<const double>(plain), cf::data_of<const double>(plain) + plain.numel()};
 }
 
 cf::TimeGrid grid_of(const Case& c) { return cf::TimeGrid(doubles(c.in("sigmas"))); }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <ATen/ATen.h>
@@ -34,6 +35,24 @@ inline Tensor wide(const Tensor& x) {
   return dtype == at::kFloat || dtype == at::kDouble ? x : x.to(at::kFloat);
 }
 
+/// Where the elements of @p x begin: what `x.const_data_ptr<T>()` and `x.mutable_data_ptr<T>()`
+/// give.
+///
+/// LibTorch compiles the first of them into its library under a name that clang 18 and later do not
+/// look for, so that a program which calls it does not link; `data_of<const T>(x)` does, and with T
+/// not const the elements may be written. Throws Error unless @p x has elements of type T.
+template <class T>
+T* data_of(const Tensor& x) {
+  constexpr auto dtype = c10::CppTypeToScalarType<std::remove_const_t<T>>::value;
+  if (x.scalar_type() != dtype)
+    throw Error("data", "dtype " + shown(dtype), shown(x.scalar_type()));
+  if constexpr (std::is_const_v<T>) {
+    return static_cast<T*>(x.const_data_ptr());
+  } else {
+    return static_cast<T*>(x.mutable_data_ptr());
+  }
+}
+
 /// Per-sample numbers shaped to broadcast over samples.
 /// @par Shape
 /// @p values [B], @p like [B, ...]; result [B, 1, ...] with the rank of @p like.
@@ -47,6 +66,18 @@ inline Tensor per_sample(const Tensor& values, const Tensor& like) {
 /// @par Shape
 /// @p x [B, ...]; result [B].
 inline Tensor mean_per_sample(const Tensor& x) { return wide(x).flatten(1).mean(1); }
+
+/// What @p f gives for a batch, at most @p at_once samples at a time: for memory.
+/// @par Shape
+/// @p x [B, ...]; result [B, ...] of what @p f gives
+/// @throws Error if @p at_once is below 1
+template <class F>
+Tensor in_parts(const Tensor& x, std::int64_t at_once, F&& f) {
+  expects_at_least_one(at_once, "at_once");
+  std::vector<Tensor> parts;
+  for (const Tensor& part : x.split(at_once)) parts.push_back(f(part));
+  return parts.size() == 1 ? parts.front() : at::cat(parts);
+}
 
 /// Throws Error unless @p x is a non-empty batch of floating-point samples [B, ...].
 inline void expects_samples(const Tensor& x, const char* argument) {
@@ -72,6 +103,21 @@ inline void expects_like(const Tensor& x, const Tensor& like, const char* argume
 inline void expects_dtype(const Tensor& x, at::ScalarType dtype, const char* argument) {
   if (x.scalar_type() == dtype) return;
   throw Error(argument, "dtype " + shown(dtype), shown(x.scalar_type()));
+}
+
+/// Throws Error unless @p x is int64 with numbers from 0 to @p limit - 1.
+/// @param x labels, tokens, numbers of prompts
+/// @param limit one more than the largest
+/// @param argument what errors call @p x
+/// @param expected what errors say that was expected
+inline void expects_below(const Tensor& x, std::int64_t limit, const char* argument,
+                          const std::string& expected) {
+  expects_dtype(x, at::kLong, argument);
+  if (x.numel() == 0) return;
+  const auto [low, high] = x.aminmax();
+  const auto least = low.item<std::int64_t>(), most = high.item<std::int64_t>();
+  if (least >= 0 && most < limit) return;
+  throw Error(argument, expected, shown(least < 0 ? least : most));
 }
 
 /// Throws Error unless @p x is [B] with the batch size and the device of @p like.

@@ -127,7 +127,7 @@ class JpegWriter {
   std::vector<std::uint8_t> write(const Tensor& pixels, int quality) {
     jpeg_.image_width = static_cast<JDIMENSION>(pixels.size(1));
     jpeg_.image_height = static_cast<JDIMENSION>(pixels.size(0));
-    if (!write_pixels(pixels.const_data_ptr<std::uint8_t>(), quality)) fail();
+    if (!write_pixels(data_of<const std::uint8_t>(pixels), quality)) fail();
     return {data_, data_ + size_};
   }
 

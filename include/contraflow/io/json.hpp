@@ -75,4 +75,10 @@ inline nlohmann::json read_json(const std::filesystem::path& path) {
   return parse_json(path.string(), {file.bytes(), file.size()});
 }
 
+/// Writes a document as people read it, which appears under its name only when it is complete.
+/// @throws Error naming the file that cannot be written
+inline void write_json(const std::filesystem::path& path, const nlohmann::json& json) {
+  write_file(path, json.dump(2) + "\n");
+}
+
 }  // namespace contraflow

@@ -129,7 +129,7 @@ class PngWriter {
 
   // Pixels are uint8 [H, W, 3].
   std::vector<std::uint8_t> write(const Tensor& pixels) {
-    if (!write_pixels(pixels.const_data_ptr<std::uint8_t>(), pixels.size(1), pixels.size(0))) {
+    if (!write_pixels(data_of<const std::uint8_t>(pixels), pixels.size(1), pixels.size(0))) {
       throw Error("image", "what libpng can write", message_.data());
     }
     return {data_, data_ + size_};
@@ -199,9 +199,7 @@ inline std::vector<std::uint8_t> encode_png(const Tensor& image) {
 /// none
 inline void write_png(const std::filesystem::path& path, const Tensor& image) {
   const std::vector<std::uint8_t> bytes = encode_png(image);
-  PendingFile file(path.string());
-  file.write(bytes.data(), bytes.size());
-  file.publish();
+  write_file(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
 }  // namespace contraflow

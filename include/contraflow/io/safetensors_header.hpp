@@ -222,29 +222,33 @@ inline std::uint64_t bytes_of(const std::string& path, const std::string& name,
   return empty ? 0 : product;
 }
 
+inline void check_entry(const std::string& path, const std::string& name, const Entry& info,
+                        std::uint64_t data_size) {
+  if (info.data_offsets.size() != 2) {
+    throw Error(path, "data_offsets of two numbers",
+                std::to_string(info.data_offsets.size()) + " in tensor " + excerpt(name));
+  }
+  const std::uint64_t bytes =
+      bytes_of(path, name, info.shape, dtype_named(path, name, info.dtype).size);
+  const std::uint64_t begin = info.data_offsets[0], end = info.data_offsets[1];
+  if (begin > end || end > data_size) {
+    throw Error(path, "data_offsets inside the file",
+                std::to_string(begin) + " to " + std::to_string(end) + " of " +
+                    std::to_string(data_size) + " bytes in tensor " + excerpt(name));
+  }
+  if (end - begin != bytes) {
+    throw Error(path, std::to_string(bytes) + " bytes for the shape of tensor " + excerpt(name),
+                std::to_string(end - begin));
+  }
+}
+
 // The tensors have to cover the data, one after the other, without holes or overlaps.
 inline void check_layout(const std::string& path, const Header& header, std::uint64_t data_size) {
   using Named = std::pair<const std::string, Entry>;
   std::vector<const Named*> order;
   order.reserve(header.entries.size());
   for (const Named& entry : header.entries) {
-    const auto& [name, info] = entry;
-    if (info.data_offsets.size() != 2) {
-      throw Error(path, "data_offsets of two numbers",
-                  std::to_string(info.data_offsets.size()) + " in tensor " + excerpt(name));
-    }
-    const std::uint64_t bytes =
-        bytes_of(path, name, info.shape, dtype_named(path, name, info.dtype).size);
-    const std::uint64_t begin = info.data_offsets[0], end = info.data_offsets[1];
-    if (begin > end || end > data_size) {
-      throw Error(path, "data_offsets inside the file",
-                  std::to_string(begin) + " to " + std::to_string(end) + " of " +
-                      std::to_string(data_size) + " bytes in tensor " + excerpt(name));
-    }
-    if (end - begin != bytes) {
-      throw Error(path, std::to_string(bytes) + " bytes for the shape of tensor " + excerpt(name),
-                  std::to_string(end - begin));
-    }
+    check_entry(path, entry.first, entry.second, data_size);
     order.push_back(&entry);
   }
   std::sort(order.begin(), order.end(), [](const Named* a, const Named* b) {

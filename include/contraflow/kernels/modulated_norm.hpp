@@ -6,7 +6,7 @@
 #include <cmath>
 #include <vector>
 
-#include <contraflow/kernels/pack.hpp>
+#include <contraflow/kernels/packed_loop.hpp>
 
 namespace contraflow::kernels {
 
@@ -142,8 +142,8 @@ struct ModulatedNormArrays {
 /// @param loop parallel loop over samples, see SerialLoop; bits do not depend on its threads
 template <class Loop = SerialLoop>
 void modulated_norm(const ModulatedNormArrays& arrays, float eps, const Loop& loop = {}) {
-  const auto [batch, tokens, size] = arrays.shape;
-  loop(batch * tokens, [&, tokens = tokens, size = size](std::int64_t begin, std::int64_t end) {
+  const std::int64_t tokens = arrays.shape.tokens, size = arrays.shape.size;
+  loop(arrays.shape.batch * tokens, [&, tokens, size](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const float* x = arrays.x + i * size;
       const detail::RowMoments moments = detail::moments_of(x, size, eps);
@@ -174,15 +174,15 @@ struct ModulatedNormGradients {
 /// @param loop parallel loop over samples, see SerialLoop; bits do not depend on its threads
 template <class Loop = SerialLoop>
 void modulated_norm_backward(const ModulatedNormGradients& arrays, const Loop& loop = {}) {
-  const auto [batch, tokens, size] = arrays.shape;
-  const auto row = [&, size = size](std::int64_t i, const float* scale, float* sums) {
+  const std::int64_t tokens = arrays.shape.tokens, size = arrays.shape.size;
+  const auto row = [&, size](std::int64_t i, const float* scale, float* sums) {
     const detail::RowMoments moments{arrays.moments[2 * i], arrays.moments[2 * i + 1]};
     const auto backward = sums == nullptr ? detail::modulated_norm_backward_row<false>
                                           : detail::modulated_norm_backward_row<true>;
     backward(arrays.x + i * size, scale, arrays.dout + i * size, moments, arrays.dx + i * size,
              sums, size);
   };
-  loop(batch, [&, tokens = tokens, size = size](std::int64_t first, std::int64_t last) {
+  loop(arrays.shape.batch, [&, tokens, size](std::int64_t first, std::int64_t last) {
     std::vector<float> sums;
     for (std::int64_t b = first; b < last; ++b) {
       const float* scale = arrays.scale.row(b);
@@ -215,8 +215,8 @@ struct GatedResidualArrays {
 /// @param loop parallel loop over tokens, see SerialLoop; bits do not depend on its threads
 template <class Loop = SerialLoop>
 void gated_residual(const GatedResidualArrays& arrays, const Loop& loop = {}) {
-  const auto [batch, tokens, size] = arrays.shape;
-  loop(batch * tokens, [&, tokens = tokens, size = size](std::int64_t begin, std::int64_t end) {
+  const std::int64_t tokens = arrays.shape.tokens, size = arrays.shape.size;
+  loop(arrays.shape.batch * tokens, [&, tokens, size](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
       const float *x = arrays.x + t * size, *y = arrays.y + t * size;
       const float* gate = arrays.gate.row(t / tokens);
@@ -245,8 +245,8 @@ struct GatedResidualGradients {
 /// @param loop parallel loop over samples, see SerialLoop; bits do not depend on its threads
 template <class Loop = SerialLoop>
 void gated_residual_backward(const GatedResidualGradients& arrays, const Loop& loop = {}) {
-  const auto [batch, tokens, size] = arrays.shape;
-  loop(batch, [&, tokens = tokens, size = size](std::int64_t first, std::int64_t last) {
+  const std::int64_t tokens = arrays.shape.tokens, size = arrays.shape.size;
+  loop(arrays.shape.batch, [&, tokens, size](std::int64_t first, std::int64_t last) {
     std::vector<float> sum;
     for (std::int64_t b = first; b < last; ++b) {
       const float* gate = arrays.gate.row(b);

@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <contraflow/core/autograd.hpp>
+#include <contraflow/core/tensor.hpp>
 #include <contraflow/kernels/gelu_silu.hpp>
 #include <contraflow/network/fused.hpp>
 
@@ -19,7 +20,7 @@ inline TorchLoop activation_loop() { return rows_loop(kernels::activation_block)
 
 template <class Kernel>
 Tensor activated(const Tensor& x, Tensor out) {
-  kernels::activate<Kernel>(x.const_data_ptr<float>(), out.mutable_data_ptr<float>(), x.numel(),
+  kernels::activate<Kernel>(data_of<const float>(x), out.mutable_data_ptr<float>(), x.numel(),
                             activation_loop());
   return out;
 }
@@ -37,7 +38,7 @@ class Activated : public torch::autograd::Function<Activated<Kernel>> {
     const Tensor x = context->get_saved_variables()[0];
     const Tensor dout = upstream[0].contiguous();
     Tensor dx = at::empty_like(x);
-    kernels::activate_backward<Kernel>(x.const_data_ptr<float>(), dout.const_data_ptr<float>(),
+    kernels::activate_backward<Kernel>(data_of<const float>(x), data_of<const float>(dout),
                                        dx.mutable_data_ptr<float>(), x.numel(), activation_loop());
     return {dx};
   }

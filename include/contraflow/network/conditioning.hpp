@@ -53,7 +53,8 @@ class Conditioning {
     expects(labels_ != nullptr, "condition", "no labels, for a model that has no classes",
             shape_text(labels));
     expects_per_sample(labels, t, "condition");
-    expects_labels(labels);
+    expects_below(labels, options_.classes + 1, "condition",
+                  "class labels in [0, " + shown(options_.classes) + "], the last for no class");
     return {time(t) + labels_->forward(labels)};
   }
   Embedded operator()(const Tensor& t, const TextCondition& prompts) const {
@@ -85,16 +86,6 @@ class Conditioning {
     if (x.defined() && x.dim() == rank && x.size(rank - 1) == size) return;
     throw Error(name, std::string("shape [B, ") + (rank == 3 ? "L, " : "") + shown(size) + "]",
                 shape_text(x));
-  }
-
-  void expects_labels(const Tensor& labels) const {
-    expects_dtype(labels, at::kLong, "condition");
-    const auto [low, high] = labels.aminmax();
-    const auto least = low.item<std::int64_t>(), most = high.item<std::int64_t>();
-    if (least >= 0 && most <= options_.classes) return;
-    throw Error("condition",
-                "class labels in [0, " + shown(options_.classes) + "], the last for no class",
-                shown(least < 0 ? least : most));
   }
 
   Tensor time(const Tensor& t) const {

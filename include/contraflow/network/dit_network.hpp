@@ -123,14 +123,11 @@ class DitNetwork : public torch::nn::Module {
 
  private:
   static DitOptions checked(const DitOptions& options) {
-    const auto at_least_one = [](std::int64_t value, const char* name) {
-      expects(value >= 1, name, "at least 1", value);
-    };
-    at_least_one(options.channels, "channels");
-    at_least_one(options.num_layers, "num_layers");
-    at_least_one(options.num_attention_heads, "num_attention_heads");
-    at_least_one(options.attention_head_dim, "attention_head_dim");
-    at_least_one(options.patch_size, "patch_size");
+    expects_at_least_one(options.channels, "channels");
+    expects_at_least_one(options.num_layers, "num_layers");
+    expects_at_least_one(options.num_attention_heads, "num_attention_heads");
+    expects_at_least_one(options.attention_head_dim, "attention_head_dim");
+    expects_at_least_one(options.patch_size, "patch_size");
     expects(options.sample_size >= 1 && options.sample_size % options.patch_size == 0,
             "sample_size", "a positive multiple of patch_size", options.sample_size);
     expects(options.width() % 4 == 0, "attention_head_dim", "heads times features a multiple of 4",

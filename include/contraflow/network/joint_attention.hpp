@@ -11,6 +11,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <contraflow/core/autograd.hpp>
+#include <contraflow/core/tensor.hpp>
 #include <contraflow/kernels/short_attention.hpp>
 #include <contraflow/network/fused.hpp>
 #include <contraflow/network/layers.hpp>
@@ -47,7 +48,7 @@ inline std::vector<Tensor> flattened(const std::vector<AttentionTokens>& streams
 }
 
 inline const float* numbers_of(const Tensor& x) {
-  return x.defined() ? x.const_data_ptr<float>() : nullptr;
+  return x.defined() ? data_of<const float>(x) : nullptr;
 }
 
 inline float* room_of(Tensor& x) { return x.defined() ? x.mutable_data_ptr<float>() : nullptr; }

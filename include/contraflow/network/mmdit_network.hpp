@@ -263,18 +263,15 @@ class MmditNetwork : public torch::nn::Module {
   static constexpr std::int64_t time_features = 256;
 
   static MmditOptions checked(MmditOptions options) {
-    const auto at_least_one = [](std::int64_t value, const char* name) {
-      expects(value >= 1, name, "at least 1", value);
-    };
-    at_least_one(options.patch_size, "patch_size");
-    at_least_one(options.in_channels, "in_channels");
-    at_least_one(options.out_channels, "out_channels");
-    at_least_one(options.num_layers, "num_layers");
-    at_least_one(options.num_attention_heads, "num_attention_heads");
-    at_least_one(options.attention_head_dim, "attention_head_dim");
-    at_least_one(options.joint_attention_dim, "joint_attention_dim");
-    at_least_one(options.pooled_projection_dim, "pooled_projection_dim");
-    at_least_one(options.pos_embed_max_size, "pos_embed_max_size");
+    expects_at_least_one(options.patch_size, "patch_size");
+    expects_at_least_one(options.in_channels, "in_channels");
+    expects_at_least_one(options.out_channels, "out_channels");
+    expects_at_least_one(options.num_layers, "num_layers");
+    expects_at_least_one(options.num_attention_heads, "num_attention_heads");
+    expects_at_least_one(options.attention_head_dim, "attention_head_dim");
+    expects_at_least_one(options.joint_attention_dim, "joint_attention_dim");
+    expects_at_least_one(options.pooled_projection_dim, "pooled_projection_dim");
+    expects_at_least_one(options.pos_embed_max_size, "pos_embed_max_size");
     expects(options.sample_size >= options.patch_size, "sample_size", "at least the patch size",
             options.sample_size);
     expects(options.width() % 4 == 0, "attention_head_dim", "heads times channels a multiple of 4",

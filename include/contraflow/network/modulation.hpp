@@ -11,6 +11,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <contraflow/core/autograd.hpp>
+#include <contraflow/core/tensor.hpp>
 #include <contraflow/kernels/modulated_norm.hpp>
 #include <contraflow/network/fused.hpp>
 #include <contraflow/network/layers.hpp>
@@ -48,7 +49,7 @@ inline kernels::TokenShape token_shape(const Tensor& x) {
 /// Numbers a sample [B, D], each sample's without gaps, such as a chunk of a wider tensor.
 inline Tensor rows_without_gaps(const Tensor& x) { return x.stride(1) == 1 ? x : x.contiguous(); }
 inline kernels::SampleRows<const float> sample_rows(const Tensor& x) {
-  return {x.const_data_ptr<float>(), x.stride(0)};
+  return {data_of<const float>(x), x.stride(0)};
 }
 inline kernels::SampleRows<float> gradient_rows(Tensor& x) {
   if (!x.defined()) return {};
@@ -58,7 +59,7 @@ inline kernels::SampleRows<float> gradient_rows(Tensor& x) {
 inline Tensor modulated_norm(const Tensor& x, const Tensor& shift, const Tensor& scale,
                              Tensor moments) {
   Tensor out = at::empty_like(x);
-  kernels::modulated_norm({token_shape(x), x.const_data_ptr<float>(), sample_rows(shift),
+  kernels::modulated_norm({token_shape(x), data_of<const float>(x), sample_rows(shift),
                            sample_rows(scale), out.mutable_data_ptr<float>(),
                            moments.defined() ? moments.mutable_data_ptr<float>() : nullptr},
                           float(modulated_eps), rows_loop(x.size(2)));
@@ -85,9 +86,9 @@ class ModulatedNorm : public torch::autograd::Function<ModulatedNorm> {
       dscale = at::empty(scale.sizes(), scale.options());
     }
     kernels::modulated_norm_backward(
-        {token_shape(x), x.const_data_ptr<float>(), moments.const_data_ptr<float>(),
-         sample_rows(scale), dout.const_data_ptr<float>(), dx.mutable_data_ptr<float>(),
-         gradient_rows(dshift), gradient_rows(dscale)},
+        {token_shape(x), data_of<const float>(x), data_of<const float>(moments), sample_rows(scale),
+         data_of<const float>(dout), dx.mutable_data_ptr<float>(), gradient_rows(dshift),
+         gradient_rows(dscale)},
         rows_loop(x.size(1) * x.size(2)));
     return {dx, dshift, dscale};
   }
@@ -109,8 +110,8 @@ inline Tensor modulated(const Normalised& x, const Tensor& shift, const Tensor& 
 
 inline Tensor gated_residual(const Tensor& x, const Tensor& gate, const Tensor& y) {
   Tensor out = at::empty_like(x);
-  kernels::gated_residual({token_shape(x), x.const_data_ptr<float>(), sample_rows(gate),
-                           y.const_data_ptr<float>(), out.mutable_data_ptr<float>()},
+  kernels::gated_residual({token_shape(x), data_of<const float>(x), sample_rows(gate),
+                           data_of<const float>(y), out.mutable_data_ptr<float>()},
                           rows_loop(x.size(2)));
   return out;
 }
@@ -131,7 +132,7 @@ class GatedResidual : public torch::autograd::Function<GatedResidual> {
     Tensor dy = at::empty_like(y), dgate;
     if (context->needs_input_grad(1)) dgate = at::empty(gate.sizes(), gate.options());
     kernels::gated_residual_backward(
-        {token_shape(y), sample_rows(gate), y.const_data_ptr<float>(), dout.const_data_ptr<float>(),
+        {token_shape(y), sample_rows(gate), data_of<const float>(y), data_of<const float>(dout),
          dy.mutable_data_ptr<float>(), gradient_rows(dgate)},
         rows_loop(y.size(1) * y.size(2)));
     return {dout, dgate, dy};

@@ -191,12 +191,9 @@ class UnetNetwork : public torch::nn::Module {
 
  private:
   static UnetOptions checked(UnetOptions options) {
-    const auto at_least_one = [](std::int64_t value, const char* name) {
-      expects(value >= 1, name, "at least 1", value);
-    };
-    at_least_one(options.channels, "channels");
-    at_least_one(options.layers_per_level, "layers_per_level");
-    at_least_one(options.attention_head_dim, "attention_head_dim");
+    expects_at_least_one(options.channels, "channels");
+    expects_at_least_one(options.layers_per_level, "layers_per_level");
+    expects_at_least_one(options.attention_head_dim, "attention_head_dim");
     const auto levels = std::int64_t(options.level_channels.size());
     expects(levels >= 1 && levels <= 16, "level_channels", "1 to 16 levels", levels);
     const std::int64_t unit = std::int64_t{1} << (levels - 1);
@@ -207,7 +204,7 @@ class UnetNetwork : public torch::nn::Module {
     }
     for (std::int64_t i = 0; i < levels; ++i) {
       const std::int64_t count = options.level_channels[std::size_t(i)];
-      at_least_one(count, "level_channels");
+      expects_at_least_one(count, "level_channels");
       if (!has_attention(options, i) && i + 1 < levels) continue;
       expects(count % options.attention_head_dim == 0, "attention_head_dim",
               "a divisor of the channels with attention", options.attention_head_dim);

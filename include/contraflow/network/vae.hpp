@@ -350,14 +350,6 @@ class Vae : public torch::nn::Module {
     expects(x.is_floating_point(), name, "a floating-point tensor", x.scalar_type());
   }
 
-  template <class F>
-  static Tensor in_parts(const Tensor& x, std::int64_t at_once, F&& f) {
-    expects(at_once >= 1, "at_once", "at least 1", at_once);
-    std::vector<Tensor> results;
-    for (const Tensor& part : x.split(at_once)) results.push_back(f(part));
-    return results.size() == 1 ? results.front() : at::cat(results);
-  }
-
   Tensor latents_of(const Tensor& code) const {
     return (code - options_.shift_factor) * options_.scaling_factor;
   }

@@ -4,15 +4,14 @@
 /// Adapters on disk, in the formats that diffusers and peft read.
 
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <set>
-#include <sstream>
 #include <string>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
+#include <contraflow/io/json.hpp>
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/network/lora.hpp>
 
@@ -46,16 +45,11 @@ inline std::int64_t rank_of(const std::map<std::string, Tensor>& tensors,
   throw Error(source, "an adapter, with tensors *.lora_A.weight", "none");
 }
 
-inline nlohmann::json json_of(const std::string& text, const std::string& source) {
-  const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) throw Error(source, "a JSON object", "something else");
-  return json;
-}
-
 /// alpha of a peft configuration, if it has one; refuses the kinds of adapter that differ from a
 /// plain one.
 inline std::optional<double> alpha_of(const nlohmann::json& config, const std::string& prefix,
                                       const std::string& source) {
+  if (!config.is_object()) throw Error(source, "a JSON object", config.type_name());
   for (const char* kind : {"use_dora", "use_rslora", "lora_bias", "fan_in_fan_out"}) {
     const auto found = config.find(prefix + kind);
     if (found == config.end() || found->is_null() || *found == false) continue;
@@ -72,26 +66,12 @@ inline std::optional<double> alpha_of(const nlohmann::json& config, const std::s
   return found->get<double>();
 }
 
-inline std::string text_of(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw Error(path.string(), "a readable file", "none");
-  return std::move(text).str();
-}
-
-inline void write_text(const std::filesystem::path& path, const std::string& text) {
-  PendingFile file(path.string());
-  file.write(text.data(), text.size());
-  file.publish();
-}
-
 inline LoraWeights read_peft_lora(const std::filesystem::path& folder) {
   const std::string source = (folder / peft_lora_file).string();
   const std::string config = (folder / peft_config_file).string();
   LoraWeights weights{
       without_prefix(read_safetensors(source).tensors, "base_model.model.", source)};
-  const auto alpha = alpha_of(json_of(text_of(config), config), "", config);
+  const auto alpha = alpha_of(read_json(config), "", config);
   weights.alpha = alpha.value_or(double(rank_of(weights.tensors, source)));
   return weights;
 }
@@ -102,7 +82,7 @@ inline LoraWeights read_diffusers_lora(const std::filesystem::path& path) {
   std::optional<double> alpha;
   if (const auto found = file.metadata.find("lora_adapter_metadata");
       found != file.metadata.end()) {
-    alpha = alpha_of(json_of(found->second, path.string()), "transformer.", path.string());
+    alpha = alpha_of(parse_json(path.string(), found->second), "transformer.", path.string());
   }
   weights.alpha = alpha.value_or(double(rank_of(weights.tensors, path.string())));
   return weights;
@@ -172,7 +152,7 @@ inline void write_peft_lora(const std::filesystem::path& folder, const LoraWeigh
       {"base_model_name_or_path", nullptr},
       {"task_type", nullptr},
   };
-  detail::write_text(folder / detail::peft_config_file, config.dump(1) + "\n");
+  write_json(folder / detail::peft_config_file, config);
 }
 
 }  // namespace contraflow

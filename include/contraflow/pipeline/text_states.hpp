@@ -14,14 +14,6 @@ namespace contraflow::pipeline {
 
 namespace detail {
 
-/// What an encoder gives for all tokens, some prompts at a time.
-template <class F>
-Tensor in_batches(const Tensor& ids, std::int64_t at_once, F&& encoded) {
-  std::vector<Tensor> parts;
-  for (const Tensor& part : ids.split(at_once)) parts.push_back(encoded(part));
-  return at::cat(parts);
-}
-
 template <class Warn>
 TokenBatch tokens(const char* encoder, const auto& tokenizer,
                   const std::vector<std::string>& captions, Warn&& warn) {
@@ -56,7 +48,7 @@ ClipTextOutput clip_states(const char* name, const char* tokenizer, const char* 
   const auto network = folder.clip(encoder, placement);
   ClipTextOutput result;
   std::vector<Tensor> pooled;
-  result.penultimate = detail::in_batches(ids, at_once, [&](const Tensor& part) {
+  result.penultimate = in_parts(ids, at_once, [&](const Tensor& part) {
     const ClipTextOutput out = network->forward(part);
     pooled.push_back(out.pooled);
     return out.penultimate;
@@ -82,8 +74,7 @@ Tensor t5_states(const char* tokenizer, const char* encoder, std::int64_t length
   const Tensor ids = detail::tokens("T5", folder.t5_tokenizer(tokenizer, length), captions, warn)
                          .ids.to(placement.device);
   const auto network = folder.t5(encoder, placement);
-  return detail::in_batches(ids, at_once,
-                            [&](const Tensor& part) { return network->forward(part); });
+  return in_parts(ids, at_once, [&](const Tensor& part) { return network->forward(part); });
 }
 
 }  // namespace contraflow::pipeline

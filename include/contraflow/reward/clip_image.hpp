@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/core/tensor.hpp>
 #include <contraflow/reward/image_batch.hpp>
 
 namespace contraflow {
@@ -67,7 +68,7 @@ inline Tensor pillow_rows(const Tensor& bytes, std::int64_t width) {
   Tensor result = at::empty(shape, at::kByte);
   const Tensor rows = bytes.contiguous();
   const std::vector<PixelWeights> pixels = pillow_weights(in_width, width);
-  const auto* in = rows.const_data_ptr<std::uint8_t>();
+  const auto* in = data_of<const std::uint8_t>(rows);
   auto* out = result.mutable_data_ptr<std::uint8_t>();
   for (const auto* end = in + rows.numel(); in != end; in += in_width) {
     for (const PixelWeights& pixel : pixels) {

@@ -38,15 +38,6 @@ struct ClipRewardOptions {
 
 namespace detail {
 
-// A batch in parts of at most `size` rows, each through `f`.
-template <class F>
-Tensor in_parts(const Tensor& batch, std::int64_t size, F&& f) {
-  expects(size >= 1, "batch", "at least 1", size);
-  std::vector<Tensor> parts;
-  for (const Tensor& part : batch.split(size)) parts.push_back(f(part));
-  return at::cat(parts);
-}
-
 inline Tensor unit_vectors(const Tensor& x) {
   const Tensor full = x.to(at::kFloat);
   return full / full.norm(2, -1, /*keepdim=*/true);

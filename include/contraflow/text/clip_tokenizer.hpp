@@ -230,11 +230,6 @@ inline void write_clip_tokenizer(const std::filesystem::path& folder,
                                  const std::vector<std::string>& merges,
                                  const ClipTokenizerOptions& options = {}) {
   ClipTokenizer::from_merges(merges, options);
-  const auto write = [&](const char* name, const std::string& text) {
-    PendingFile file((folder / name).string());
-    file.write(text.data(), text.size());
-    file.publish();
-  };
   std::string lines = "#version: 0.2\n";
   for (const std::string& merge : merges) lines += merge + "\n";
   const nlohmann::json vocabulary = clip_bpe::vocabulary_of(merges);
@@ -242,12 +237,12 @@ inline void write_clip_tokenizer(const std::filesystem::path& folder,
                          {"eos_token", clip_bpe::end_text},
                          {"unk_token", clip_bpe::end_text},
                          {"pad_token", options.pad}};
-  write("vocab.json", vocabulary.dump());
-  write("merges.txt", lines);
-  write("special_tokens_map.json", special.dump(2));
+  write_file(folder / "vocab.json", vocabulary.dump());
+  write_file(folder / "merges.txt", lines);
+  write_json(folder / "special_tokens_map.json", special);
   special["tokenizer_class"] = "CLIPTokenizer";
   special["model_max_length"] = options.length;
-  write("tokenizer_config.json", special.dump(2));
+  write_json(folder / "tokenizer_config.json", special);
 }
 
 }  // namespace contraflow

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <contraflow/core/random.hpp>
+#include <contraflow/core/tensor.hpp>
 
 namespace contraflow::toy {
 
@@ -213,8 +214,8 @@ inline std::vector<Outcome> outcomes(const World& world, const Tensor& x0, const
   }
   const Tensor actions = x0.detach().to(at::kCPU, at::kFloat).contiguous();
   const Tensor rows = scenes.to(at::kCPU, at::kFloat).contiguous();
-  const auto* action = actions.const_data_ptr<float>();
-  const auto* row = rows.const_data_ptr<float>();
+  const auto* action = data_of<const float>(actions);
+  const auto* row = data_of<const float>(rows);
   std::vector<Outcome> result;
   for (std::int64_t i = 0; i < x0.size(0); ++i) {
     result.push_back(simulate(world, Scene::of(world, row), action));
@@ -374,7 +375,7 @@ inline Tensor solvable_candidates(const World& world, Generator& generator) {
     float* row = rows.mutable_data_ptr<float>() + i * world.scene_size();
     arrange(world, row);
     const Scene scene = Scene::of(world, row);
-    const float* chances = normals.const_data_ptr<float>() + i * normals.size(1);
+    const float* chances = data_of<const float>(normals) + i * normals.size(1);
     if (!is_free(world, scene)) continue;
     if (is_solvable(world, scene, chances, attempts)) solvable.push_back(i);
   }
@@ -425,9 +426,9 @@ inline Tensor demonstrations(const World& world, const Tensor& scenes,
   const Tensor normals = normal({rows.size(0), detail::chance_size(world)}, generator);
   Tensor actions = at::empty({rows.size(0), world.horizon, world.joints});
   for (std::int64_t i = 0; i < rows.size(0); ++i) {
-    const Scene scene = Scene::of(world, rows.const_data_ptr<float>() + i * world.scene_size());
-    const detail::Chance chance{careful.const_data_ptr<bool>()[i],
-                                normals.const_data_ptr<float>() + i * normals.size(1)};
+    const Scene scene = Scene::of(world, data_of<const float>(rows) + i * world.scene_size());
+    const detail::Chance chance{data_of<const bool>(careful)[i],
+                                data_of<const float>(normals) + i * normals.size(1)};
     detail::demonstrate(world, scene, demonstrator, chance,
                         actions.mutable_data_ptr<float>() + i * world.horizon * world.joints);
   }

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/core/tensor.hpp>
 #include <contraflow/toy/scenes.hpp>
 #include <contraflow/train/pretrain.hpp>
 #include <contraflow/train/prompts.hpp>
@@ -169,7 +170,7 @@ inline Tensor spoilt(const Tensor& captions, const Spoiling& spoiling, Generator
   const std::int64_t count = captions.size(0);
   const Tensor numbers = uniform({count, 2 * tokens + 1}, generator);
   Tensor result = captions.clone(at::MemoryFormat::Contiguous);
-  const auto* number = numbers.const_data_ptr<float>();
+  const auto* number = data_of<const float>(numbers);
   auto* word = result.mutable_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < count; ++i, number += 2 * tokens + 1, word += tokens) {
     for (std::int64_t k = 0; k < tokens; ++k) {
@@ -246,7 +247,7 @@ Tensor scored_by_sight(const Tensor& x0, F&& score) {
   const Tensor values = readable(x0);
   Tensor result = at::empty({x0.size(0)}, at::kDouble);
   for (std::int64_t i = 0; i < x0.size(0); ++i) {
-    const float* latent = values.const_data_ptr<float>() + i * channels * cells;
+    const float* latent = data_of<const float>(values) + i * channels * cells;
     result.mutable_data_ptr<double>()[i] = score(seen(latent), latent);
   }
   return result;
@@ -306,10 +307,10 @@ inline double distinct_share(const Tensor& x0, const Tensor& group) {
   std::map<std::int64_t, std::pair<std::set<Scene>, double>> groups;
   for (std::int64_t i = 0; i < x0.size(0); ++i) {
     Scene scene;
-    for (const Seen& object : seen(values.const_data_ptr<float>() + i * channels * cells).objects) {
+    for (const Seen& object : seen(data_of<const float>(values) + i * channels * cells).objects) {
       scene.push_back({object.cell, object.shape, object.colour});
     }
-    auto& [scenes, samples] = groups[ids.const_data_ptr<std::int64_t>()[i]];
+    auto& [scenes, samples] = groups[data_of<const std::int64_t>(ids)[i]];
     scenes.insert(std::move(scene));
     samples += 1;
   }

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include <contraflow/core/random.hpp>
+#include <contraflow/core/tensor.hpp>
 
 namespace contraflow::toy {
 
@@ -261,7 +262,7 @@ inline std::array<std::int64_t, most_objects> places(const Prompt& prompt, const
 inline Tensor readable_ids(const Tensor& ids, std::int64_t count) {
   expects_dtype(ids, at::kLong, "ids");
   const Tensor readable = ids.to(at::kCPU).contiguous();
-  const auto* id = readable.const_data_ptr<std::int64_t>();
+  const auto* id = data_of<const std::int64_t>(readable);
   const auto* wrong = std::find_if(id, id + readable.numel(),
                                    [&](std::int64_t one) { return one < 0 || one >= count; });
   if (wrong == id + readable.numel()) return readable;
@@ -284,9 +285,9 @@ inline Tensor draw(const std::vector<Prompt>& prompts, const Tensor& ids, Genera
   Tensor latents = at::zeros({count, channels, side, side});
   latents.select(1, 0).fill_(-1);
   auto* latent = latents.mutable_data_ptr<float>();
-  const auto* number = numbers.const_data_ptr<float>();
+  const auto* number = data_of<const float>(numbers);
   for (std::int64_t i = 0; i < count; ++i) {
-    const Prompt& prompt = prompts[std::size_t(which.const_data_ptr<std::int64_t>()[i])];
+    const Prompt& prompt = prompts[std::size_t(data_of<const std::int64_t>(which)[i])];
     const auto cell = detail::places(prompt, number);
     for (std::size_t k = 0; k < prompt.objects.size(); ++k) {
       const Object& object = prompt.objects[k];
@@ -445,9 +446,8 @@ inline Judgements judge(const std::vector<Prompt>& prompts, const Tensor& ids,
   const Tensor which = detail::readable_ids(ids, std::int64_t(prompts.size()));
   Judgements result{at::empty({count}, at::kDouble), at::empty({count}, at::kDouble)};
   for (std::int64_t i = 0; i < count; ++i) {
-    const Prompt& prompt = prompts[std::size_t(which.const_data_ptr<std::int64_t>()[i])];
-    const Judgement one =
-        judged(prompt, seen(values.const_data_ptr<float>() + i * channels * cells));
+    const Prompt& prompt = prompts[std::size_t(data_of<const std::int64_t>(which)[i])];
+    const Judgement one = judged(prompt, seen(data_of<const float>(values) + i * channels * cells));
     result.strict.mutable_data_ptr<double>()[i] = one.strict;
     result.partial.mutable_data_ptr<double>()[i] = one.partial;
   }
@@ -479,7 +479,7 @@ inline Tensor picture(const Tensor& latent, std::int64_t pixels = 24) {
         return x * x + y * y < 1 && x * x + y * y > 0.6F;
     }
   };
-  const Sight sight = seen(values.const_data_ptr<float>());
+  const Sight sight = seen(data_of<const float>(values));
   for (const Seen& object : sight.objects) {
     const std::int64_t row = object.cell / side, column = object.cell % side;
     for (std::int64_t i = 0; i < pixels * pixels; ++i) {
@@ -488,7 +488,7 @@ inline Tensor picture(const Tensor& latent, std::int64_t pixels = 24) {
       };
       if (!is_inside(object.shape, place(i % pixels), place(i / pixels))) continue;
       for (std::int64_t c = 0; c < 3; ++c) {
-        const float value = values.const_data_ptr<float>()[(5 + c) * cells + object.cell];
+        const float value = data_of<const float>(values)[(5 + c) * cells + object.cell];
         pixel[(c * size + row * pixels + i / pixels) * size + column * pixels + i % pixels] =
             std::clamp(0.5F + 0.45F * value, 0.0F, 1.0F);
       }
