@@ -1,5 +1,6 @@
 // A metric of your own, in every file and on the screen: a callable that adds to the report.
 #include <iostream>
+#include <optional>
 
 #include <contraflow/contraflow.hpp>
 #include <contraflow/observe/early_stop.hpp>
@@ -21,8 +22,9 @@ int main() {
   //! [metric]
   // Every fifth epoch: how much the averaged policy prefers the first of the two rewarded modes.
   const auto preference = [&](auto& of_run, cf::EpochReport& report) {
-    if (report.epoch % 5 != 0) return;
-    report.add("mine/preference", task.shares(of_run.sample(500)).front());
+    std::optional<double> value;  // absent, never zero, in the other epochs
+    if (report.epoch % 5 == 0) value = task.shares(of_run.sample(500)).front();
+    report.add("mine/preference", value);
   };
   const cf::RunReport run =
       trainer.run(20, preference, cf::JsonLines{"metric.jsonl"}, cf::TensorBoard{"board"},

@@ -31,7 +31,7 @@ concept HasMeasure = requires(O& o, T& trainer, EpochReport& report) {
   o.measure(trainer, report);
 };
 
-/// `o(trainer, report)`: the same, for lambdas.
+/// `o(trainer, report)`: the same, for lambdas: `[](auto& trainer, EpochReport& report)`.
 template <class O, class T>
 concept IsMeasure = std::invocable<O&, T&, EpochReport&>;
 
@@ -69,9 +69,9 @@ concept HasFinishOf = requires(O& o, T& trainer, const RunReport& report) {
 ///
 /// Valid expressions: one of HasReport, HasMeasure, IsMeasure and HasAfter at least; those of
 /// HasStart, HasWarn, HasFinish and HasFinishOf where it uses them. A lambda is an observer: of one
-/// parameter it is told, of two, `(auto& trainer, EpochReport& report)`, it measures. In an epoch
-/// all measure first, then all are told, then all are called behind. Laws: an observer does not
-/// change what a run computes, except by ending it.
+/// parameter it is told, of two it measures. In an epoch all measure, in the order in which they
+/// were given to the run; then all are told, and of each other's warnings; then `after` of all is
+/// called. Laws: an observer does not change what a run computes, except by ending it.
 template <class O, class T = ProbeTrainer>
 concept Observer = HasReport<O> || HasMeasure<O, T> || IsMeasure<O, T> || HasAfter<O, T>;
 

@@ -68,8 +68,8 @@ class SnapshotPolicy {
     std::optional<M>& snapshot = role == Role::old         ? old_
                                  : role == Role::reference ? reference_
                                                            : average_;
-    if (!snapshot) throw Error("role", "a role that was kept before training",
-                               std::string(role.name()));
+    if (!snapshot)
+      throw Error("role", "a role that was kept before training", std::string(role.name()));
     return *snapshot;
   }
 

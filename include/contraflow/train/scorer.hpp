@@ -49,6 +49,12 @@ class Scorer {
   /// The rewards.
   const R& rewards() const { return rewards_; }
 
+  /// The names of the rewards, once samples were scored.
+  const std::vector<std::string>& names() const { return names_; }
+
+  /// Forgets what an epoch that was ended by an exception has left unfinished.
+  void reset() { sheets_.clear(); }
+
   /// Begins to score the next samples of the epoch.
   /// @param x0 clean samples [B, ...]
   /// @param prompt the number of each sample's prompt, int64 [B]
@@ -102,6 +108,7 @@ class Scorer {
       all.failures.insert(all.failures.end(), sheet.failures.begin(), sheet.failures.end());
     }
     all.scores = at::cat(scores, 1);
+    names_ = all.names;
     return all;
   }
 
@@ -143,6 +150,7 @@ class Scorer {
   const Prompts& prompts_;
   bool asynchronous_;
   std::vector<std::future<ScoreSheet>> sheets_;
+  std::vector<std::string> names_;
 };
 
 }  // namespace contraflow

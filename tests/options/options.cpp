@@ -4,8 +4,8 @@
 // name inside another aggregate, or is so by default, and a later initialiser throws. Two things
 // keep that from users:
 // - no aggregate of the library has a member, other than its last, that is itself an aggregate with
-//   something to destroy; checked here for all of them while compiling, and options.py checks that
-//   all of them are here;
+//   something to destroy; checked here for all of them while compiling, and aggregates.py checks
+//   that all of them are here;
 // - options of every kind are built here with a part that throws, each part in turn, and in the
 // ways
 //   users write them. The program is built under the address sanitizer, by each compiler there is.
@@ -38,18 +38,21 @@
 #include <contraflow/observe/picture_files.hpp>
 #include <contraflow/observe/progress_bar.hpp>
 #include <contraflow/policy/lora_policy.hpp>
+#include <contraflow/reward/reward_text.hpp>
+#include <contraflow/toy/digits.hpp>
 #include <contraflow/toy/reach.hpp>
 #include <contraflow/toy/scene_flow.hpp>
 #include <contraflow/toy/scene_task.hpp>
 #include <contraflow/toy/tasks.hpp>
 #include <contraflow/train/checkpoint.hpp>
-#ifdef CONTRAFLOW_HAS_SD3
+#ifdef CONTRAFLOW_ALL_COMPONENTS
 #include <contraflow/pipeline/generate.hpp>
 #include <contraflow/reward/clip_score.hpp>
 #include <contraflow/reward/exported.hpp>
-#include <contraflow/reward/image.hpp>
+#include <contraflow/reward/image_measures.hpp>
+#include <contraflow/reward/jpeg_size.hpp>
 #include <contraflow/reward/remote.hpp>
-#include <contraflow/sd3/prompts.hpp>
+#include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/sd3/random_folder.hpp>
 #include <contraflow/text/clip_tokenizer.hpp>
 #endif
@@ -72,7 +75,7 @@ using Aggregates = List<
     // advantages, time, solvers
     Of<cf::GroupAdvantage, 2>, Of<cf::RankAdvantage, 1>, Of<cf::Sd3GridOptions, 2>,
     Of<cf::Constant, 1>, Of<cf::Ramp, 3>, Of<cf::WarmingUp, 1>, Of<cf::InverseRoot, 1>,
-    Of<cf::GridTimes, 3>, Of<cf::UniformTimes, 1>, Of<cf::LogitNormalTimes, 3>,
+    Of<cf::Cosine, 3>, Of<cf::GridTimes, 3>, Of<cf::UniformTimes, 1>, Of<cf::LogitNormalTimes, 3>,
     Of<cf::StratifiedTimes, 1>, Of<cf::AdaptiveRungeKutta<cf::DormandPrince>, 3>,
     Of<cf::FlowSde, 1>, Of<cf::DanceSde, 1>, Of<cf::Cps, 1>, Of<cf::Ddim, 1>,
     Of<cf::WindowPlace, 5>, Of<cf::Window<cf::FlowSde, cf::Euler>, 3>,
@@ -81,11 +84,13 @@ using Aggregates = List<
     Of<cf::UnetOptions, 9>, Of<cf::MmditOptions, 14>, Of<cf::MmditRunOptions, 1>,
     Of<cf::ClipTextOptions, 10>, Of<cf::ClipVisionOptions, 10>, Of<cf::ClipOptions, 2>,
     Of<cf::T5Options, 9>, Of<cf::VaeOptions, 11>, Of<cf::Placement, 2>, Of<cf::LoraOptions, 2>,
-    Of<cf::LoraWeights, 2>, Of<cf::LoraPolicyOptions, 5>, Of<cf::SnapshotOptions, 3>,
+    Of<cf::LoraWeights, 2>, Of<cf::LowRank, 3>, Of<cf::AdapterSelection, 1>,
+    Of<cf::LoraPolicyOptions, 5>, Of<cf::SnapshotOptions, 3>,
     // rewards and objectives
-    Of<cf::NegativeDistance, 1>, Of<cf::WithinRadius, 2>, Of<cf::Linear, 2>, Of<cf::Optimality, 2>,
-    Of<cf::Nft, 5>, Of<cf::PaperNft, 5>, Of<cf::NftSettings, 3>, Of<cf::Grpo, 2>, Of<cf::Awm, 2>,
-    Of<cf::Dpo, 1>, Of<cf::RewardWeighted, 1>, Of<cf::VelocityKl, 1>, Of<cf::ForwardProcess, 2>,
+    Of<cf::NegativeDistance, 1>, Of<cf::WithinRadius, 2>, Of<cf::LinearReward, 2>,
+    Of<cf::Optimality, 2>, Of<cf::Nft, 5>, Of<cf::PaperNft, 5>, Of<cf::NftSettings, 3>,
+    Of<cf::BasicGrpo<cf::RatioForm::plain>, 2>, Of<cf::Awm, 2>, Of<cf::Dpo, 1>,
+    Of<cf::RewardWeighted, 1>, Of<cf::VelocityKl, 1>, Of<cf::ForwardProcess, 2>,
     Of<cf::RecordedTransitions, 2>,
     // trainers and observers
     Of<cf::Collection, 6>, Of<cf::Learning, 2>, Of<cf::Optimization, 5>,
@@ -99,7 +104,8 @@ using Aggregates = List<
     Of<cf::Metric, 2>, Of<cf::Picture, 4>, Of<cf::RunInfo, 2>, Of<cf::EpochReport, 8>,
     Of<cf::Warning, 3>, Of<cf::Verdict, 3>, Of<cf::RunReport, 4>, Of<cf::Evaluation, 5>,
     Of<cf::LearnReport, 6>, Of<cf::StepOutcome, 3>, Of<cf::EvaluationCount, 2>,
-    Of<cf::TrainerState, 2>, Of<cf::Scores, 3>, Of<cf::TermShare, 3>,
+    Of<cf::TrainerState, 2>, Of<cf::Scores, 3>, Of<cf::TermShare, 3>, Of<cf::RewardText, 3>,
+    Of<cf::TokenIds, 2>, Of<cf::TorchLoop, 1>, Of<cf::philox::Draw, 3>,
     // toy tasks
     Of<cf::toy::Task, 7>, Of<cf::toy::Digits, 2>, Of<reach::Point, 2>, Of<reach::Disc, 2>,
     Of<reach::World, 6>, Of<reach::Scene, 3>, Of<reach::Outcome, 4>, Of<reach::Success, 1>,
@@ -107,11 +113,11 @@ using Aggregates = List<
     Of<scenes::Spoiling, 2>, Of<scenes::Object, 2>, Of<scenes::Prompt, 4>, Of<scenes::Seen, 3>,
     Of<scenes::Sight, 2>, Of<scenes::Judgement, 2>>;
 
-#ifdef CONTRAFLOW_HAS_SD3
-using ImageAggregates =
-    List<Of<cf::ClipRewardOptions, 4>, Of<cf::ExportedOptions, 2>, Of<cf::JpegIncompressibility, 1>,
-         Of<cf::JpegCompressibility, 1>, Of<cf::Palette, 2>, Of<cf::Remote, 6>,
-         Of<cf::LatentGrid, 4>, Of<cf::sd3::PromptOptions, 5>, Of<cf::ClipTokenizerOptions, 2>>;
+#ifdef CONTRAFLOW_ALL_COMPONENTS
+using ImageAggregates = List<Of<cf::ClipRewardOptions, 4>, Of<cf::ExportedOptions, 2>,
+                             Of<cf::JpegIncompressibility, 1>, Of<cf::JpegCompressibility, 1>,
+                             Of<cf::Palette, 2>, Of<cf::Remote, 6>, Of<cf::pipeline::LatentGrid, 4>,
+                             Of<cf::sd3::PromptOptions, 5>, Of<cf::ClipTokenizerOptions, 2>>;
 #else
 using ImageAggregates = List<>;
 #endif
@@ -426,7 +432,7 @@ void toys() {
 }
 
 void images() {
-#ifdef CONTRAFLOW_HAS_SD3
+#ifdef CONTRAFLOW_ALL_COMPONENTS
   expect_sentence("ClipRewardOptions", [] {
     take(cf::ClipRewardOptions{.tokenizer = long_text,
                                .placement = {.dtype = at::kHalf},
