@@ -193,14 +193,14 @@ class Trainer
   /// @param policy answers for the roles; is trained
   /// @param solver a Solver, a StochasticSolver where the objective needs one, a Sampler, or a
   /// Collector
-  /// @param rewards a bag made by rewards(), or a Reward
+  /// @param scored_by the rewards: a bag made by rewards(), or a Reward
   /// @param objective a Term, or a sum of them
   /// @param components settings, prompts, an advantage: any of them, in any order
   /// @throws Error if an option is out of range, or nobody knows the shape of a sample
   template <class RawRewards, class RawObjective>
-  Trainer(P policy, S solver, RawRewards rewards, RawObjective objective,
+  Trainer(P policy, S solver, RawRewards scored_by, RawObjective objective,
           const Components&... components)
-      : Base(std::move(policy), std::move(solver), as_rewards(std::move(rewards)),
+      : Base(std::move(policy), std::move(solver), as_rewards(std::move(scored_by)),
              as_sum(std::move(objective)), components...) {}
 };
 
