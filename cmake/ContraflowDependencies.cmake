@@ -18,6 +18,7 @@ endfunction()
 find_package(LibTorch 2.7 REQUIRED MODULE)
 
 if(NOT TARGET Boost::headers)
+  # Its own package, since CMake's module for it is gone in new releases.
   find_package(Boost 1.74 QUIET CONFIG)
 endif()
 if(NOT TARGET Boost::headers)
@@ -32,4 +33,16 @@ endif()
 if(NOT TARGET nlohmann_json::nlohmann_json)
   _contraflow_headers(nlohmann_json::nlohmann_json nlohmann_json
                       https://github.com/nlohmann/json.git v3.11.3 include)
+endif()
+
+if(NOT TARGET Random123::Random123)
+  find_path(Random123_INCLUDE_DIR Random123/philox.h)
+  mark_as_advanced(Random123_INCLUDE_DIR)
+  if(Random123_INCLUDE_DIR)
+    add_library(Random123::Random123 INTERFACE IMPORTED GLOBAL)
+    target_include_directories(Random123::Random123 INTERFACE "${Random123_INCLUDE_DIR}")
+  else()
+    _contraflow_headers(Random123::Random123 random123
+                        https://github.com/DEShawResearch/random123.git v1.14.0 include)
+  endif()
 endif()

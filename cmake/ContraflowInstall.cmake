@@ -6,11 +6,11 @@ install(TARGETS contraflow EXPORT contraflowTargets
         FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
         FILE_SET device_headers DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(EXPORT contraflowTargets NAMESPACE contraflow:: DESTINATION "${package_folder}")
-if(CONTRAFLOW_HAS_SD3)
-  install(TARGETS contraflow_sd3 EXPORT contraflowSd3Targets
+foreach(component IN LISTS CONTRAFLOW_FOUND_COMPONENTS)
+  install(TARGETS contraflow_${component} EXPORT contraflow_${component}Targets
           FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
-  install(EXPORT contraflowSd3Targets NAMESPACE contraflow:: DESTINATION "${package_folder}")
-endif()
+  install(EXPORT contraflow_${component}Targets NAMESPACE contraflow:: DESTINATION "${package_folder}")
+endforeach()
 configure_package_config_file(cmake/contraflowConfig.cmake.in contraflowConfig.cmake
                               INSTALL_DESTINATION "${package_folder}")
 write_basic_package_version_file(contraflowConfigVersion.cmake
@@ -18,6 +18,6 @@ write_basic_package_version_file(contraflowConfigVersion.cmake
 install(FILES "${PROJECT_BINARY_DIR}/contraflowConfig.cmake"
               "${PROJECT_BINARY_DIR}/contraflowConfigVersion.cmake"
               cmake/ContraflowDependencies.cmake
-              cmake/ContraflowSd3Dependencies.cmake
+              cmake/ContraflowComponentDependencies.cmake
               cmake/FindLibTorch.cmake
         DESTINATION "${package_folder}")

@@ -10,7 +10,7 @@
 #include <CLI/CLI.hpp>
 
 #include <contraflow/io/image.hpp>
-#include <contraflow/sd3/prompts.hpp>
+#include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/sd3/random_folder.hpp>
 
 #include "files.hpp"

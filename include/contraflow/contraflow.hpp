@@ -8,7 +8,7 @@
 /// included is not compiled.
 
 #include <contraflow/advantage/advantages.hpp>
-#include <contraflow/model/adapters.hpp>
+#include <contraflow/model/conversions.hpp>
 #include <contraflow/model/guidance.hpp>
 #include <contraflow/model/mlp.hpp>
 #include <contraflow/model/module_velocity.hpp>

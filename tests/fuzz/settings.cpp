@@ -9,7 +9,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   try {
-    const contraflow::Settings settings(contraflow::detail::parse_json("fuzz", text), "fuzz");
+    const contraflow::Settings settings(contraflow::parse_json("fuzz", text), "fuzz");
     settings.integer("a", 0, 9, 1);
     settings.number("b", 1.0);
     settings.text("c", "");

@@ -19,10 +19,10 @@
 #include <nlohmann/json.hpp>
 #include <torch/optim/adam.h>
 
-#include <contraflow/model/lora.hpp>
-#include <contraflow/model/lora_files.hpp>
-#include <contraflow/sd3/generate.hpp>
-#include <contraflow/sd3/prompts.hpp>
+#include <contraflow/network/lora.hpp>
+#include <contraflow/pipeline/generate.hpp>
+#include <contraflow/pipeline/lora_files.hpp>
+#include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/sd3/random_folder.hpp>
 
 namespace cf = contraflow;

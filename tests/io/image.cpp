@@ -10,6 +10,7 @@
 #include <png.h>
 #include <torch/types.h>
 
+#include <contraflow/io/contact_sheet.hpp>
 #include <contraflow/io/image.hpp>
 
 #include "laws/errors.hpp"

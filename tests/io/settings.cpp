@@ -16,7 +16,7 @@ using laws::check_error;
 namespace {
 
 cf::Settings settings_of(const std::string& text) {
-  return cf::Settings(cf::detail::parse_json("c.json", text), "c.json");
+  return cf::Settings(cf::parse_json("c.json", text), "c.json");
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Models, adapters of other conventions, and guidance.
+// Models, conversions of other conventions, and guidance.
 
 #include "laws/model.hpp"
 
@@ -6,7 +6,7 @@
 #include <torch/nn/modules/container/sequential.h>
 #include <torch/nn/modules/linear.h>
 
-#include <contraflow/model/adapters.hpp>
+#include <contraflow/model/conversions.hpp>
 #include <contraflow/model/guidance.hpp>
 #include <contraflow/model/mlp.hpp>
 #include <contraflow/model/module_velocity.hpp>
@@ -163,7 +163,7 @@ TEST_CASE("a module that cannot be cloned says so") {
   check_error([&] { cf::clone_of(model); }, "model", "torch::nn::Cloneable");
 }
 
-TEST_CASE("adapters give the velocity of models of other conventions") {
+TEST_CASE("conversions give the velocity of models of other conventions") {
   CHECK(off(exact) == 0);
   CHECK(off(cf::PredictsX0(predict_x0)) < 1e-12);
   CHECK(off(cf::PredictsEps(predict_eps)) < 1e-12);
@@ -175,7 +175,7 @@ TEST_CASE("adapters give the velocity of models of other conventions") {
   CHECK(off(cf::ReversedTime(reversed)) < 1e-12);
 }
 
-TEST_CASE("adapters compose") {
+TEST_CASE("conversions compose") {
   const auto eps_of_1000 = [](const Tensor& x, const Tensor& t) {
     return predict_eps(x, t / 1000);
   };
@@ -186,7 +186,7 @@ TEST_CASE("adapters compose") {
   CHECK(off(cf::ReversedTime(cf::ScaledTime(reversed_1000))) < 1e-11);
 }
 
-TEST_CASE("adapters pass conditions, modules, clones and shapes on") {
+TEST_CASE("conversions pass conditions, modules, clones and shapes on") {
   cf::MlpVelocity net({.dimension = 2, .width = 8, .classes = 3});
   auto adapted = cf::PredictsEps(cf::ScaledTime(cf::ReversedTime(net), 10));
   CHECK(cf::module_of(adapted) == net.ptr());

@@ -9,8 +9,8 @@
 
 #include <catch2/catch_test_macros.hpp>
 
-#include <contraflow/model/lora.hpp>
 #include <contraflow/network/autocast.hpp>
+#include <contraflow/network/lora.hpp>
 #include <contraflow/network/recompute.hpp>
 
 #include "network/tiny_mmdit.hpp"

@@ -1,7 +1,7 @@
 // Adapters in all formats: outputs with and without, gradients.
 
-#include <contraflow/model/lora.hpp>
-#include <contraflow/model/lora_files.hpp>
+#include <contraflow/network/lora.hpp>
+#include <contraflow/pipeline/lora_files.hpp>
 #include <contraflow/sd3/config.hpp>
 
 #include "parity_sd3/report.hpp"

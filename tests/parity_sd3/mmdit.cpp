@@ -1,5 +1,6 @@
 // The transformer: activations, output, loss, gradients, bfloat16; its normalisations alone.
 
+#include <contraflow/network/vae_config.hpp>
 #include <contraflow/sd3/config.hpp>
 
 #include "parity_sd3/report.hpp"
@@ -181,7 +182,7 @@ void check_norms(const Fixtures& fixtures, Report& report) {
     const at::NoGradGuard no_gradient;
     Case file(fixtures, "mmdit/norms.safetensors");
     const auto net = network(fixtures);
-    cf::Vae vae(cf::sd3::vae_options(fixtures.config("vae")));
+    cf::Vae vae(cf::vae_options(fixtures.config("vae")));
     cf::load_weights(vae, cf::vae_weights(fixtures.weights("vae")), "vae");
     const auto tensors = file.tensors();
     for (const auto& [key, value] : tensors) {

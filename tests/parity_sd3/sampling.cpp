@@ -3,6 +3,7 @@
 #include <regex>
 
 #include <contraflow/model/guidance.hpp>
+#include <contraflow/network/vae_config.hpp>
 #include <contraflow/sd3/config.hpp>
 #include <contraflow/solver/integrate.hpp>
 #include <contraflow/solver/runge_kutta.hpp>
@@ -72,7 +73,7 @@ void check_grid_file(const Fixtures& fixtures, Report& report, const std::string
 }
 
 cf::Vae vae_of(const Fixtures& fixtures, cf::VaeParts parts = cf::VaeParts::both) {
-  cf::Vae vae(cf::sd3::vae_options(fixtures.config("vae")), parts);
+  cf::Vae vae(cf::vae_options(fixtures.config("vae")), parts);
   cf::load_weights(vae, cf::vae_weights(fixtures.weights("vae"), parts), "vae");
   return vae;
 }

@@ -2,8 +2,9 @@
 
 #include <fstream>
 
-#include <contraflow/sd3/config.hpp>
-#include <contraflow/sd3/prompts.hpp>
+#include <contraflow/network/clip_config.hpp>
+#include <contraflow/network/t5_config.hpp>
+#include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/text/clip_tokenizer.hpp>
 #include <contraflow/text/t5_tokenizer.hpp>
 
@@ -14,7 +15,7 @@ namespace parity {
 namespace {
 
 cf::ClipText clip_of(const Fixtures& fixtures, const std::string& name) {
-  cf::ClipText net(cf::sd3::clip_text_options(fixtures.config("text/" + name)));
+  cf::ClipText net(cf::clip_text_options(fixtures.config("text/" + name)));
   cf::load_weights(net, cf::clip_weights(fixtures.weights("text/" + name)), name);
   return net;
 }
@@ -39,7 +40,7 @@ void check_encoders(const Fixtures& fixtures, Report& report) {
                 .forward(file["norm." + name + ".input"]),
             "norm");
   }
-  cf::T5Encoder t5(cf::sd3::t5_options(fixtures.config("text/t5")));
+  cf::T5Encoder t5(cf::t5_options(fixtures.config("text/t5")));
   cf::load_weights(t5, cf::t5_weights(fixtures.weights("text/t5")), "t5");
   const Tensor sequence = t5.forward(file["t5.input_ids"]);
   compare("t5.last_hidden_state", sequence, "prompt_embeds");

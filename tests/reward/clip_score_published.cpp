@@ -14,7 +14,8 @@
 
 #include <contraflow/reward/clip_score.hpp>
 #include <contraflow/reward/exported.hpp>
-#include <contraflow/reward/image.hpp>
+#include <contraflow/reward/image_measures.hpp>
+#include <contraflow/reward/jpeg_size.hpp>
 
 #include "laws/compare.hpp"
 #include "observe/temporary_directory.hpp"

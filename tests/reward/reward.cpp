@@ -42,7 +42,7 @@ TEST_CASE("rewards keep the laws of rewards") {
   const Tensor x0 = laws::floats({7, 3});
   laws::reward(cf::NegativeDistance{at::zeros({3})}, x0);
   laws::reward(cf::WithinRadius{laws::floats({2, 3}, 5), 1.5}, x0);
-  laws::reward(cf::Linear{at::ones({3}), 0.5}, x0);
+  laws::reward(cf::LinearReward{at::ones({3}), 0.5}, x0);
   laws::reward(cf::NegativeDistance{at::zeros({2, 4})}, laws::floats({7, 2, 4}));
   laws::reward(first_coordinate, x0);
   laws::reward([](const Tensor& x) { return std::vector<float>(size_t(x.size(0)), 0.5F); }, x0);
@@ -57,7 +57,7 @@ TEST_CASE("rewards keep the laws of rewards") {
 TEST_CASE("analytic rewards say what they promise") {
   const Tensor x0 = at::tensor({1.0F, 2.0F, 0.0F, 0.0F}).view({2, 2});
   CHECK(at::equal(cf::NegativeDistance{at::tensor({1.0F, 0.0F})}(x0), at::tensor({-4.0F, -1.0F})));
-  CHECK(at::equal(cf::Linear{at::tensor({2.0F, 1.0F}), 0.5}(x0), at::tensor({4.5F, 0.5F})));
+  CHECK(at::equal(cf::LinearReward{at::tensor({2.0F, 1.0F}), 0.5}(x0), at::tensor({4.5F, 0.5F})));
   const cf::WithinRadius near{at::tensor({0.0F, 0.5F}).view({1, 2}), 0.5};
   CHECK(at::equal(near(x0), at::tensor({0.0F, 1.0F})));
   CHECK(near(x0.to(at::kHalf)).scalar_type() == at::kFloat);
@@ -76,7 +76,7 @@ TEST_CASE("scores are float64 on the CPU without gradient, one a sample") {
   check_error([&] { cf::scores_of(nothing, x0, none); }, "reward", "nothing");
 }
 
-TEST_CASE("a conditioned call is preferred to a plain one") {
+TEST_CASE("a call with the reference is preferred to a plain one") {
   struct Both {
     Tensor operator()(const Tensor& x) const { return at::zeros({x.size(0)}); }
     Tensor operator()(const Tensor& x, const Tensor&) const { return at::ones({x.size(0)}); }
@@ -112,17 +112,51 @@ TEST_CASE("a single reward is a bag of one") {
 TEST_CASE("a reward that throws leaves its scores missing and its words in the sheet") {
   const auto bag = cf::rewards(
       "broken"_r = [](const Tensor&) -> Tensor { throw std::runtime_error("the scorer is away"); },
-      "short"_r = [](const Tensor&) { return std::vector<double>{1}; },
       "fine"_r = first_coordinate);
   const Tensor x0 = laws::floats({3, 2});
   const cf::ScoreSheet sheet = bag.score(x0, none);
-  REQUIRE(sheet.failures.size() == 2);
-  CHECK(sheet.failures[0] == "broken: the scorer is away");
-  CHECK_THAT(sheet.failures[1],
-             Catch::Matchers::ContainsSubstring("short: reward: expected one score"));
+  CHECK(sheet.names == std::vector<std::string>{"broken", "fine"});
+  CHECK(sheet.failures == std::vector<std::string>{"broken: the scorer is away"});
   CHECK(sheet.scores[0].isnan().all().item<bool>());
-  CHECK(sheet.scores[1].isnan().all().item<bool>());
-  CHECK(relative_distance(sheet.scores[2], x0.select(1, 0)) < 1e-7);
+  CHECK(relative_distance(sheet.scores[1], x0.select(1, 0)) < 1e-7);
+}
+
+TEST_CASE("a reward that gives another number of scores than samples ends the run") {
+  const Tensor x0 = laws::floats({3, 2});
+  const auto with = [&](const auto& reward) {
+    return [=] { cf::rewards("fine"_r = first_coordinate, "odd"_r = reward).score(x0, none); };
+  };
+  const std::string odd = "reward odd";
+  check_error(with([](const Tensor& x) { return x.mean(); }), odd, "shape [3], got []");
+  check_error(with([](const Tensor& x) { return x; }), odd, "shape [3], got [3, 2]");
+  check_error(with([](const Tensor& x) { return x.narrow(1, 0, 1); }), odd, "got [3, 1]");
+  check_error(with([](const Tensor& x) { return x.select(1, 0).narrow(0, 0, 2); }), odd, "got [2]");
+  check_error(with([](const Tensor&) { return Tensor(); }), odd, "got nothing");
+  check_error(with([](const Tensor&) { return std::vector<double>{1}; }), odd, "got [1]");
+  check_error(with([](const Tensor&) { return std::vector<float>(4); }), odd, "got [4]");
+  check_error([&] { cf::as_rewards([](const Tensor& x) { return x.sum(); }).score(x0, none); },
+              "reward reward", "one score a sample");
+  // A sample without a score is no broken contract.
+  const auto missing = [](const Tensor& x) { return at::full({x.size(0)}, std::nan("")); };
+  CHECK_NOTHROW(with(missing)());
+}
+
+TEST_CASE("rewards of one bag are told as much of the prompts as each asks for") {
+  const std::vector<std::string> words{"a", "abc", ""};
+  const auto length = [](const Tensor&, const std::vector<std::string>& texts) {
+    std::vector<double> lengths;
+    for (const std::string& text : texts) lengths.push_back(double(text.size()));
+    return lengths;
+  };
+  const auto bag = cf::rewards("x"_r = first_coordinate, "length"_r = length);
+  const Tensor x0 = laws::floats({3, 2});
+  const Tensor scores = bag.score(x0, words).scores;
+  CHECK(relative_distance(scores[0], x0.select(1, 0)) < 1e-7);
+  CHECK(at::equal(scores[1], row({1, 3, 0})));
+  laws::reward(length, x0, words);
+  static_assert(cf::HasReferencedScores<decltype(length), std::vector<std::string>>);
+  static_assert(!cf::Reward<decltype(length), Tensor>);
+  static_assert(!cf::Reward<decltype(length)>);
 }
 
 TEST_CASE("normalisations do what their names say") {

@@ -7,7 +7,7 @@
 
 #include <contraflow/core/error.hpp>
 
-namespace contraflow::detail {
+namespace contraflow {
 
 /// To be called in a backward pass whose gradients have no graph: a second derivative would lack
 /// them, silently.
@@ -17,4 +17,4 @@ inline void expects_first_derivative() {
           "false: this operation has first derivatives only; see ComposedOnly for layers", "true");
 }
 
-}  // namespace contraflow::detail
+}  // namespace contraflow

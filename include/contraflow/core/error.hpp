@@ -3,6 +3,7 @@
 /// @file
 /// The exception of the library, and how it is thrown.
 
+#include <cstdint>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -51,6 +52,11 @@ std::string shown(const T& value) {
 template <class Got>
 void expects(bool holds, const char* argument, const char* expected, const Got& got) {
   if (!holds) throw Error(argument, expected, shown(got));
+}
+
+/// Throws Error unless @p value is 1 or more.
+inline void expects_at_least_one(std::int64_t value, const char* argument) {
+  expects(value >= 1, argument, "at least 1", value);
 }
 
 }  // namespace contraflow

@@ -67,6 +67,18 @@ inline Tensor per_sample(const Tensor& values, const Tensor& like) {
 /// @p x [B, ...]; result [B].
 inline Tensor mean_per_sample(const Tensor& x) { return wide(x).flatten(1).mean(1); }
 
+/// What @p f gives for a batch, at most @p at_once samples at a time: for memory.
+/// @par Shape
+/// @p x [B, ...]; result [B, ...] of what @p f gives
+/// @throws Error if @p at_once is below 1
+template <class F>
+Tensor in_parts(const Tensor& x, std::int64_t at_once, F&& f) {
+  expects_at_least_one(at_once, "at_once");
+  std::vector<Tensor> parts;
+  for (const Tensor& part : x.split(at_once)) parts.push_back(f(part));
+  return parts.size() == 1 ? parts.front() : at::cat(parts);
+}
+
 /// Throws Error unless @p x is a non-empty batch of floating-point samples [B, ...].
 inline void expects_samples(const Tensor& x, const char* argument) {
   if (!x.defined() || x.dim() < 2 || x.numel() == 0) {
@@ -91,6 +103,21 @@ inline void expects_like(const Tensor& x, const Tensor& like, const char* argume
 inline void expects_dtype(const Tensor& x, at::ScalarType dtype, const char* argument) {
   if (x.scalar_type() == dtype) return;
   throw Error(argument, "dtype " + shown(dtype), shown(x.scalar_type()));
+}
+
+/// Throws Error unless @p x is int64 with numbers from 0 to @p limit - 1.
+/// @param x labels, tokens, numbers of prompts
+/// @param limit one more than the largest
+/// @param argument what errors call @p x
+/// @param expected what errors say that was expected
+inline void expects_below(const Tensor& x, std::int64_t limit, const char* argument,
+                          const std::string& expected) {
+  expects_dtype(x, at::kLong, argument);
+  if (x.numel() == 0) return;
+  const auto [low, high] = x.aminmax();
+  const auto least = low.item<std::int64_t>(), most = high.item<std::int64_t>();
+  if (least >= 0 && most < limit) return;
+  throw Error(argument, expected, shown(least < 0 ? least : most));
 }
 
 /// Throws Error unless @p x is [B] with the batch size and the device of @p like.

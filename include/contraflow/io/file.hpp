@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -160,5 +161,15 @@ class PendingFile {
   detail::FileDescriptor file_;
   bool published_ = false;
 };
+
+/// Writes a whole file, which appears under its name only when it is complete.
+/// @param path file to create or replace
+/// @param bytes its contents
+/// @throws Error naming the path, if it cannot be written
+inline void write_file(const std::filesystem::path& path, std::string_view bytes) {
+  PendingFile file(path.string());
+  file.write(bytes.data(), bytes.size());
+  file.publish();
+}
 
 }  // namespace contraflow

@@ -1,80 +1,22 @@
 #pragma once
 
 #include <cmath>
-#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
-#include <set>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include <contraflow/core/error.hpp>
-#include <contraflow/io/file.hpp>
+#include <contraflow/io/json.hpp>
 
 /// @file
 /// Settings in JSON: the config.json beside the weights of a network.
 
 namespace contraflow {
-
-namespace detail {
-
-// Text of the file in an error: quoted, short and in plain ASCII, whatever the file holds.
-inline std::string excerpt(std::string_view text) {
-  constexpr std::size_t longest = 80;
-  std::string result = "\"";
-  for (const char c : text.substr(0, longest)) {
-    const bool plain = c >= 0x20 && c < 0x7f;
-    result += plain ? c : '?';
-  }
-  return result + (text.size() > longest ? "...\"" : "\"");
-}
-
-inline constexpr std::uint64_t max_json_size = std::uint64_t{64} << 20;
-inline constexpr int max_json_depth = 64;
-
-// A document of a file that is not trusted: no deep nesting, no repeated keys, no numbers that do
-// not fit.
-inline nlohmann::json parse_json(const std::string& name, std::string_view text) {
-  using Event = nlohmann::json::parse_event_t;
-  if (text.size() > max_json_size) {
-    throw Error(name, "at most " + std::to_string(max_json_size) + " bytes of JSON",
-                std::to_string(text.size()));
-  }
-  // The parser would take a zero byte for the end of the text and leave the rest unread.
-  if (text.find('\0') != std::string_view::npos) throw Error(name, "JSON", "a zero byte in it");
-  std::vector<std::set<std::string>> keys;
-  const auto check = [&](int depth, Event event, nlohmann::json& parsed) {
-    if (depth >= max_json_depth) {
-      throw Error(name, "JSON nested at most " + std::to_string(max_json_depth) + " deep",
-                  "deeper nesting");
-    }
-    if (event == Event::object_start) keys.emplace_back();
-    if (event == Event::object_end) keys.pop_back();
-    if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second) {
-      throw Error(name, "every key once", excerpt(parsed.get<std::string>()) + " twice");
-    }
-    return true;
-  };
-  try {
-    return nlohmann::json::parse(text.begin(), text.end(), check);
-  } catch (const nlohmann::json::parse_error& error) {
-    throw Error(name, "JSON", "invalid JSON or UTF-8 at byte " + std::to_string(error.byte));
-  } catch (const nlohmann::json::exception&) {
-    throw Error(name, "JSON", "a number out of range");
-  }
-}
-
-inline nlohmann::json read_json(const std::filesystem::path& path) {
-  const MappedFile file(path.string());
-  return parse_json(path.string(), {file.bytes(), file.size()});
-}
-
-}  // namespace detail
 
 /// A JSON object whose entries are checked as they are taken.
 ///
@@ -86,8 +28,7 @@ class Settings {
   /// Reads a file.
   /// @param path a JSON object of at most 64 MiB, nested at most 64 deep, without repeated keys
   /// @throws Error naming the file, for one that cannot be read or is none
-  explicit Settings(const std::filesystem::path& path)
-      : Settings(detail::read_json(path), path.string()) {}
+  explicit Settings(const std::filesystem::path& path) : Settings(read_json(path), path.string()) {}
 
   /// @param object a JSON object
   /// @param name what errors call it
@@ -125,6 +66,15 @@ class Settings {
     return has(key) ? integer(key, least, most) : fallback;
   }
 
+  /// A size of a network: an integer from 1 to a million, since a larger one is a damaged file.
+  /// @throws Error for a missing entry, another type or a number outside
+  std::int64_t size(const std::string& key) const { return integer(key, 1, largest_size); }
+  /// The same, or @p fallback where there is none.
+  /// @throws Error for another type or a number outside
+  std::int64_t size(const std::string& key, std::int64_t fallback) const {
+    return integer(key, 1, largest_size, fallback);
+  }
+
   /// A finite number, integers included.
   /// @throws Error for a missing entry or another type
   double number(const std::string& key) const { return as_number(key, required(key)); }
@@ -143,6 +93,13 @@ class Settings {
   std::string text(const std::string& key, const std::string& fallback) const {
     const nlohmann::json* found = find(key);
     return found == nullptr ? fallback : as_text(key, *found);
+  }
+
+  /// Nothing, for an entry that has one legal value and may be missing.
+  /// @throws Error for another value or type
+  void expects_text(const std::string& key, const std::string& expected) const {
+    const std::string got = text(key, expected);
+    if (got != expected) throw Error(label(key), expected, got);
   }
 
   /// A boolean; 0 and 1 are none.
@@ -186,6 +143,8 @@ class Settings {
   Settings section(const std::string& key) const { return Settings(required(key), label(key)); }
 
  private:
+  static constexpr std::int64_t largest_size = 1'000'000;
+
   const nlohmann::json* find(const std::string& key) const {
     const auto found = object_.find(key);
     return found == object_.end() || found->is_null() ? nullptr : &*found;
@@ -197,7 +156,7 @@ class Settings {
     return *found;
   }
 
-  std::string label(const std::string& key) const { return name_ + ": " + detail::excerpt(key); }
+  std::string label(const std::string& key) const { return name_ + ": " + excerpt(key); }
 
   [[noreturn]] void misplaced(const std::string& key, const char* expected,
                               const nlohmann::json& value) const {

@@ -3,11 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#if defined(__CUDACC__)
-#define CONTRAFLOW_HOST_DEVICE __host__ __device__
-#else
-#define CONTRAFLOW_HOST_DEVICE
-#endif
+#include <contraflow/core/host_device.hpp>
 
 /// @file
 /// What the host and the CUDA form of the fused NFT loss share: arguments, the arithmetic of one

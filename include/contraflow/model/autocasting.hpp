@@ -6,7 +6,7 @@
 #include <optional>
 #include <utility>
 
-#include <contraflow/model/adapters.hpp>
+#include <contraflow/model/conversions.hpp>
 #include <contraflow/network/autocast.hpp>
 
 namespace contraflow {

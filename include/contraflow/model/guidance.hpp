@@ -5,7 +5,7 @@
 
 #include <utility>
 
-#include <contraflow/model/adapters.hpp>
+#include <contraflow/model/conversions.hpp>
 
 namespace contraflow {
 

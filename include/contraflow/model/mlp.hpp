@@ -69,7 +69,8 @@ class MlpVelocityImpl : public torch::nn::Cloneable<MlpVelocityImpl> {
     expects(options_.classes > 0, "condition", "nothing, for a model that has no classes",
             shape_text(labels));
     expects_per_sample(labels, x_t, "condition");
-    expects_labels(labels);
+    expects_below(labels, options_.classes, "condition",
+                  "class labels in [0, " + shown(options_.classes) + ")");
     return run(x_t, t, embedding_.index_select(0, labels));
   }
 
@@ -87,15 +88,6 @@ class MlpVelocityImpl : public torch::nn::Cloneable<MlpVelocityImpl> {
     const Tensor weight = (uniform({out, in}, generator) * 2 - 1) * (is_output ? 0.1 : 1.7) * bound;
     layers_.push_back({register_parameter(name + "_weight", weight),
                        register_parameter(name + "_bias", at::zeros({out}))});
-  }
-
-  void expects_labels(const Tensor& labels) const {
-    expects_dtype(labels, at::kLong, "condition");
-    const auto [low, high] = labels.aminmax();
-    const auto least = low.item<std::int64_t>(), most = high.item<std::int64_t>();
-    if (least >= 0 && most < options_.classes) return;
-    throw Error("condition", "class labels in [0, " + shown(options_.classes) + ")",
-                shown(least < 0 ? least : most));
   }
 
   Tensor run(const Tensor& x_t, const Tensor& t, const Tensor& embedded) {

@@ -9,14 +9,14 @@
 
 #include <contraflow/core/autograd.hpp>
 #include <contraflow/core/tensor.hpp>
-#include <contraflow/kernels/activation.hpp>
+#include <contraflow/kernels/gelu_silu.hpp>
 #include <contraflow/network/fused.hpp>
 
 namespace contraflow {
 
 namespace detail {
 
-inline TorchLoop activation_loop() { return rows_loop(kernels::detail::activation_block); }
+inline TorchLoop activation_loop() { return rows_loop(kernels::activation_block); }
 
 template <class Kernel>
 Tensor activated(const Tensor& x, Tensor out) {

@@ -105,14 +105,11 @@ inline Tensor activated(Activation activation, const Tensor& x) {
 
 template <class Options>
 void expects_clip_sizes(const Options& options) {
-  const auto at_least_one = [](std::int64_t value, const char* name) {
-    expects(value >= 1, name, "at least 1", value);
-  };
-  at_least_one(options.hidden_size, "hidden_size");
-  at_least_one(options.intermediate_size, "intermediate_size");
-  at_least_one(options.projection_dim, "projection_dim");
-  at_least_one(options.num_hidden_layers, "num_hidden_layers");
-  at_least_one(options.num_attention_heads, "num_attention_heads");
+  expects_at_least_one(options.hidden_size, "hidden_size");
+  expects_at_least_one(options.intermediate_size, "intermediate_size");
+  expects_at_least_one(options.projection_dim, "projection_dim");
+  expects_at_least_one(options.num_hidden_layers, "num_hidden_layers");
+  expects_at_least_one(options.num_attention_heads, "num_attention_heads");
   expects(options.hidden_size % options.num_attention_heads == 0, "num_attention_heads",
           "a divisor of hidden_size", options.num_attention_heads);
   expects(options.layer_norm_eps > 0, "layer_norm_eps", "above 0", options.layer_norm_eps);
@@ -225,12 +222,8 @@ class ClipTextTower {
       throw Error("ids", "shape [B, L] with L up to " + shown(options_.max_position_embeddings),
                   shape_text(ids));
     }
-    expects_dtype(ids, at::kLong, "ids");
-    const auto [low, high] = ids.aminmax();
-    const auto least = low.item<std::int64_t>(), most = high.item<std::int64_t>();
-    if (least >= 0 && most < options_.vocab_size) return;
-    throw Error("ids", "tokens in [0, " + shown(options_.vocab_size) + ")",
-                shown(least < 0 ? least : most));
+    expects_below(ids, options_.vocab_size, "ids",
+                  "tokens in [0, " + shown(options_.vocab_size) + ")");
   }
 
   ClipTextOptions options_;

@@ -12,7 +12,7 @@
 
 #include <contraflow/core/autograd.hpp>
 #include <contraflow/core/tensor.hpp>
-#include <contraflow/kernels/attention.hpp>
+#include <contraflow/kernels/short_attention.hpp>
 #include <contraflow/network/fused.hpp>
 #include <contraflow/network/layers.hpp>
 

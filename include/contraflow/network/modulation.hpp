@@ -12,7 +12,7 @@
 
 #include <contraflow/core/autograd.hpp>
 #include <contraflow/core/tensor.hpp>
-#include <contraflow/kernels/modulation.hpp>
+#include <contraflow/kernels/modulated_norm.hpp>
 #include <contraflow/network/fused.hpp>
 #include <contraflow/network/layers.hpp>
 

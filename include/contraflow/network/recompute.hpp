@@ -19,15 +19,12 @@
 
 namespace contraflow {
 
-namespace detail {
-
-using TensorFunction = std::function<std::vector<Tensor>(const std::vector<Tensor>&)>;
-
 /// The adapters that the layers below a module use, and how to use them once more: between the
 /// forward pass of one role and its backward pass, other roles may have run.
-class UsedAdapters {
+class AdaptersInUse {
  public:
-  explicit UsedAdapters(const torch::nn::Module& module) {
+  /// @param module root of the layers
+  explicit AdaptersInUse(const torch::nn::Module& module) {
     for (const auto& layer : module.modules()) {
       const auto* linear = dynamic_cast<const LoraLinear*>(layer.get());
       if (linear == nullptr || !linear->selection()) continue;
@@ -39,6 +36,7 @@ class UsedAdapters {
       }
     }
   }
+  /// Their values: A and B of each layer.
   const std::vector<Tensor>& tensors() const { return tensors_; }
 
   /// Calls @p f with these adapters selected, on this thread alone.
@@ -55,15 +53,19 @@ class UsedAdapters {
   std::vector<Tensor> tensors_;
 };
 
+namespace detail {
+
+using TensorFunction = std::function<std::vector<Tensor>(const std::vector<Tensor>&)>;
+
 struct Recomputation : torch::CustomClassHolder {
   TensorFunction function;
-  UsedAdapters adapters;
+  AdaptersInUse adapters;
   std::size_t inputs;  ///< the rest are weights
   at::DeviceType device;
   std::optional<at::ScalarType> autocast;
   bool composed_only;
 
-  Recomputation(TensorFunction f, UsedAdapters used, const std::vector<Tensor>& x)
+  Recomputation(TensorFunction f, AdaptersInUse used, const std::vector<Tensor>& x)
       : function(std::move(f)),
         adapters(std::move(used)),
         inputs(x.size()),
@@ -141,7 +143,7 @@ template <class F>
 std::vector<Tensor> recomputed(const torch::nn::Module& module, F function,
                                const std::vector<Tensor>& inputs) {
   if (!at::GradMode::is_enabled()) return function(inputs);
-  detail::UsedAdapters adapters(module);
+  AdaptersInUse adapters(module);
   std::vector<Tensor> inputs_and_weights = inputs;
   for (const Tensor& weight : adapters.tensors()) inputs_and_weights.push_back(weight);
   for (const Tensor& parameter : module.parameters()) {

@@ -145,15 +145,12 @@ class T5Encoder : public torch::nn::Module {
 
  private:
   static T5Options checked(const T5Options& options) {
-    const auto at_least_one = [](std::int64_t value, const char* name) {
-      expects(value >= 1, name, "at least 1", value);
-    };
-    at_least_one(options.vocab_size, "vocab_size");
-    at_least_one(options.d_model, "d_model");
-    at_least_one(options.d_kv, "d_kv");
-    at_least_one(options.d_ff, "d_ff");
-    at_least_one(options.num_layers, "num_layers");
-    at_least_one(options.num_heads, "num_heads");
+    expects_at_least_one(options.vocab_size, "vocab_size");
+    expects_at_least_one(options.d_model, "d_model");
+    expects_at_least_one(options.d_kv, "d_kv");
+    expects_at_least_one(options.d_ff, "d_ff");
+    expects_at_least_one(options.num_layers, "num_layers");
+    expects_at_least_one(options.num_heads, "num_heads");
     const std::int64_t buckets = options.relative_attention_num_buckets;
     expects(buckets >= 4 && buckets % 4 == 0, "relative_attention_num_buckets",
             "a positive multiple of 4", buckets);
@@ -169,12 +166,8 @@ class T5Encoder : public torch::nn::Module {
     if (!ids.defined() || ids.dim() != 2 || ids.numel() == 0) {
       throw Error("ids", "shape [B, L]", shape_text(ids));
     }
-    expects_dtype(ids, at::kLong, "ids");
-    const auto [low, high] = ids.aminmax();
-    const auto least = low.item<std::int64_t>(), most = high.item<std::int64_t>();
-    if (least >= 0 && most < options_.vocab_size) return;
-    throw Error("ids", "tokens in [0, " + shown(options_.vocab_size) + ")",
-                shown(least < 0 ? least : most));
+    expects_below(ids, options_.vocab_size, "ids",
+                  "tokens in [0, " + shown(options_.vocab_size) + ")");
   }
 
   T5Options options_;

@@ -8,7 +8,7 @@
 #include <string>
 
 #include <contraflow/core/error.hpp>
-#include <contraflow/train/report.hpp>
+#include <contraflow/observe/report.hpp>
 
 namespace contraflow {
 

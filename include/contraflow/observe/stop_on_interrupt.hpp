@@ -13,7 +13,7 @@
 
 #include <signal.h>
 
-#include <contraflow/train/report.hpp>
+#include <contraflow/observe/report.hpp>
 
 namespace contraflow {
 

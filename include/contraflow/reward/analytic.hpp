@@ -33,7 +33,7 @@ struct WithinRadius {
 };
 
 /// `direction . x0 + offset` over all but the batch.
-struct Linear {
+struct LinearReward {
   Tensor direction;   ///< one sample, without the batch
   double offset = 0;  ///< added to each score
   /// @par Shape

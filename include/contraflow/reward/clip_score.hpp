@@ -17,59 +17,12 @@
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/io/settings.hpp>
 #include <contraflow/network/clip.hpp>
+#include <contraflow/network/clip_config.hpp>
 #include <contraflow/network/open_clip.hpp>
 #include <contraflow/reward/clip_image.hpp>
 #include <contraflow/text/clip_tokenizer.hpp>
 
 namespace contraflow {
-
-namespace detail {
-
-inline Activation clip_activation(const Settings& settings) {
-  const std::string name = settings.text("hidden_act", "quick_gelu");
-  if (name == "quick_gelu") return Activation::quick_gelu;
-  if (name == "gelu") return Activation::gelu;
-  throw Error(settings.name() + ": \"hidden_act\"", "quick_gelu or gelu", name);
-}
-
-inline Settings section_or_none(const Settings& settings, const std::string& key) {
-  if (settings.has(key)) return settings.section(key);
-  return Settings(nlohmann::json::object(), settings.name() + ": " + key);
-}
-
-}  // namespace detail
-
-/// The shape of a CLIP model, from the config.json that transformers writes beside its weights.
-///
-/// Entries that are left out have the defaults of transformers, those of CLIP ViT-B/32.
-/// @param config the whole file
-/// @throws Error naming the entry that is out of range or of another type
-inline ClipOptions clip_options(const Settings& config) {
-  constexpr std::int64_t most = 1 << 20;
-  const Settings text = detail::section_or_none(config, "text_config");
-  const Settings vision = detail::section_or_none(config, "vision_config");
-  const std::int64_t projection = config.integer("projection_dim", 1, most, 512);
-  return {.text = {.vocab_size = text.integer("vocab_size", 1, most, 49408),
-                   .max_position_embeddings = text.integer("max_position_embeddings", 1, most, 77),
-                   .hidden_size = text.integer("hidden_size", 1, most, 512),
-                   .intermediate_size = text.integer("intermediate_size", 1, most, 2048),
-                   .projection_dim = projection,
-                   .num_hidden_layers = text.integer("num_hidden_layers", 1, 1000, 12),
-                   .num_attention_heads = text.integer("num_attention_heads", 1, most, 8),
-                   .hidden_act = detail::clip_activation(text),
-                   .layer_norm_eps = text.number("layer_norm_eps", 1e-5),
-                   .eos_token_id = text.integer("eos_token_id", 0, most, 49407)},
-          .vision = {.num_channels = vision.integer("num_channels", 3, 3, 3),
-                     .image_size = vision.integer("image_size", 1, 1 << 14, 224),
-                     .patch_size = vision.integer("patch_size", 1, 1 << 14, 32),
-                     .hidden_size = vision.integer("hidden_size", 1, most, 768),
-                     .intermediate_size = vision.integer("intermediate_size", 1, most, 3072),
-                     .projection_dim = projection,
-                     .num_hidden_layers = vision.integer("num_hidden_layers", 1, 1000, 12),
-                     .num_attention_heads = vision.integer("num_attention_heads", 1, most, 12),
-                     .hidden_act = detail::clip_activation(vision),
-                     .layer_norm_eps = vision.number("layer_norm_eps", 1e-5)}};
-}
 
 /// What the rewards on CLIP leave to choose.
 struct ClipRewardOptions {
@@ -84,15 +37,6 @@ struct ClipRewardOptions {
 };
 
 namespace detail {
-
-// A batch in parts of at most `size` rows, each through `f`.
-template <class F>
-Tensor in_parts(const Tensor& batch, std::int64_t size, F&& f) {
-  expects(size >= 1, "batch", "at least 1", size);
-  std::vector<Tensor> parts;
-  for (const Tensor& part : batch.split(size)) parts.push_back(f(part));
-  return at::cat(parts);
-}
 
 inline Tensor unit_vectors(const Tensor& x) {
   const Tensor full = x.to(at::kFloat);

@@ -11,13 +11,17 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/io/json.hpp>
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/sd3/folder.hpp>
 
 namespace contraflow::sd3 {
 
-/// What a folder with random weights holds.
+/// What a folder with random weights holds: set what differs, member by member.
 struct RandomFolderOptions {
+  // No aggregate: g++ destroys a nested one twice where a later initialiser throws.
+  RandomFolderOptions() = default;
+
   MmditOptions transformer = {};              ///< Stable Diffusion 3.5 Medium's by default
   VaeOptions vae = {};                        ///< the published one by default
   ClipTextOptions clip_l = clip_l_text();     ///< the published one by default
@@ -63,13 +67,6 @@ inline RandomFolderOptions tiny_folder(std::uint64_t seed = 0) {
 }
 
 namespace detail {
-
-inline void write_json(const std::filesystem::path& path, const nlohmann::json& json) {
-  const std::string text = json.dump(2) + "\n";
-  PendingFile file(path.string());
-  file.write(text.data(), text.size());
-  file.publish();
-}
 
 inline nlohmann::json config_of(const MmditOptions& options) {
   return {{"_class_name", "SD3Transformer2DModel"},
@@ -154,7 +151,7 @@ inline Tensor folder_weight(const std::string& name, at::IntArrayRef shape, Gene
 }
 
 /// Writes a network's weights, one in memory at a time, in files of at most @p most_bytes.
-/// @param values of the weights that are not drawn, such as tables
+/// @param values of the weights that are not drawn, such as tables; may be empty
 inline void write_random_weights(const torch::nn::Module& network,
                                  const std::filesystem::path& folder, const std::string& stem,
                                  const RandomFolderOptions& options, std::uint64_t stream,
@@ -183,7 +180,7 @@ inline void write_random_weights(const torch::nn::Module& network,
     const std::string file = stem + (shards.size() > 1 ? part : "") + ".safetensors";
     SafetensorsWriter writer(folder / file, shards[i], {{"format", "pt"}});
     for (const TensorInfo& info : shards[i]) {
-      Tensor value = values(info.name);
+      Tensor value = values ? values(info.name) : Tensor();
       if (!value.defined()) value = folder_weight(info.name, info.shape, generator);
       writer.write(info.name, value.to(options.dtype));
       map[info.name] = file;
@@ -204,6 +201,45 @@ inline std::vector<std::pair<std::string, float>> letter_pieces(std::int64_t voc
   return pieces;
 }
 
+inline nlohmann::json model_index(bool with_t5) {
+  nlohmann::json index = {
+      {"_class_name", "StableDiffusion3Pipeline"},
+      {"scheduler", {"diffusers", "FlowMatchEulerDiscreteScheduler"}},
+      {"text_encoder", {"transformers", "CLIPTextModelWithProjection"}},
+      {"text_encoder_2", {"transformers", "CLIPTextModelWithProjection"}},
+      {"text_encoder_3", {nullptr, nullptr}},
+      {"tokenizer", {"transformers", "CLIPTokenizer"}},
+      {"tokenizer_2", {"transformers", "CLIPTokenizer"}},
+      {"tokenizer_3", {nullptr, nullptr}},
+      {"transformer", {"diffusers", "SD3Transformer2DModel"}},
+      {"vae", {"diffusers", "AutoencoderKL"}},
+  };
+  if (!with_t5) return index;
+  index["text_encoder_3"] = {"transformers", "T5EncoderModel"};
+  index["tokenizer_3"] = {"transformers", "T5TokenizerFast"};
+  return index;
+}
+
+/// A component with random weights and the config.json that says its shape.
+template <class Network, class Options>
+void write_component(const std::filesystem::path& folder, const char* stem, const Options& shape,
+                     const RandomFolderOptions& options, std::uint64_t stream,
+                     const std::function<Tensor(const std::string&)>& values = {},
+                     std::uint64_t most_bytes = ~std::uint64_t{0}) {
+  write_json(folder / "config.json", config_of(shape));
+  write_random_weights(Network(shape), folder, stem, options, stream, values, most_bytes);
+}
+
+inline void write_t5_tokenizer(const std::filesystem::path& folder, std::int64_t vocabulary) {
+  write_unigram_model(folder / "spiece.model", letter_pieces(vocabulary));
+  write_json(folder / "tokenizer_config.json", {{"tokenizer_class", "T5Tokenizer"},
+                                                {"eos_token", "</s>"},
+                                                {"pad_token", "<pad>"},
+                                                {"unk_token", "<unk>"},
+                                                {"extra_ids", 0},
+                                                {"model_max_length", 512}});
+}
+
 }  // namespace detail
 
 /// Writes a model folder with random weights: every file that a downloaded one has, tokenizers of
@@ -218,76 +254,36 @@ inline std::vector<std::pair<std::string, float>> letter_pieces(std::int64_t voc
 template <class Told>
 void write_random_folder(const std::filesystem::path& path, const RandomFolderOptions& options,
                          Told&& told) {
-  namespace fs = std::filesystem;
-  const auto none = [](const std::string&) { return Tensor(); };
   const auto component = [&](const char* name) {
     told(name);
-    fs::create_directories(path / name);
+    std::filesystem::create_directories(path / name);
     return path / name;
   };
-  constexpr std::uint64_t one_file = ~std::uint64_t{0};
-
-  nlohmann::json index = {
-      {"_class_name", "StableDiffusion3Pipeline"},
-      {"scheduler", {"diffusers", "FlowMatchEulerDiscreteScheduler"}},
-      {"text_encoder", {"transformers", "CLIPTextModelWithProjection"}},
-      {"text_encoder_2", {"transformers", "CLIPTextModelWithProjection"}},
-      {"text_encoder_3", {nullptr, nullptr}},
-      {"tokenizer", {"transformers", "CLIPTokenizer"}},
-      {"tokenizer_2", {"transformers", "CLIPTokenizer"}},
-      {"tokenizer_3", {nullptr, nullptr}},
-      {"transformer", {"diffusers", "SD3Transformer2DModel"}},
-      {"vae", {"diffusers", "AutoencoderKL"}},
-  };
-  if (options.with_t5) {
-    index["text_encoder_3"] = {"transformers", "T5EncoderModel"};
-    index["tokenizer_3"] = {"transformers", "T5TokenizerFast"};
-  }
-  const fs::path scheduler = component("scheduler");
-  detail::write_json(path / "model_index.json", index);
-  detail::write_json(scheduler / "scheduler_config.json",
-                     {{"_class_name", "FlowMatchEulerDiscreteScheduler"},
-                      {"num_train_timesteps", 1000},
-                      {"shift", 3.0}});
+  const std::filesystem::path scheduler = component("scheduler");
+  write_json(path / "model_index.json", detail::model_index(options.with_t5));
+  write_json(scheduler / "scheduler_config.json",
+             {{"_class_name", "FlowMatchEulerDiscreteScheduler"},
+              {"num_train_timesteps", 1000},
+              {"shift", 3.0}});
   write_clip_tokenizer(component("tokenizer"), {},
                        {.length = options.clip_l.max_position_embeddings});
   write_clip_tokenizer(component("tokenizer_2"), {},
                        {.pad = "!", .length = options.clip_g.max_position_embeddings});
-
-  const auto text_encoder = [&](const char* name, const ClipTextOptions& shape,
-                                std::uint64_t stream) {
-    const fs::path folder = component(name);
-    detail::write_json(folder / "config.json", detail::config_of(shape));
-    detail::write_random_weights(ClipText(shape), folder, "model", options, stream, none, one_file);
-  };
-  text_encoder("text_encoder", options.clip_l, 0);
-  text_encoder("text_encoder_2", options.clip_g, 1);
+  detail::write_component<ClipText>(component("text_encoder"), "model", options.clip_l, options, 0);
+  detail::write_component<ClipText>(component("text_encoder_2"), "model", options.clip_g, options,
+                                    1);
   if (options.with_t5) {
-    const fs::path tokenizer = component("tokenizer_3");
-    write_unigram_model(tokenizer / "spiece.model", detail::letter_pieces(options.t5.vocab_size));
-    detail::write_json(tokenizer / "tokenizer_config.json", {{"tokenizer_class", "T5Tokenizer"},
-                                                             {"eos_token", "</s>"},
-                                                             {"pad_token", "<pad>"},
-                                                             {"unk_token", "<unk>"},
-                                                             {"extra_ids", 0},
-                                                             {"model_max_length", 512}});
-    const fs::path folder = component("text_encoder_3");
-    detail::write_json(folder / "config.json", detail::config_of(options.t5));
-    detail::write_random_weights(T5Encoder(options.t5), folder, "model", options, 2, none,
-                                 options.shard_bytes);
+    detail::write_t5_tokenizer(component("tokenizer_3"), options.t5.vocab_size);
+    detail::write_component<T5Encoder>(component("text_encoder_3"), "model", options.t5, options, 2,
+                                       {}, options.shard_bytes);
   }
-
-  const fs::path vae = component("vae");
-  detail::write_json(vae / "config.json", detail::config_of(options.vae));
-  detail::write_random_weights(Vae(options.vae), vae, "diffusion_pytorch_model", options, 3, none,
-                               one_file);
-  const fs::path transformer = component("transformer");
-  detail::write_json(transformer / "config.json", detail::config_of(options.transformer));
+  constexpr const char* stem = "diffusion_pytorch_model";
+  detail::write_component<Vae>(component("vae"), stem, options.vae, options, 3);
   const auto table = [&](const std::string& name) {
     return name == "pos_embed.pos_embed" ? position_table(options.transformer) : Tensor();
   };
-  detail::write_random_weights(MmditNetwork(options.transformer), transformer,
-                               "diffusion_pytorch_model", options, 4, table, one_file);
+  detail::write_component<MmditNetwork>(component("transformer"), stem, options.transformer,
+                                        options, 4, table);
 }
 /// The same, silently.
 inline void write_random_folder(const std::filesystem::path& path,

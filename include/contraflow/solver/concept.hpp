@@ -6,9 +6,11 @@
 #include <cmath>
 #include <concepts>
 #include <numbers>
+#include <utility>
 
 #include <contraflow/core/meta.hpp>
 #include <contraflow/core/random.hpp>
+#include <contraflow/solver/gaussian_step.hpp>
 #include <contraflow/time/grid.hpp>
 
 namespace contraflow {
@@ -150,15 +152,18 @@ consteval bool explain_stochastic_solver() {
 /// @param x state at `step.from`, [B, ...]
 /// @param step which one
 /// @param state is given the mean of the transition
-/// @param generator drawn from unless the transition is deterministic: a normal number an element
+/// @param generator one draw is made unless the transition is deterministic
 /// @return state at `step.to`, as x, float32 or wider
 template <class S, class V>
 Tensor step_by_transition(const S& solver, V& velocity, const Tensor& x, const Step& step,
                           typename S::State& state, Generator& generator) {
   const Transition transition = solver.transition(step);
-  state.mean = transition.mean(x, velocity(x, step.from));
-  if (!transition.is_stochastic()) return state.mean;
-  return at::add(state.mean, normal_like(state.mean, generator), transition.std);
+  const Tensor v = velocity(x, step.from);
+  if (!transition.is_stochastic()) return state.mean = transition.mean(x, v);
+  GaussianStep made =
+      gaussian_step(wide(x), wide(v), transition.on_x, transition.on_v, transition.std, generator);
+  state.mean = std::move(made.mean);
+  return std::move(made.next);
 }
 
 }  // namespace contraflow

@@ -205,10 +205,7 @@ inline void write_unigram_model(const std::filesystem::path& path,
   std::vector<Piece> all{
       {"<pad>", 0, Kind::control}, {"</s>", 0, Kind::control}, {"<unk>", 0, Kind::unknown}};
   for (const auto& [text, score] : pieces) all.push_back({text, score, Kind::normal});
-  const std::string model = model_of(all);
-  PendingFile file(path.string());
-  file.write(model.data(), model.size());
-  file.publish();
+  write_file(path, model_of(all));
 }
 
 }  // namespace contraflow

@@ -3,8 +3,10 @@
 /// @file
 /// The concept TrainingTimes, and its models.
 
+#include <algorithm>
 #include <cmath>
 #include <concepts>
+#include <optional>
 #include <vector>
 
 #include <contraflow/core/random.hpp>
@@ -15,36 +17,43 @@ namespace contraflow {
 /// Draws the times at which samples are noised for training.
 ///
 /// Valid expression: `times(units, grid, generator)` gives float32 [units, K] in (0, 1].
-/// Laws: values lie in [0, 1]; the same generator state gives the same bits.
+/// Units are rows of what is drawn. Laws: values lie in [0, 1]; the same generator gives the same
+/// bits; where units are named, the times of each go with its name, whatever their order.
 template <class T>
 concept TrainingTimes = requires(const T& times, std::int64_t units, const TimeGrid& grid,
                                  Generator& generator) {
   { times(units, grid, generator) } -> std::convertible_to<Tensor>;
 };
 
-/// The sigmas of the sampling grid, in random order for each sample (DiffusionNFT).
+/// The sigmas of a sampling grid, in random order for each sample (DiffusionNFT).
 struct GridTimes {
-  double fraction = 0.9;  ///< share of the grid's steps used for each sample, in (0, 1]
-  int per_sample = 0;     ///< a number of times instead of a share; 0 follows the share
+  double fraction = 0.9;              ///< share of the grid's steps used for each sample, in (0, 1]
+  int per_sample = 0;                 ///< a number of times instead of a share; 0 follows the share
+  std::optional<TimeGrid> grid = {};  ///< whose sigmas; unset: those of the grid that is given
 
   /// @par Shape
   /// result [units, K]
-  Tensor operator()(std::int64_t units, const TimeGrid& grid, Generator& generator) const {
-    expects(fraction > 0 && fraction <= 1, "fraction", "a value in (0, 1]", fraction);
-    const auto steps = static_cast<std::int64_t>(grid.steps());
-    const std::int64_t count =
-        per_sample > 0
-            ? per_sample
-            : std::max<std::int64_t>(
-                  1, std::llround(std::floor(fraction * static_cast<double>(steps) + 1e-9)));
-    expects(count <= steps, "per_sample", "at most the number of steps of the grid", count);
+  Tensor operator()(std::int64_t units, const TimeGrid& given, Generator& generator) const {
+    const TimeGrid& used = grid ? *grid : given;
+    const auto steps = static_cast<std::int64_t>(used.steps());
+    const std::int64_t count = times_of(steps);
     const Tensor sigmas =
-        at::tensor(std::vector<double>(grid.sigmas().begin(), grid.sigmas().end() - 1))
+        at::tensor(std::vector<double>(used.sigmas().begin(), used.sigmas().end() - 1))
             .to(at::kFloat);
     const Tensor order = uniform({units, steps}, generator)
-                             .argsort(/*dim=*/1, /*descending=*/false)
+                             .argsort(/*stable=*/true, /*dim=*/1, /*descending=*/false)
                              .narrow(1, 0, count);
     return sigmas.index_select(0, order.flatten()).view({units, count});
+  }
+
+ private:
+  std::int64_t times_of(std::int64_t steps) const {
+    expects(fraction > 0 && fraction <= 1, "fraction", "a value in (0, 1]", fraction);
+    expects(per_sample <= steps, "per_sample", "at most the number of steps of the grid",
+            per_sample);
+    if (per_sample > 0) return per_sample;
+    const double share = std::floor(fraction * static_cast<double>(steps) + 1e-9);
+    return std::max<std::int64_t>(1, std::llround(share));
   }
 };
 
@@ -83,11 +92,13 @@ struct StratifiedTimes {
   /// result [units, per_sample]
   Tensor operator()(std::int64_t units, const TimeGrid&, Generator& generator) const {
     expects(per_sample >= 1, "per_sample", "at least 1", per_sample);
+    const Tensor within = uniform({units, per_sample}, generator);
     std::vector<Tensor> columns;
     for (int k = 0; k < per_sample; ++k) {
-      const Tensor place = permutation(units, generator).to(at::kFloat);
-      columns.push_back(((place + uniform({units}, generator)) / static_cast<double>(units) + k) /
-                        static_cast<double>(per_sample));
+      // The rank of a unit's key, not a key's unit: so a unit keeps its place in any order.
+      const Tensor place = permutation(units, generator).argsort().to(at::kFloat);
+      const Tensor in_stratum = (place + within.select(1, k)) / static_cast<double>(units);
+      columns.push_back((in_stratum + k) / static_cast<double>(per_sample));
     }
     return at::stack(columns, 1);
   }

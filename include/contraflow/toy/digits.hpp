@@ -23,7 +23,7 @@ struct Digits {
 
   /// @p count images with their labels, each drawn from all of them.
   ConditionedData<Tensor> operator()(std::int64_t count, Generator& generator) const {
-    const Tensor rows = at::randint(images.size(0), {count}, generator, at::kLong);
+    const Tensor rows = integers(images.size(0), count, generator);
     return {images.index_select(0, rows), labels.index_select(0, rows)};
   }
 };

@@ -42,8 +42,7 @@ class Mixture {
 
   /// @p count samples [count, D].
   Tensor sample(std::int64_t count, Generator& generator) const {
-    const Tensor component = at::multinomial(weights_, count, /*replacement=*/true, generator);
-    return means_.index_select(0, component) +
+    return means_.index_select(0, components(count, generator)) +
            std_ * normal({count, dimension()}, generator, means_.options());
   }
 
@@ -81,6 +80,14 @@ class Mixture {
   }
 
  private:
+  // Where a uniform number falls among the sums of the weights: an index for each sample.
+  Tensor components(std::int64_t count, Generator& generator) const {
+    const Tensor sums = weights_.to(at::kDouble).cumsum(0);
+    const Tensor place = uniform({count}, generator).to(sums.options()) * sums[-1];
+    return at::searchsorted(sums, place, /*out_int32=*/false, /*right=*/true)
+        .clamp_max(sums.size(0) - 1);
+  }
+
   Tensor variance(const Tensor& t) const { return (1 - t).square() * std_ * std_ + t.square(); }
 
   Tensor means_;

@@ -390,7 +390,7 @@ inline Tensor solvable_candidates(const World& world, Generator& generator) {
 /// neither start nor goal is taken and a careful controller gets there in one of eight attempts.
 /// @param world the arm
 /// @param count scenes, at least 1
-/// @param generator advanced by as many candidates as it takes
+/// @param generator two draws for each round of candidates; without names of rows
 /// @return float32 [count, scene_size]
 /// @throws Error if the controller solves none of a round of candidates, or an argument is out of
 /// range
@@ -411,7 +411,7 @@ inline Tensor draw_scenes(const World& world, std::int64_t count, Generator& gen
 /// @param world the arm
 /// @param scenes [B, scene_size]
 /// @param demonstrator its faults
-/// @param generator advanced by 1 + 2 + horizon x joints numbers a scene
+/// @param generator two draws are made; a row a scene
 /// @return chunks of actions, float32 [B, horizon, joints]
 /// @throws Error if a shape does not fit or an option is out of range
 inline Tensor demonstrations(const World& world, const Tensor& scenes,

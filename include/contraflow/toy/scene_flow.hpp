@@ -138,17 +138,12 @@ class SceneNetwork : public torch::nn::Module {
   }
 
   static void expects_tokens(const Tensor& tokens) {
-    expects_dtype(tokens, at::kLong, "condition");
     if (tokens.dim() != 2 || tokens.size(1) != scenes::tokens) {
       throw Error("condition", "tokens of prompts, shape [B, " + shown(scenes::tokens) + "]",
                   shape_text(tokens));
     }
-    const auto [low, high] = tokens.aminmax();
-    const auto least = low.item<std::int64_t>(), most = high.item<std::int64_t>();
     const auto count = std::int64_t(scenes::vocabulary.size());
-    if (least >= 0 && most < count) return;
-    throw Error("condition", "tokens in [0, " + shown(count) + ")",
-                shown(least < 0 ? least : most));
+    expects_below(tokens, count, "condition", "tokens in [0, " + shown(count) + ")");
   }
 
   SceneFlowOptions options_;

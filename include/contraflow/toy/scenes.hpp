@@ -275,7 +275,7 @@ inline Tensor readable_ids(const Tensor& ids, std::int64_t count) {
 /// none is asked for.
 /// @param prompts all prompts
 /// @param ids int64 [N], which of them
-/// @param generator advanced by eight numbers a scene
+/// @param generator one draw is made; a row a scene
 /// @return float32 [N, 8, 4, 4]
 /// @throws Error if there is no such prompt
 inline Tensor draw(const std::vector<Prompt>& prompts, const Tensor& ids, Generator& generator) {

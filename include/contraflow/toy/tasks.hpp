@@ -132,7 +132,7 @@ inline Task checkerboard() {
   const Tensor black =
       at::tensor({0, 0, 2, 0, 1, 1, 3, 1, 0, 2, 2, 2, 1, 3, 3, 3}, at::kFloat).view({8, 2});
   const auto data = [black](std::int64_t count, Generator& generator) {
-    const Tensor square = at::randint(8, {count}, generator, at::kLong);
+    const Tensor square = integers(8, count, generator);
     return black.index_select(0, square) + uniform({count, 2}, generator) - 2;
   };
   const auto mode_of = [](const Tensor& x0) {

@@ -1,5 +1,5 @@
 // expect: an Observer must be callable as `observer(report)` with a const EpochReport&
-#include <contraflow/train/observer.hpp>
+#include <contraflow/observe/concept.hpp>
 
 namespace cf = contraflow;
 
@@ -10,5 +10,7 @@ void run() {
   auto observer = [](int) {};
 #endif
   cf::Observers<decltype(observer)> all(observer);
-  all.start({});
+  cf::ProbeTrainer trainer;
+  cf::EpochReport report;
+  all.measure(trainer, report);
 }

@@ -1,0 +1,143 @@
+# What the components of contraflow need beyond contraflow::contraflow. For the library's own build and
+# for an installed package alike.
+#
+# contraflow_find_components(<found> <missing> COMPONENTS <name>... FETCH <bool>) defines the targets of
+# their libraries. <found> gets the components that are complete, those that others need among them and
+# before them; <missing> a sentence for each that is not. With FETCH, SentencePiece and cpp-httplib are
+# fetched at a pinned version where they are not installed; the others come with every system.
+
+include_guard(GLOBAL)
+include(FetchContent)
+
+set(CONTRAFLOW_ALL_COMPONENTS images text http sd3)
+set(CONTRAFLOW_LIBRARIES_images PNG::PNG JPEG::JPEG)
+set(CONTRAFLOW_LIBRARIES_text ICU::uc SentencePiece::sentencepiece)
+set(CONTRAFLOW_LIBRARIES_http httplib::httplib)
+set(CONTRAFLOW_NEEDS_http images)
+set(CONTRAFLOW_NEEDS_sd3 text)
+
+# A library that installs a .pc file, whose flags are part of its interface: cpp-httplib's classes have
+# other layouts without the macros it was compiled with.
+function(_contraflow_from_pkg_config target module)
+  find_package(PkgConfig QUIET)
+  if(NOT PkgConfig_FOUND)
+    return()
+  endif()
+  string(MAKE_C_IDENTIFIER "contraflow_${module}" prefix)
+  pkg_check_modules(${prefix} QUIET IMPORTED_TARGET GLOBAL ${module})
+  if(${prefix}_FOUND)
+    add_library(${target} INTERFACE IMPORTED GLOBAL)
+    target_link_libraries(${target} INTERFACE PkgConfig::${prefix})
+  endif()
+endfunction()
+
+function(_contraflow_find_images fetch)
+  find_package(PNG QUIET)
+  find_package(JPEG QUIET)
+endfunction()
+
+function(_contraflow_find_text fetch)
+  find_package(ICU QUIET COMPONENTS uc)
+  if(NOT TARGET SentencePiece::sentencepiece)
+    _contraflow_find_sentencepiece("${fetch}")
+  endif()
+endfunction()
+
+function(_contraflow_find_sentencepiece fetch)
+  find_path(CONTRAFLOW_SENTENCEPIECE_INCLUDE sentencepiece_processor.h)
+  find_library(CONTRAFLOW_SENTENCEPIECE_LIBRARY sentencepiece)
+  mark_as_advanced(CONTRAFLOW_SENTENCEPIECE_INCLUDE CONTRAFLOW_SENTENCEPIECE_LIBRARY)
+  if(CONTRAFLOW_SENTENCEPIECE_INCLUDE AND CONTRAFLOW_SENTENCEPIECE_LIBRARY)
+    add_library(SentencePiece::sentencepiece UNKNOWN IMPORTED GLOBAL)
+    set_target_properties(SentencePiece::sentencepiece PROPERTIES
+      IMPORTED_LOCATION "${CONTRAFLOW_SENTENCEPIECE_LIBRARY}"
+      INTERFACE_INCLUDE_DIRECTORIES "${CONTRAFLOW_SENTENCEPIECE_INCLUDE}")
+    # SentencePiece and LibTorch both export a FLAGS_minloglevel, of 32 bytes and of 4: the first one
+    # loaded serves both. LibTorch's would be overrun before main, and with it the lock behind it
+    # that TorchScript takes: it never returns. LibTorch only uses its own to parse command lines.
+    # So SentencePiece is loaded first.
+    if(UNIX AND NOT APPLE)
+      set_target_properties(SentencePiece::sentencepiece PROPERTIES INTERFACE_LINK_OPTIONS
+        "LINKER:--push-state,--no-as-needed,${CONTRAFLOW_SENTENCEPIECE_LIBRARY},--pop-state")
+    endif()
+  elseif(fetch)
+    message(STATUS "SentencePiece is not installed: fetching v0.2.0")
+    # No such subfolder: the project is added below, not among what is built or installed by default.
+    FetchContent_Declare(sentencepiece GIT_REPOSITORY https://github.com/google/sentencepiece.git
+                         GIT_TAG v0.2.0 GIT_SHALLOW TRUE SOURCE_SUBDIR headers-only)
+    FetchContent_MakeAvailable(sentencepiece)
+    FetchContent_GetProperties(sentencepiece SOURCE_DIR source BINARY_DIR binary)
+    if(NOT TARGET sentencepiece-static)
+      set(SPM_ENABLE_SHARED OFF)
+      set(SPM_ENABLE_TCMALLOC OFF)
+      set(CMAKE_POLICY_DEFAULT_CMP0077 NEW)
+      # It asks for a CMake of 2014, which new ones refuse or warn of.
+      set(CMAKE_POLICY_VERSION_MINIMUM 3.25)
+      set(CMAKE_WARN_DEPRECATED OFF)
+      add_subdirectory("${source}" "${binary}" EXCLUDE_FROM_ALL)
+    endif()
+    add_library(SentencePiece::sentencepiece INTERFACE IMPORTED GLOBAL)
+    target_include_directories(SentencePiece::sentencepiece INTERFACE "${source}/src")
+    target_link_libraries(SentencePiece::sentencepiece INTERFACE sentencepiece-static)
+  endif()
+endfunction()
+
+function(_contraflow_find_http fetch)
+  find_package(httplib 0.11 QUIET CONFIG)
+  if(NOT TARGET httplib::httplib)
+    _contraflow_from_pkg_config(httplib::httplib cpp-httplib)
+  endif()
+  if(NOT TARGET httplib::httplib AND fetch)
+    message(STATUS "cpp-httplib is not installed: fetching v0.15.3")
+    # No such subfolder: the one header is wanted, not the project.
+    FetchContent_Declare(httplib GIT_REPOSITORY https://github.com/yhirose/cpp-httplib.git
+                         GIT_TAG v0.15.3 GIT_SHALLOW TRUE SOURCE_SUBDIR headers-only)
+    FetchContent_MakeAvailable(httplib)
+    FetchContent_GetProperties(httplib SOURCE_DIR source)
+    find_package(Threads REQUIRED)
+    add_library(httplib::httplib INTERFACE IMPORTED GLOBAL)
+    target_include_directories(httplib::httplib INTERFACE "${source}")
+    target_link_libraries(httplib::httplib INTERFACE Threads::Threads)
+  endif()
+endfunction()
+
+function(_contraflow_find_sd3 fetch)
+endfunction()
+
+function(contraflow_find_components found missing)
+  cmake_parse_arguments(PARSE_ARGV 2 arg "" "FETCH" "COMPONENTS")
+  set(names_PNG::PNG libpng)
+  set(names_JPEG::JPEG libjpeg)
+  set(names_ICU::uc ICU)
+  set(names_SentencePiece::sentencepiece SentencePiece)
+  set(names_httplib::httplib cpp-httplib)
+  set(complete)
+  set(sentences)
+  foreach(component IN LISTS arg_COMPONENTS)
+    if(NOT component IN_LIST CONTRAFLOW_ALL_COMPONENTS)
+      list(JOIN CONTRAFLOW_ALL_COMPONENTS ", " all)
+      list(APPEND sentences "contraflow has no component ${component}, only ${all}")
+      continue()
+    endif()
+    set(absent)
+    foreach(part IN LISTS CONTRAFLOW_NEEDS_${component} ITEMS ${component})
+      cmake_language(CALL _contraflow_find_${part} "${arg_FETCH}")
+      foreach(library IN LISTS CONTRAFLOW_LIBRARIES_${part})
+        if(NOT TARGET ${library})
+          list(APPEND absent ${names_${library}})
+        endif()
+      endforeach()
+    endforeach()
+    if(absent)
+      list(JOIN absent ", " absent)
+      list(APPEND sentences "contraflow::${component} needs ${absent}")
+    else()
+      list(APPEND complete ${CONTRAFLOW_NEEDS_${component}} ${component})
+    endif()
+  endforeach()
+  if(complete)
+    list(REMOVE_DUPLICATES complete)
+  endif()
+  set(${found} "${complete}" PARENT_SCOPE)
+  set(${missing} "${sentences}" PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,120 @@
+#pragma once
+
+/// @file
+/// A model folder in the layout of diffusers, loaded component by component.
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include <contraflow/io/safetensors.hpp>
+#include <contraflow/io/settings.hpp>
+#include <contraflow/network/clip.hpp>
+#include <contraflow/network/clip_config.hpp>
+#include <contraflow/network/t5.hpp>
+#include <contraflow/network/t5_config.hpp>
+#include <contraflow/network/vae.hpp>
+#include <contraflow/network/vae_config.hpp>
+#include <contraflow/network/weights.hpp>
+#include <contraflow/text/clip_tokenizer.hpp>
+#include <contraflow/text/t5_tokenizer.hpp>
+
+namespace contraflow::pipeline {
+
+/// A folder in the layout of diffusers, as it is downloaded: what all models of this layout share.
+///
+/// Each call loads one component, and what it returns owns it: text encoders can be gone before the
+/// transformer comes. Weights that already have the dtype asked for stay in the mapped file.
+class ModelFolder {
+ public:
+  /// @param path holds `transformer`, `vae`, `text_encoder` and so on
+  /// @throws Error if there is no transformer in it
+  explicit ModelFolder(std::filesystem::path path) : path_(std::move(path)) {
+    std::error_code unreadable;
+    if (!has("transformer")) {
+      throw Error(path_.string(),
+                  "a model folder in the layout of diffusers, with transformer/config.json",
+                  std::filesystem::exists(path_, unreadable) ? "another" : "nothing");
+    }
+  }
+
+  /// Where it is.
+  const std::filesystem::path& path() const { return path_; }
+  /// Whether there is a component of this name, such as `text_encoder_3`.
+  bool has(const std::string& component) const {
+    std::error_code unreadable;
+    return std::filesystem::is_regular_file(path_ / component / "config.json", unreadable);
+  }
+  /// The config.json of a component.
+  /// @throws Error naming the file that is missing or damaged
+  Settings settings(const std::string& component) const {
+    return Settings(path_ / component / "config.json");
+  }
+
+  /// Shape of the autoencoder.
+  VaeOptions autoencoder_options() const { return vae_options(settings("vae")); }
+  /// The autoencoder, or its decoder alone; frozen.
+  /// @throws Error naming the file at fault
+  std::shared_ptr<Vae> vae(const Placement& placement = {},
+                           VaeParts parts = VaeParts::decoder) const {
+    auto network = std::make_shared<Vae>(autoencoder_options(), parts);
+    const std::filesystem::path folder = path_ / "vae";
+    load_weights(*network,
+                 vae_weights(read_weights(folder, "diffusion_pytorch_model").tensors, parts),
+                 folder.string(), placement);
+    set_trainable(*network, false);
+    return network;
+  }
+
+  /// A CLIP text encoder; frozen.
+  /// @param component its folder, such as `text_encoder`
+  /// @param placement dtype and device
+  /// @throws Error naming the file at fault
+  std::shared_ptr<ClipText> clip(const std::string& component,
+                                 const Placement& placement = {}) const {
+    const std::filesystem::path folder = path_ / component;
+    auto network = std::make_shared<ClipText>(clip_text_options(settings(component)));
+    load_weights(*network, clip_weights(read_weights(folder).tensors), folder.string(), placement);
+    set_trainable(*network, false);
+    return network;
+  }
+
+  /// The encoder of a T5; frozen.
+  /// @param component its folder, such as `text_encoder_3`
+  /// @param placement dtype and device
+  /// @throws Error naming the file at fault
+  std::shared_ptr<T5Encoder> t5(const std::string& component,
+                                const Placement& placement = {}) const {
+    const std::filesystem::path folder = path_ / component;
+    auto network = std::make_shared<T5Encoder>(t5_options(settings(component)));
+    load_weights(*network, t5_weights(read_weights(folder).tensors, placement.dtype),
+                 folder.string(), {.device = placement.device});
+    set_trainable(*network, false);
+    return network;
+  }
+
+  /// A tokenizer of CLIP, in the folder of this name.
+  ClipTokenizer clip_tokenizer(const std::string& component) const {
+    return ClipTokenizer(path_ / component);
+  }
+  /// A tokenizer of T5, in the folder of this name, for a window of @p length tokens.
+  T5Tokenizer t5_tokenizer(const std::string& component, std::int64_t length) const {
+    return T5Tokenizer(path_ / component, length);
+  }
+
+ protected:
+  /// Loads the transformer's weights.
+  /// @throws Error naming the file at fault
+  void load_transformer(torch::nn::Module& network, const Placement& placement) const {
+    const std::filesystem::path folder = path_ / "transformer";
+    load_weights(network, read_weights(folder, "diffusion_pytorch_model").tensors, folder.string(),
+                 placement);
+  }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace contraflow::pipeline
