@@ -14,6 +14,27 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
                               -Wno-array-bounds>)
 endif()
 
+if(CONTRAFLOW_QUICK_PROGRAMS)
+  message(STATUS "Examples and benchmarks are compiled at -O1, for tests; to time or use them, "
+                 "configure with -D CONTRAFLOW_QUICK_PROGRAMS=OFF")
+  target_compile_options(contraflow_development INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-O1>)
+endif()
+
+# A program whose times are of interest: it says so where they are not those of a release.
+function(contraflow_timed_program name)
+  if(NOT CONTRAFLOW_QUICK_PROGRAMS)
+    return()
+  endif()
+  set(source "${CMAKE_CURRENT_BINARY_DIR}/compiled_for_tests.cpp")
+  file(CONFIGURE OUTPUT "${source}" CONTENT "#include <cstdio>
+static const int said = std::fputs(
+    \"compiled at -O1 for tests: -D CONTRAFLOW_QUICK_PROGRAMS=OFF before timing\\n\", stderr);
+int compiled_for_tests() { return said; }
+" @ONLY)
+  target_sources(${name} PRIVATE "${source}")
+  set_source_files_properties("${source}" PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
+endfunction()
+
 if(CONTRAFLOW_SANITIZE)
   string(REPLACE ";" "," sanitizers "${CONTRAFLOW_SANITIZE}")
   # Instrumented code at -O3 takes several times as long to compile and finds no more.

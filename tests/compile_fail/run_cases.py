@@ -128,13 +128,24 @@ def missing(case, errors):
     ]
 
 
+def controls_to_try_alone(cases, compiler, source):
+    """The controls that cannot be compiled with the others; the others have compiled."""
+    sharing = [case for case in cases if shares(case)]
+    while len(sharing) > 1:
+        source.write_text(together(sharing), encoding="utf-8")
+        accepted, said = compiler.compile(source, control=True)
+        if accepted:
+            return [case for case in cases if case not in sharing]
+        errors = errors_of(sharing, said, compiler.clang)
+        if not any(errors.values()):
+            break
+        sharing = [case for case in sharing if not errors[case]]
+    return cases
+
+
 def controls_that_fail(cases, compiler, source):
     """What the compiler says of each control that does not compile alone, and who was alone."""
-    alone = cases
-    shared = [case for case in cases if shares(case)]
-    source.write_text(together(shared), encoding="utf-8")
-    if len(shared) > 1 and compiler.compile(source, control=True)[0]:
-        alone = [case for case in cases if case not in shared]
+    alone = controls_to_try_alone(cases, compiler, source)
     faults = {}
     for case in alone:
         accepted, said = compiler.compile(case, control=True)

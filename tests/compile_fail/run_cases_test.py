@@ -45,6 +45,13 @@ int x = unknown;  // the sentence
 TWO_SENTENCES = "// expect: one\n// expect: two\n#ifndef POSITIVE_CONTROL\n%s#endif\n"
 ONE = 'static_assert(2 == 3, "one");\n'
 TWO = 'static_assert(2 == 4, "two");\n'
+GLOBAL_NAME = """// expect: two is not three
+int mine;
+int* whose = &::mine;
+#ifndef POSITIVE_CONTROL
+static_assert(2 == 3, "two is not three");
+#endif
+"""
 ALONE_ONLY = '// expect: no\n#include "beside.hpp"\n#ifndef POSITIVE_CONTROL\n%s#endif\n'
 
 
@@ -92,6 +99,10 @@ class RunCases(unittest.TestCase):
     def test_a_control_that_does_not_compile(self):
         texts = {"a": REFUSED, "b": CONTROL_FAILS}
         self.check(texts, {"b": "the control does not compile"})
+
+    def test_a_control_that_compiles_alone_only(self):
+        texts = {"a": REFUSED, "b": GLOBAL_NAME, "c": REFUSED}
+        self.check(texts, {}, "controls alone: b")
 
     def test_a_type_that_is_checked_once_for_two(self):
         self.check({"a": OF_A_COMMON_TYPE, "b": OF_A_COMMON_TYPE}, {}, "tried alone: b")
