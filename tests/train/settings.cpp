@@ -212,7 +212,7 @@ TEST_CASE("a metric of one's own reaches the files") {
 
 namespace {
 bool is_later(const cf::EpochReport& report, const std::string& name) {
-  return std::find(report.later.begin(), report.later.end(), name) != report.later.end();
+  return !report.find(name) && report.knows(name);
 }
 }  // namespace
 

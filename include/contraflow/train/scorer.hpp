@@ -49,9 +49,6 @@ class Scorer {
   /// The rewards.
   const R& rewards() const { return rewards_; }
 
-  /// The names of the rewards, once samples were scored.
-  const std::vector<std::string>& names() const { return names_; }
-
   /// Forgets what an epoch that was ended by an exception has left unfinished.
   void reset() { sheets_.clear(); }
 
@@ -108,7 +105,6 @@ class Scorer {
       all.failures.insert(all.failures.end(), sheet.failures.begin(), sheet.failures.end());
     }
     all.scores = at::cat(scores, 1);
-    names_ = all.names;
     return all;
   }
 
@@ -150,7 +146,6 @@ class Scorer {
   const Prompts& prompts_;
   bool asynchronous_;
   std::vector<std::future<ScoreSheet>> sheets_;
-  std::vector<std::string> names_;
 };
 
 }  // namespace contraflow
