@@ -2,9 +2,10 @@
 
 The order is the table of CONTRIBUTING.md; it stands nowhere else by itself. A header includes only its
 own room and rooms of lower rank; rooms of one rank do not know each other, and none names the details
-of another (details.py). No two headers have one name, but for concept.hpp. Boost.Hana is used by core/meta.hpp alone, device headers include neither
-LibTorch nor Hana, and every header has `#pragma once`. There are no exemptions. The overview of the
-rooms among the pages has the same ranks, and so has each room's page.
+of another (details.py). Boost.Hana is used by core/meta.hpp alone, device headers include neither
+LibTorch nor Hana, every header has `#pragma once`, and no two have one name but for concept.hpp.
+There are no exemptions. The overview of the rooms among the pages has the same ranks, and so has each
+room's page.
 
 usage: rooms.py <folder of the rooms>
 """
