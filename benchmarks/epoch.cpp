@@ -27,7 +27,7 @@ void ring_epoch(benchmark::State& state, Solver solver, Objective objective) {
   cf::keep_freed_memory();
   auto trainer = cf::Trainer(
       cf::SnapshotPolicy(cf::MlpVelocity({})), solver, cf::toy::InModes{{1, 4}}, objective,
-      {.prompts_per_epoch = 8, .group_size = 24, .grid = cf::uniform_grid(10)});
+      cf::Collection{.prompts_per_epoch = 8, .group_size = 24, .grid = cf::uniform_grid(10)});
   for (auto _ : state) trainer.run_epoch();
 }
 

@@ -13,7 +13,7 @@ set(CONTRAFLOW_COMPONENTS "AUTO" CACHE STRING
 images, text, http and sd3, whose libraries are fetched where they can be; NONE: no others")
 set_property(CACHE CONTRAFLOW_COMPONENTS PROPERTY STRINGS AUTO NONE "images;text;http;sd3")
 
-set(CONTRAFLOW_HEADERS_images io/image.hpp io/jpeg.hpp io/png.hpp reward/jpeg_size.hpp)
+set(CONTRAFLOW_HEADERS_images io/image.hpp io/jpeg.hpp io/png.hpp observe/picture.hpp reward/jpeg_size.hpp)
 set(CONTRAFLOW_HEADERS_text text/*.hpp reward/clip_score.hpp
                             pipeline/model_folder.hpp pipeline/text_states.hpp)
 set(CONTRAFLOW_HEADERS_http reward/remote.hpp)

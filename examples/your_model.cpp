@@ -21,13 +21,14 @@ int main() {
   const auto square = [](std::int64_t count, cf::Generator& generator) {
     return cf::uniform({count, 2}, generator) * 2 - 1;
   };
-  cf::pretrain(model, square, {.steps = 1000});
+  cf::pretrain(model, square, cf::Pretraining{.steps = 1000});
 
   // And then what is wanted: points on the right, of which there is a quarter.
   const auto reward = [](const Tensor& x0) { return x0.select(1, 0) > 0.5; };
-  auto trainer = cf::Trainer(
-      cf::SnapshotPolicy(model), cf::DpmSolver<2>{}, reward, cf::Nft{} + 0.01 * cf::VelocityKl{},
-      {.update = {.optimizer = cf::adamw({.learning_rate = 3e-3})}, .sample_shape = {2}});
+  auto trainer =
+      cf::Trainer(cf::SnapshotPolicy(model), cf::DpmSolver<2>{}, reward,
+                  cf::Nft{} + 0.01 * cf::VelocityKl{}, cf::Collection{.sample_shape = {2}},
+                  cf::Optimization{.optimizer = cf::adamw({.learning_rate = 3e-3})});
   const double before = trainer.evaluate().reward;
   trainer.run(30);
   const double after = trainer.evaluate().reward;

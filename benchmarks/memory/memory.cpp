@@ -34,21 +34,17 @@ class ScaleImpl : public torch::nn::Cloneable<ScaleImpl> {
 TORCH_MODULE(Scale);
 
 /// An epoch of 96 samples of the size of 512 x 512 latents, 25 MB in all.
-template <class Solver, class Objective>
-void epoch(const Solver& solver, const Objective& objective, int steps) {
-  cf::Trainer trainer(
-      cf::SnapshotPolicy(Scale{}), solver,
-      [](const cf::Tensor& x) {
-        return x.mean({1, 2, 3});
-      },
-      objective,
-      {.prompts_per_epoch = 4,
-       .group_size = 24,
-       .grid = cf::sd3_grid(steps),
-       .rollout_batch = 8,
-       .update = {.micro_batch = 8, .transitions_per_sample = 1},
-       .sample_shape = {16, 64, 64}},
-      cf::GridTimes{.per_sample = 1});
+/// @param points one time, or one transition, a sample
+template <class Solver, class Objective, class Points>
+void epoch(const Solver& solver, const Objective& objective, const Points& points, int steps) {
+  const auto reward = [](const cf::Tensor& x) { return x.mean({1, 2, 3}); };
+  cf::Trainer trainer(cf::SnapshotPolicy(Scale{}), solver, reward, objective, points,
+                      cf::Collection{.prompts_per_epoch = 4,
+                                     .group_size = 24,
+                                     .grid = cf::sd3_grid(steps),
+                                     .rollout_batch = 8,
+                                     .sample_shape = {16, 64, 64}},
+                      cf::Optimization{.micro_batch = 8});
   trainer.run_epoch();
 }
 
@@ -81,8 +77,13 @@ void velocities_of_all_roles(Policy policy) {
 }
 
 void run_case(const std::string& name, int steps) {
-  if (name == "nft") return epoch(cf::DpmSolver<2>{}, cf::Nft{}, steps);
-  if (name == "grpo") return epoch(cf::FlowSde{}, cf::Grpo{}, steps);
+  if (name == "nft") {
+    const cf::ForwardProcess one_time{.times = cf::GridTimes{.per_sample = 1}};
+    return epoch(cf::DpmSolver<2>{}, cf::Nft{}, one_time, steps);
+  }
+  if (name == "grpo") {
+    return epoch(cf::FlowSde{}, cf::Grpo{}, cf::RecordedTransitions{.per_sample = 1}, steps);
+  }
   if (name == "snapshots") return velocities_of_all_roles(cf::SnapshotPolicy(drawn_model()));
   if (name == "adapters") return velocities_of_all_roles(cf::LoraPolicy(drawn_model()));
   if (name == "base") {

@@ -22,10 +22,10 @@ int main(int argc, char** argv) {
   at::set_num_threads(threads);
   cf::keep_freed_memory();
 
-  auto trainer =
-      cf::Trainer(cf::SnapshotPolicy(cf::MlpVelocity({})), cf::DpmSolver<2>{},
-                  cf::toy::InModes{{1, 4}}, cf::Nft{} + 1e-4 * cf::VelocityKl{},
-                  {.prompts_per_epoch = 8, .group_size = 24, .grid = cf::uniform_grid(10)});
+  auto trainer = cf::Trainer(
+      cf::SnapshotPolicy(cf::MlpVelocity({})), cf::DpmSolver<2>{}, cf::toy::InModes{{1, 4}},
+      cf::Nft{} + 1e-4 * cf::VelocityKl{},
+      cf::Collection{.prompts_per_epoch = 8, .group_size = 24, .grid = cf::uniform_grid(10)});
   std::vector<double> seconds;
   for (int i = 0; i < epochs; ++i) {
     const double before = trainer.seconds();

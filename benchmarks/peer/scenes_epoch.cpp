@@ -29,25 +29,21 @@ using cf::toy::SceneFlow;
 
 namespace {
 
-cf::TrainerOptions options() {
-  return {.prompts_per_epoch = 24,
-          .group_size = 24,
-          .grid = cf::uniform_grid(10),
-          .update = {.gradient_steps = 2,
-                     .optimizer = cf::adamw({.learning_rate = 1e-3}),
-                     .learning_rate_factor = cf::InverseRoot{.steps = 10}}};
-}
-
 auto trainer_of(int threads) {
   cf::SnapshotPolicy policy(cf::OnThreads(SceneFlow(), threads),
-                            {.old_decay = cf::Ramp{.rate = 0.02, .max = 0.95},
-                             .average_decay = cf::WarmingUp{.max = 0.97}});
-  const auto objective = cf::Nft{.beta = 0.5, .optimality = {.clip = 1}} + 0.03 * cf::VelocityKl{};
-  const cf::PromptRows<Tensor> prompts(
-      scenes::catalogue().all_tokens().index_select(0, scenes::training_prompts()));
-  return cf::Trainer(std::move(policy), cf::DpmSolver<2>{}, scenes::Strict{}, objective, options(),
-                     prompts, cf::StratifiedTimes{.per_sample = 2},
-                     cf::GroupAdvantage{.spread = cf::Spread::none});
+                            cf::SnapshotOptions{.old_decay = cf::Ramp{.rate = 0.02, .max = 0.95},
+                                                .average_decay = cf::WarmingUp{.max = 0.97}});
+  const Tensor numbers = scenes::training_prompts();
+  const Tensor tokens = scenes::catalogue().all_tokens().index_select(0, numbers);
+  return cf::Trainer(
+      std::move(policy), cf::DpmSolver<2>{}, scenes::Strict{},
+      cf::Nft{.beta = 0.5, .optimality = cf::Optimality{.clip = 1}} + 0.03 * cf::VelocityKl{},
+      cf::PromptRows(tokens, numbers),
+      cf::Collection{.prompts_per_epoch = 24, .group_size = 24, .grid = cf::uniform_grid(10)},
+      cf::ForwardProcess{.times = cf::StratifiedTimes{.per_sample = 2}},
+      cf::GroupAdvantage{.spread = cf::Spread::none}, cf::Learning{.gradient_steps = 2},
+      cf::Optimization{.optimizer = cf::adamw({.learning_rate = 1e-3}),
+                       .learning_rate_factor = cf::InverseRoot{.steps = 10}});
 }
 
 /// Random weights: those that training begins with give a velocity of zero.
@@ -75,7 +71,7 @@ void write_check(const std::filesystem::path& path, const cf::EvaluationCount& e
       {"t", t},
       {"tokens", drawn.captions},
       {"velocity", velocity.detach()},
-      {"strict", scenes::Strict{}(x, drawn.captions)},
+      {"strict", scenes::Strict{}(x, drawn.numbers)},
       {"evaluations", at::tensor({evaluations.forward, evaluations.backward}, at::kLong)}};
   for (const auto& [name, weight] : cf::named_weights(*model.module())) {
     tensors.emplace("weight." + name, weight.detach());

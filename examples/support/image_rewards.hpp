@@ -1,8 +1,8 @@
 #pragma once
 
-#include <functional>
-#include <map>
+#include <cstddef>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <contraflow/reward/clip_score.hpp>
@@ -11,6 +11,7 @@
 #include <contraflow/reward/jpeg_size.hpp>
 #include <contraflow/reward/list.hpp>
 #include <contraflow/reward/remote.hpp>
+#include <contraflow/reward/reward_text.hpp>
 
 namespace support {
 
@@ -27,16 +28,10 @@ inline constexpr const char* reward_help =
 
 namespace detail {
 
-/// Before and behind a separator; the second is empty where there is none.
-inline std::pair<std::string, std::string> cut(const std::string& text, std::size_t at) {
-  if (at == std::string::npos) return {text, ""};
-  return {text.substr(0, at), text.substr(at + 1)};
-}
-
-inline void add_reward(ImageRewards& rewards, const std::string& name, const std::string& argument,
-                       double weight) {
+inline void add_reward(ImageRewards& rewards, const cf::RewardText& text) {
+  const std::string &name = text.name, &argument = text.argument;
   const auto add = [&](auto reward) {
-    rewards.add(name, std::move(reward), weight, cf::Normalisation::none);
+    rewards.add(text.name, std::move(reward), text.weight, cf::Normalisation::none);
   };
   if (name == "jpeg-compressibility") return add(cf::JpegCompressibility{});
   if (name == "jpeg-incompressibility") return add(cf::JpegIncompressibility{});
@@ -52,7 +47,9 @@ inline void add_reward(ImageRewards& rewards, const std::string& name, const std
   if (argument.empty()) {
     throw cf::Error("--reward", "one of the names in --help, some with :argument", name);
   }
-  const auto [first, second] = cut(argument, argument.find(','));
+  const std::size_t comma = argument.find(',');
+  const std::string first = argument.substr(0, comma);
+  const std::string second = comma == std::string::npos ? "" : argument.substr(comma + 1);
   if (name == "clip") return add(cf::ClipScore(argument));
   if (name == "pickscore") return add(cf::PickScore(argument));
   if (name == "hps") return add(cf::HpsV21(first, {.tokenizer = second}));
@@ -67,18 +64,7 @@ inline void add_reward(ImageRewards& rewards, const std::string& name, const std
 /// The rewards of a command line.
 inline ImageRewards image_rewards(const std::vector<std::string>& texts) {
   ImageRewards rewards;
-  for (const std::string& text : texts) {
-    // An address or a path may hold a "=" itself; a weight is a number behind the last.
-    auto [what, number] = detail::cut(text, text.rfind('='));
-    char* end = nullptr;
-    double weight = std::strtod(number.c_str(), &end);
-    if (number.empty() || *end != '\0') {
-      what = text;
-      weight = 1;
-    }
-    const auto [name, argument] = detail::cut(what, what.find(':'));
-    detail::add_reward(rewards, name, argument, weight);
-  }
+  for (const std::string& text : texts) detail::add_reward(rewards, cf::reward_text(text));
   return rewards;
 }
 

@@ -1,14 +1,16 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 #include <fstream>
 #include <string>
 #include <vector>
 
 #include <sys/resource.h>
 
+#include <contraflow/core/stopwatch.hpp>
+
 #include "format.hpp"
-#include "progress.hpp"
 #include "table.hpp"
 
 namespace support {
@@ -41,7 +43,7 @@ class Phases {
     std::fprintf(stderr, "%s\n", name.c_str());
     rows_.push_back({name, 0, 0});
     restart_peak();
-    watch_ = Stopwatch();
+    watch_ = contraflow::Stopwatch();
     runs_ = true;
   }
   void end() {
@@ -66,7 +68,7 @@ class Phases {
     std::uint64_t peak;
   };
   std::vector<Row> rows_;
-  Stopwatch watch_;
+  contraflow::Stopwatch watch_;
   bool runs_ = false;
 };
 

@@ -1,26 +1,16 @@
 #pragma once
 
-#include <chrono>
 #include <cstdio>
 #include <string>
 #include <utility>
 
 #include <unistd.h>
 
+#include <contraflow/core/stopwatch.hpp>
+
 #include "format.hpp"
 
 namespace support {
-
-/// Wall-clock seconds since it was made.
-class Stopwatch {
- public:
-  double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
-  }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 /// Shows how much of a known amount of work is done: a line drawn again and again on a terminal,
 /// and only what is said on anything else.
@@ -75,7 +65,7 @@ class Progress {
   std::FILE* stream_;
   bool is_terminal_;
   std::string what_;
-  Stopwatch watch_;
+  contraflow::Stopwatch watch_;
 };
 
 }  // namespace support

@@ -45,7 +45,7 @@ void policy(Make&& make, const Tensor& x, const C& condition = {}) {
     P policy = make();
     policy.keep(typename P::Available{});
     each_role([&](Role role) {
-      INFO(contraflow::role_name(role));
+      INFO(role.name());
       CHECK(velocity(policy, role).requires_grad() == (role == Role::current));
     });
   }

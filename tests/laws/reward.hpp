@@ -8,15 +8,17 @@
 
 namespace laws {
 
-/// The laws of Reward: one score a sample, whatever else is in the batch.
-template <class R, class C = contraflow::Unconditional>
-void reward(const R& reward, const Tensor& x0, const C& condition = {}) {
+/// The laws of Reward: one score a sample, made of the sample and its own reference, whatever else
+/// is in the batch.
+/// @param reference one entry a sample: a tensor, a list or a Condition
+template <class R, class Reference = contraflow::Unconditional>
+void reward(const R& reward, const Tensor& x0, const Reference& reference = {}) {
   using contraflow::select;
-  static_assert(contraflow::Reward<R, C>);
+  static_assert(contraflow::Reward<R, Reference>);
   // A product of another number of rows may be summed in another order, and scores may cancel.
   constexpr double tolerance = 1e-5;
   const auto run = [&](const Tensor& rows) {
-    return contraflow::scores_of(reward, x0.index_select(0, rows), select(condition, rows));
+    return contraflow::scores_of(reward, x0.index_select(0, rows), select(reference, rows));
   };
   const Tensor all = at::arange(x0.size(0), at::kLong), scores = run(all);
   CHECK(scores.sizes() == at::IntArrayRef({x0.size(0)}));

@@ -47,8 +47,17 @@ static_assert(is_exactly<Needed<cf::Awm>, Role::current, Role::old>);
 static_assert(is_exactly<Needed<cf::RewardWeighted>, Role::current>);
 
 // Each kind of point has its own needs: no reference is asked for at transitions here.
-static_assert(is_exactly<Mixed::TransitionVelocities, Role::current>);
-static_assert(is_exactly<Mixed::ForwardVelocities, Role::current, Role::reference>);
+using Forward = cf::TermsAt<cf::ForwardProcess>;
+using Transitions = cf::TermsAt<cf::RecordedTransitions>;
+static_assert(is_exactly<Mixed::VelocitiesOf<Transitions>, Role::current>);
+static_assert(is_exactly<Mixed::VelocitiesOf<Forward>, Role::current, Role::reference>);
+
+// A term that compares pairs has samples of its own, and so velocities: no reference is computed
+// for the samples of the other term.
+using Paired = decltype(cf::FlowMatching{} + 1.0 * cf::Dpo{});
+static_assert(is_exactly<Paired::VelocitiesOf<Forward>, Role::current>);
+static_assert(is_exactly<Paired::VelocitiesOf<cf::PairedTerm<1>>, Role::current, Role::reference>);
+static_assert(Paired::is_paired && Paired::uses_forward && !SumOf<cf::Dpo>::uses_forward);
 
 // Nobody but the policy that collected is `old`; without it the current one collects.
 static_assert(SumOf<cf::Nft>::collector == Role::old && NftKl::collector == Role::old);
@@ -58,7 +67,7 @@ static_assert(GrpoKl::collector == Role::current && SumOf<cf::Dpo>::collector ==
 // What is not needed does not exist as a type.
 static_assert(std::is_same_v<cf::RecordOf<NftKl>, cf::NothingRecorded>);
 static_assert(std::is_empty_v<cf::NothingRecorded>);
-static_assert(sizeof(cf::Rollout<cf::NothingRecorded>) == 3 * sizeof(Tensor));
+static_assert(sizeof(cf::Rollout<cf::NothingRecorded>) == 4 * sizeof(Tensor));
 static_assert(std::is_same_v<cf::RecordOf<GrpoKl>, cf::RecordedSteps<false>>);
 static_assert(std::is_same_v<cf::RecordOf<SumOf<cf::GrpoGuard>>, cf::RecordedSteps<true>>);
 static_assert(std::is_same_v<cf::RecordOf<Mixed>, cf::RecordedSteps<false>>);
@@ -73,18 +82,29 @@ struct Result {
   std::map<std::string, double> means;
 };
 
-// The loss of an objective on the forward process.
+constexpr std::int64_t size = 8;
+const Tensor members = at::arange(size, at::kLong);
+
+// The shares of the terms in a gradient step that looks at every sample once.
 template <class O>
-Result evaluated(const O& objective) {
+auto shares_of(const O& sum, const cf::Scores& scores = laws::scores_of(size)) {
+  auto shares = sum.shares(scores, at::kCPU);
+  sum.template set_scales<Forward>(shares, members, 1);
+  if constexpr (O::uses_transitions) sum.template set_scales<Transitions>(shares, members, 1);
+  return shares;
+}
+
+// The loss of an objective on the forward process, and its gradient.
+template <class O>
+Result evaluated(const O& objective, const cf::Scores& scores = laws::scores_of(size)) {
   const auto sum = cf::as_sum(objective);
-  constexpr std::int64_t size = 8;
   const std::vector<std::int64_t> shape{size, 3};
   using Roles = cf::Roles<Role::current, Role::old, Role::reference>;
   const auto batch = laws::batch_of<Roles>(cf::ForwardProcess{}, shape);
   cf::Statistics statistics;
   const Tensor loss =
-      sum.template loss<cf::ForwardProcess>(batch, sum.signals(laws::scores_of(size)), statistics);
-  loss.sum().backward();
+      sum.template loss<Forward>(batch, members, shares_of(sum, scores), statistics);
+  loss.backward();
   Result result{loss.detach(), cf::velocity<Role::current>(batch).grad(), {}};
   statistics.for_each([&](auto name, double mean) { result.means[std::string(name)] = mean; });
   return result;
@@ -117,53 +137,98 @@ TEST_CASE("NFT takes a velocity KL that follows it into its own operation") {
   same(absorbed, by_hand);
   same(evaluated(0.6 * cf::VelocityKl{} + 3.0 * cf::Nft{}), by_hand);
   const auto means = absorbed.means;
-  CHECK(std::abs(means.at("nft") - nft.loss.mean().item<double>()) < 1e-6);
-  CHECK(std::abs(means.at("velocity_kl") - kl.loss.mean().item<double>()) < 1e-6);
+  CHECK(std::abs(means.at("nft") - nft.loss.item<double>()) < 1e-6);
+  CHECK(std::abs(means.at("velocity_kl") - kl.loss.item<double>()) < 1e-6);
+}
+
+TEST_CASE("NFT takes a velocity KL in only where both see the same samples") {
+  cf::Scores scores = laws::scores_of(size);
+  scores.advantage.narrow(0, 0, 4).zero_();
+  const auto check = [&](const cf::Nft& nft, const cf::VelocityKl& kl) {
+    const Result a = evaluated(nft, scores), b = evaluated(kl, scores);
+    same(evaluated(nft + 0.2 * kl, scores),
+         {a.loss + 0.2 * b.loss, a.gradient + 0.2 * b.gradient, {}});
+  };
+  for (const bool nft : {false, true}) {
+    for (const bool kl : {false, true}) {
+      INFO("informative only: NFT " << nft << ", KL " << kl);
+      check(cf::Nft{.informative_only = nft}, cf::VelocityKl{.informative_only = kl});
+    }
+  }
+  // The samples that say nothing have no part in the gradient of a term that leaves them out.
+  const Tensor gradient = evaluated(cf::VelocityKl{.informative_only = true}, scores).gradient;
+  CHECK(gradient.narrow(0, 0, 4).abs().max().item<double>() == 0);
+  CHECK(gradient.narrow(0, 4, 4).abs().min().item<double>() > 0);
 }
 
 TEST_CASE("every term takes its own signal") {
-  const cf::Scores scores = laws::scores_of(8);
+  const cf::Scores scores = laws::scores_of(size);
   const auto sum = cf::Awm{} + 1.0 * cf::VelocityKl{} + 1.0 * cf::RewardWeighted{};
-  const auto signals = sum.signals(scores);
-  CHECK(at::equal(signals[0], cf::Awm{}.signal(scores)));
-  CHECK_FALSE(signals[1].defined());
-  CHECK(at::equal(signals[2], cf::RewardWeighted{}.signal(scores)));
+  const auto shares = sum.shares(scores, at::kCPU);
+  CHECK(at::equal(shares[0].signal, cf::Awm{}.signal(scores)));
+  CHECK_FALSE(shares[1].signal.defined());
+  CHECK(at::equal(shares[2].signal, cf::RewardWeighted{}.signal(scores)));
 }
 
-TEST_CASE("a sample is trained on if any term wants it") {
-  cf::Scores scores = laws::scores_of(8);
+TEST_CASE("a sample is looked at if any term wants it") {
+  cf::Scores scores = laws::scores_of(size);
+  const auto units = [&](const auto& objective) {
+    const auto sum = cf::as_sum(objective);
+    return sum.units(Forward{}, sum.shares(scores, at::kCPU), size);
+  };
+  const auto set = [](const Tensor& wanted) { return wanted.nonzero(); };
   scores.advantage[2] = 0;
   scores.advantage[5] = 0;
-  const auto kept = [&](const auto& objective) {
-    return at::count_nonzero(cf::as_sum(objective).keep(scores)).template item<int>();
-  };
-  CHECK(kept(cf::Awm{}) == 6);
-  CHECK(kept(cf::Nft{}) == 8);
-  CHECK(kept(cf::BestOfGroup{}) == 2);
+  CHECK(at::equal(units(cf::Awm{}), at::tensor({0, 1, 3, 4, 6, 7}, at::kLong).view({6, 1})));
+  CHECK(units(cf::Nft{}).size(0) == 8);
+  CHECK(units(cf::BestOfGroup{}).size(0) == 2);
   // The best of the first group has no advantage: one term wants it and the other does not.
   const std::int64_t best = scores.reward.narrow(0, 0, 4).argmax().item<std::int64_t>();
   scores.advantage[best] = 0;
   const Tensor either = cf::Awm{}.keep(scores).logical_or(cf::BestOfGroup{}.keep(scores));
-  CHECK(at::equal((cf::Awm{} + 1.0 * cf::BestOfGroup{}).keep(scores), either));
-  CHECK(kept(cf::Awm{} + 1.0 * cf::BestOfGroup{}) > kept(cf::Awm{}));
-  scores = laws::scores_of(8);
-  scores.advantage[2] = 0;
-  scores.advantage[5] = 0;
-  const Tensor units = cf::as_sum(cf::Awm{}).units(scores);
-  CHECK(at::equal(units, at::tensor({0, 1, 3, 4, 6, 7}, at::kLong).view({6, 1})));
-  const Tensor pairs = (cf::Dpo{} + 0.1 * cf::FlowMatching{}).units(scores);
-  CHECK(at::equal(pairs, cf::Dpo{}.pairs(scores)));
+  const auto sum = cf::Awm{} + 1.0 * cf::BestOfGroup{};
+  CHECK(at::equal(units(sum), set(either)));
+  CHECK(units(sum).size(0) > units(cf::Awm{}).size(0));
+}
+
+TEST_CASE("a term averages over the samples that it wants") {
+  const auto sum = 3.0 * cf::FlowMatching{} + 0.5 * cf::BestOfGroup{};
+  auto shares = sum.shares(laws::scores_of(size), at::kCPU);
+  sum.set_scales<Forward>(shares, members, 4);
+  CHECK(shares[0].scale == 3.0 / (8 * 4));
+  CHECK(shares[1].scale == 0.5 / (2 * 4));
+  // In a gradient step of one group one of its samples is wanted.
+  sum.set_scales<Forward>(shares, members.narrow(0, 0, 4), 1);
+  CHECK(shares[0].scale == 3.0 / 4);
+  CHECK(shares[1].scale == 0.5);
+}
+
+TEST_CASE("terms that compare pairs each have pairs of their own") {
+  const cf::Scores scores = laws::scores_of(size);
+  const auto sum = cf::Dpo{} + 0.1 * cf::FlowMatching{} + 0.5 * cf::Dpo{.beta = 3} + cf::Grpo{};
+  CHECK(at::equal(sum.pairs(cf::PairedTerm<0>{}, scores), cf::Dpo{}.pairs(scores)));
+  CHECK(at::equal(sum.pairs(cf::PairedTerm<2>{}, scores), cf::Dpo{}.pairs(scores)));
+  std::string seen;
+  std::remove_cvref_t<decltype(sum)>::for_each_selection([&]<class Selection>(Selection) {
+    if constexpr (std::is_same_v<Selection, Forward>) seen += "forward ";
+    if constexpr (std::is_same_v<Selection, cf::PairedTerm<0>>) seen += "0 ";
+    if constexpr (std::is_same_v<Selection, cf::PairedTerm<2>>) seen += "2 ";
+    if constexpr (std::is_same_v<Selection, Transitions>) seen += "transitions ";
+  });
+  CHECK(seen == "forward 0 2 transitions ");
 }
 
 TEST_CASE("terms at other points are left out of a loss") {
   const Mixed mixed = cf::Grpo{} + 1.0 * cf::FlowMatching{} + 1.0 * cf::VelocityKl{};
   same(evaluated(mixed), evaluated(cf::FlowMatching{} + 1.0 * cf::VelocityKl{}));
-  const std::vector<std::int64_t> shape{8, 3};
-  const auto batch = laws::batch_of<Mixed::TransitionVelocities>(cf::RecordedTransitions{}, shape);
+  const std::vector<std::int64_t> shape{size, 3};
+  const auto batch =
+      laws::batch_of<Mixed::VelocitiesOf<Transitions>>(cf::RecordedTransitions{}, shape);
   cf::Statistics one, other;
-  const auto signals = mixed.signals(laws::scores_of(8));
-  CHECK(at::equal(mixed.loss<cf::RecordedTransitions>(batch, signals, one),
-                  cf::Grpo{}.loss(batch, signals[0], other)));
+  const auto shares = shares_of(mixed);
+  const Tensor alone = cf::Grpo{}.loss(batch, shares[0].signal, other);
+  CHECK(relative_distance(mixed.loss<Transitions>(batch, members, shares, one), alone.mean()) <
+        1e-6);
 }
 
 TEST_CASE("weights are finite and above 0") {

@@ -322,12 +322,13 @@ TEST_CASE("NFT takes all samples, or those of groups that differ when asked") {
   cf::Scores s = scores({1, 5, 7, 7, 1, 2, 3, 0}, {4, 4, 1, 1, 9, 9, 9, 6});
   s.advantage = cf::GroupAdvantage{}(s.reward, s.group);
   REQUIRE(s.advantage[5].item<double>() == 0);
-  const Tensor all = at::ones({8}, at::kBool);
   const Tensor informative = at::tensor({1, 1, 0, 0, 1, 1, 1, 0}, at::kInt).to(at::kBool);
-  CHECK(at::equal(cf::Nft{}.keep(s), all));
-  CHECK(at::equal(cf::PaperNft{}.keep(s), all));
+  CHECK_FALSE(cf::Nft{}.keep(s).defined());
+  CHECK_FALSE(cf::PaperNft{}.keep(s).defined());
+  CHECK_FALSE(cf::VelocityKl{}.keep(s).defined());
   CHECK(at::equal(cf::Nft{.informative_only = true}.keep(s), informative));
   CHECK(at::equal(cf::PaperNft{.informative_only = true}.keep(s), informative));
+  CHECK(at::equal(cf::VelocityKl{.informative_only = true}.keep(s), informative));
   // What is kept has the target that it had.
   CHECK(at::equal(cf::Nft{.informative_only = true}.signal(s), cf::Nft{}.signal(s)));
   CHECK(at::equal(cf::PaperNft{.informative_only = true}.signal(s), cf::PaperNft{}.signal(s)));

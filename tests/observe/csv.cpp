@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <iterator>
 #include <limits>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -98,6 +99,43 @@ TEST_CASE("Csv replaces the file of an earlier run and continues that of a resum
   CHECK(after(cf::Csv{path}, {.first_epoch = 2}) == first + "2,4,60,20,0.2,1\n");
   write_all(path, first + "2,4,6");
   CHECK(after(cf::Csv{path, {.append = true}}, {.first_epoch = 1}) == first + "1,2,30,10,0.1,1\n");
+}
+
+TEST_CASE("every epoch of a run that was interrupted and resumed has one row in Csv", "[observe]") {
+  const TemporaryDirectory directory;
+  const auto path = directory / "run.csv";
+  const auto run = [&](std::int64_t first, std::int64_t last, double a, bool append = false) {
+    cf::Csv csv{path, {.append = append}};
+    csv.start({.first_epoch = first, .last_epoch = 9});
+    for (std::int64_t epoch = first; epoch <= last; ++epoch) {
+      csv(report(epoch, {{"a\n9,\"9\"", a}}));
+    }
+  };
+  // The epochs and their metric, and that the header is whole.
+  const auto rows = [&] {
+    const std::string content = read_all(path), header = fixed + ",\"a\n9,\"\"9\"\"\"\n";
+    CHECK(content.starts_with(header));
+    std::istringstream stream(content.substr(header.size()));
+    std::string all;
+    for (std::string row; std::getline(stream, row);) {
+      all += row.substr(0, row.find(',')) + row.substr(row.rfind(',')) + ' ';
+    }
+    return all;
+  };
+  run(1, 4, 1);
+  const std::string whole = read_all(path);
+  write_all(path, whole + "5,10,1");
+  run(3, 5, 2);
+  CHECK(rows() == "1,1 2,1 3,2 4,2 5,2 ");
+  CHECK(read_all(path).starts_with(whole.substr(0, whole.find("\n3,") + 1)));
+  run(6, 6, 3);
+  CHECK(rows() == "1,1 2,1 3,2 4,2 5,2 6,3 ");
+  run(2, 2, 4);
+  CHECK(rows() == "1,1 2,4 ");
+  run(1, 3, 5, /*append=*/true);
+  run(3, 4, 6, /*append=*/true);  // the latest run of the file is resumed
+  CHECK(rows() == "1,1 2,4 1,5 2,5 3,6 4,6 ");
+  CHECK(std::distance(std::filesystem::directory_iterator(directory.path()), {}) == 1);
 }
 
 TEST_CASE("Csv follows a link when it widens the file", "[observe]") {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
 
 #include <contraflow/observe/early_stop.hpp>
 
@@ -15,8 +16,8 @@ namespace {
 constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-/// The verdict at the end of a run whose metric "m" takes these values, with an epoch without it
-/// after each; `epoch` is where it ended.
+/// The verdict at the end of a run whose metric "m" takes these values, with an epoch that says
+/// nothing of it after each; `epoch` is where it ended.
 struct Outcome {
   std::int64_t epoch = 0;
   cf::Verdict verdict = {};
@@ -68,9 +69,45 @@ TEST_CASE("EarlyStop ends a run that stopped improving", "[observe]") {
   CHECK(outcome(down, {0.5, 0.4, 0.45}).epoch == 5);
 }
 
-TEST_CASE("EarlyStop never stops for a metric that is absent", "[observe]") {
-  cf::EarlyStop stop{.metric = "missing", .target = 0, .patience = 1};
-  CHECK(!outcome(stop, {1, 1, 1, 1}).verdict.stop);
+TEST_CASE("EarlyStop waits for a metric that is to come", "[observe]") {
+  for (const char* announced : {"evaluation/score/target", "evaluation/score", "evaluation"}) {
+    cf::EarlyStop stop{.metric = "evaluation/score/target", .target = 0.5, .patience = 1};
+    stop.start({.first_epoch = 1, .last_epoch = 100});
+    cf::EpochReport without{.epoch = 1, .metrics = {{"reward/mean", 1}}, .later = {announced}};
+    CHECK(!stop(without).stop);
+    CHECK(!stop(without).stop);
+    CHECK(!stop({.epoch = 3, .metrics = {{"evaluation/score/target", 0.4}}}).stop);
+    without.later.clear();  // it is known by now
+    CHECK(!stop(without).stop);
+    CHECK(stop({.epoch = 5, .metrics = {{"evaluation/score/target", 0.6}}}).stop);
+  }
+}
+
+TEST_CASE("EarlyStop refuses a metric that there is not, with the names there are", "[observe]") {
+  cf::EarlyStop stop{.metric = "reward/maen", .target = 0};
+  const cf::EpochReport report{
+      .epoch = 1, .metrics = {{"reward/mean", 1}, {"loss", 2}}, .later = {"evaluation/reward"}};
+  for (int run = 0; run < 2; ++run) {
+    stop.start({.first_epoch = 1, .last_epoch = 100});
+    CHECK_THROWS_WITH(stop(report),
+                      "EarlyStop.metric: expected a metric of this run (reward/mean, loss, "
+                      "evaluation/reward); one that only some epochs have is announced in the "
+                      "others by report.add(name, std::nullopt), got reward/maen");
+  }
+  // A name that is only the beginning of another's, or the other way round, is a third.
+  for (const char* wrong : {"evaluation", "evaluation/reward2", "reward", "los"}) {
+    cf::EarlyStop other{.metric = wrong, .target = 0};
+    other.start({});
+    CHECK_THROWS_AS(other(report), cf::Error);
+  }
+  // One that a report promised and the next neither has nor promises.
+  cf::EarlyStop promised{.metric = "evaluation/score/x", .target = 0};
+  promised.start({});
+  CHECK(!promised({.epoch = 1, .metrics = {}, .later = {"evaluation/score"}}).stop);
+  CHECK_THROWS_AS(promised(report), cf::Error);
+  cf::EarlyStop nothing{.metric = "m", .target = 0};
+  nothing.start({});
+  CHECK_THROWS_WITH(nothing({.epoch = 1}), Catch::Matchers::ContainsSubstring("this run (none);"));
 }
 
 TEST_CASE("EarlyStop refuses options that make no sense", "[observe]") {

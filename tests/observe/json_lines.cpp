@@ -1,6 +1,7 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <iterator>
 #include <limits>
 #include <sstream>
 #include <string>
@@ -94,6 +95,76 @@ TEST_CASE("JsonLines replaces the file of an earlier run and continues that of a
                   "\n"
                   R"({"kind":"epo)");
   CHECK(lines_after(cf::JsonLines{path}, {.first_epoch = 2}) == 3);
+}
+
+namespace {
+
+/// "s1 1 2 f" of a file: its starts, epochs, warnings and finishes.
+std::string outline(const std::string& text) {
+  std::string all;
+  for (const nlohmann::json& line : parsed_lines(text)) {
+    const std::string kind = line["kind"];
+    if (!all.empty()) all += ' ';
+    if (kind == "epoch") {
+      all += std::to_string(line["epoch"].get<std::int64_t>());
+    } else {
+      all += kind[0] + (kind == "start" ? std::to_string(line["first_epoch"].get<int>()) : "");
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("every epoch of a run that was interrupted and resumed stands in JsonLines once",
+          "[observe]") {
+  const TemporaryDirectory directory;
+  const auto path = directory / "run.jsonl";
+  const auto run = [&](std::int64_t first, std::int64_t last, bool finishes, bool append = false) {
+    cf::JsonLines lines{path, {.append = append}};
+    lines.start({.first_epoch = first, .last_epoch = 9});
+    for (std::int64_t epoch = first; epoch <= last; ++epoch) {
+      lines(report(epoch));
+      lines.warn({.quantity = "q", .value = 1, .message = "\"epoch\":5"});
+    }
+    if (finishes) lines.finish({.epochs = last, .stopped = false, .reason = "", .last = {}});
+  };
+  run(1, 4, false);
+  const std::string whole = read_all(path);
+  CHECK(outline(whole) == "s1 1 w 2 w 3 w 4 w");
+  const std::string kept = whole.substr(0, whole.find(R"({"kind":"epoch","epoch":3)"));
+  write_all(path, whole + R"({"kind":"epoch","epoch":5,"gradi)");
+  run(3, 5, true);  // the checkpoint was that of epoch 2
+  CHECK(read_all(path).starts_with(kept));
+  CHECK(outline(read_all(path)) == "s1 1 w 2 w s3 3 w 4 w 5 w f");
+  run(6, 6, true);  // nothing to drop: what there is stays, the end of the run before too
+  CHECK(outline(read_all(path)) == "s1 1 w 2 w s3 3 w 4 w 5 w f s6 6 w f");
+  run(2, 2, false);
+  CHECK(outline(read_all(path)) == "s1 1 w s2 2 w");
+
+  // Of a file with several runs the latest is resumed.
+  run(1, 3, false, /*append=*/true);
+  run(3, 4, false, /*append=*/true);
+  CHECK(outline(read_all(path)) == "s1 1 w s2 2 w s1 1 w 2 w s3 3 w 4 w");
+  CHECK(std::distance(std::filesystem::directory_iterator(directory.path()), {}) == 1);
+}
+
+TEST_CASE("JsonLines keeps what is not its own, and follows a link, when epochs are dropped",
+          "[observe]") {
+  const TemporaryDirectory directory;
+  const std::string foreign = "no JSON\n[1]\n{\"kind\":1}\n{\"kind\":\"epoch\",\"epoch\":\"x\"}\n";
+  write_all(directory / "real", foreign + R"({"kind":"epoch","epoch":2})"
+                                          "\n");
+  std::filesystem::create_symlink("real", directory / "link");
+  cf::JsonLines lines{directory / "link"};
+  lines.start({.first_epoch = 2, .last_epoch = 3});
+  CHECK(std::filesystem::is_symlink(directory / "link"));
+  CHECK(read_all(directory / "real") == foreign +
+                                            R"({"kind":"start","first_epoch":2,"last_epoch":3})"
+                                            "\n");
+  cf::JsonLines missing{directory / "new/run.jsonl"};
+  missing.start({.first_epoch = 2, .last_epoch = 3});
+  CHECK(outline(read_all(directory / "new/run.jsonl")) == "s2");
 }
 
 TEST_CASE("JsonLines touches no file before the run starts", "[observe]") {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
 #include <pty.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -172,6 +173,24 @@ TEST_CASE("ProgressBar leaves a whole line when a run is torn down by an excepti
     const cf::ProgressBar moved = std::move(bar);
   }
   CHECK(memory.fresh() == "\n");
+}
+
+TEST_CASE("ProgressBar refuses a metric of the user's that there is not", "[observe]") {
+  Memory memory;
+  const auto first = [&](cf::ProgressBarOptions options, std::vector<std::string> later) {
+    options.stream = memory.stream();
+    cf::ProgressBar bar{std::move(options)};
+    bar.start({.first_epoch = 1, .last_epoch = 9});
+    bar({.epoch = 1, .metrics = {{"score/a", 1}}, .later = std::move(later)});
+  };
+  CHECK_NOTHROW(first({}, {}));  // those by default are not always there
+  CHECK_NOTHROW(first({.reward = "score/a", .evaluation = "mine"}, {"mine"}));
+  CHECK_THROWS_WITH(first({.reward = "score/b"}, {}),
+                    Catch::Matchers::StartsWith("ProgressBar.reward: expected a metric of this run "
+                                                "(score/a)"));
+  CHECK_THROWS_WITH(first({.evaluation = "mine"}, {"other"}),
+                    Catch::Matchers::StartsWith("ProgressBar.evaluation: expected a metric of this "
+                                                "run (score/a, other)"));
 }
 
 TEST_CASE("lengths of time are written for a person", "[observe]") {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -65,7 +66,8 @@ void write_runs(const std::filesystem::path& directory) {
          .forward_evaluations = 300,
          .backward_evaluations = 40,
          .seconds = 1.5,
-         .metrics = {{"reward/mean", 8}, {"loss", std::numeric_limits<double>::quiet_NaN()}}});
+         .metrics = {{"reward/mean", 8}, {"loss", std::numeric_limits<double>::quiet_NaN()}},
+         .pictures = {{"of the report", std::string(png.begin(), png.end()), 5, 4}}});
   board.warn({.quantity = "loss", .value = 0, .message = "loss is not finite"});
   board.image("samples", png, 3, 2, 2);
   board.finish({.epochs = 2, .stopped = true, .reason = "enough", .last = {}});
@@ -115,6 +117,25 @@ TEST_CASE("TensorBoard writes every metric and the progress of an epoch", "[obse
   const std::string_view png_text = "\x89PNG\r\n\x1a\n";
   CHECK(found[5] ==
         event(1, Message().message(1, cf::tfevents::image_value("samples", png_text, 3, 2))));
+}
+
+TEST_CASE("TensorBoard writes the pictures of a report", "[observe]") {
+  using cf::tfevents::image_value;
+  using cf::tfevents::Message;
+  const TemporaryDirectory directory;
+  cf::TensorBoard board{directory.path()};
+  board.start({.first_epoch = 1, .last_epoch = 3});
+  const std::string first = "\x89PNG\r\n\x1a\n" + std::string("one\0two", 7), second = first + "2";
+  board({.epoch = 3, .pictures = {{"samples", first, 3, 2}, {"arm/reach", second, 30, 20}}});
+  const auto found = events(files(directory.path()).at(0));
+  REQUIRE(found.size() == 4);
+  CHECK(found[2] == event(3, Message().message(1, image_value("samples", first, 3, 2))));
+  CHECK(found[3] == event(3, Message().message(1, image_value("arm/reach", second, 30, 20))));
+  CHECK_THROWS_WITH(board({.epoch = 4, .pictures = {{"samples", "GIF89a", 3, 2}}}),
+                    "picture samples: expected the bytes of a PNG file, got 6 bytes that begin "
+                    "otherwise");
+  CHECK_THROWS_WITH(board({.epoch = 4, .pictures = {{"samples", first, 0, 2}}}),
+                    "picture samples: expected a width and a height of pixels > 0, got 0 x 2");
 }
 
 TEST_CASE("TensorBoard gives every observer a file of its own", "[observe]") {
@@ -172,6 +193,7 @@ TEST_CASE("the tensorboard package reads the files", "[observe]") {
         "scalar  progress/gradient_steps: 2 values, last 20 at step 2\n"
         "scalar  progress/seconds: 2 values, last 1.5 at step 2\n"
         "scalar  reward/mean: 2 values, last 8 at step 2\n"
+        "image   of the report: 1 value, last 5 x 4 at step 2\n"
         "image   samples: 1 value, last 3 x 2 at step 2\n"
         "text    progress/stopped: 1 value, last 'enough' at step 2\n"
         "text    warning/loss: 1 value, last 'loss is not finite' at step 2\n");

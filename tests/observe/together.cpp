@@ -1,7 +1,8 @@
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
-#include <type_traits>
+#include <vector>
 
 #include <catch2/catch_test_macros.hpp>
 #include <nlohmann/json.hpp>
@@ -11,9 +12,11 @@
 #include <contraflow/observe/csv.hpp>
 #include <contraflow/observe/early_stop.hpp>
 #include <contraflow/observe/json_lines.hpp>
+#include <contraflow/observe/picture_files.hpp>
 #include <contraflow/observe/progress_bar.hpp>
 #include <contraflow/observe/stop_on_interrupt.hpp>
 #include <contraflow/observe/tensorboard.hpp>
+#include <contraflow/train/loop.hpp>
 
 #include "temporary_directory.hpp"
 
@@ -25,6 +28,7 @@ static_assert(cf::Observer<cf::JsonLines> && cf::HasStart<cf::JsonLines> &&
               cf::HasWarn<cf::JsonLines> && cf::HasFinish<cf::JsonLines>);
 static_assert(cf::Observer<cf::TensorBoard> && cf::HasStart<cf::TensorBoard> &&
               cf::HasWarn<cf::TensorBoard> && cf::HasFinish<cf::TensorBoard>);
+static_assert(cf::Observer<cf::PictureFiles> && cf::HasStart<cf::PictureFiles>);
 static_assert(cf::Observer<cf::Csv> && cf::HasStart<cf::Csv> && cf::HasFinish<cf::Csv>);
 static_assert(cf::Observer<cf::StopOnInterrupt> && cf::HasStart<cf::StopOnInterrupt> &&
               cf::HasFinish<cf::StopOnInterrupt>);
@@ -33,33 +37,153 @@ static_assert(cf::Observer<cf::CollapseGuard> && cf::HasStart<cf::CollapseGuard>
 
 namespace {
 
-/// Runs as a trainer does, with a reward of a tenth of the epoch and a velocity that grows with it.
-template <class... Os>
-cf::RunReport run(std::int64_t epochs, Os&&... observers) {
-  cf::Observers<std::remove_reference_t<Os>...> all(observers...);
-  all.start({.first_epoch = 1, .last_epoch = epochs});
-  cf::RunReport report;
-  while (report.epochs < epochs && !report.stopped) {
-    const auto epoch = static_cast<double>(++report.epochs);
-    report.last = {.epoch = report.epochs,
-                   .metrics = {{"reward/mean", 0.1 * epoch}, {"velocity_norm", epoch}}};
-    const cf::Verdict verdict = all(report.last);
-    report.stopped = verdict.stop;
-    report.reason = verdict.reason;
+/// A trainer with a reward of a tenth of the epoch and a velocity that grows with it.
+class Trainer {
+ public:
+  std::int64_t epoch() const { return epoch_; }
+  template <class Warn>
+  cf::EpochReport run_epoch(Warn&& warn) {
+    const auto now = static_cast<double>(++epoch_);
+    if (epoch_ == warns_at) {
+      warn(cf::Warning{.quantity = "q", .value = now, .message = "of the trainer"});
+    }
+    return {.epoch = epoch_, .metrics = {{"reward/mean", 0.1 * now}, {"velocity_norm", now}}};
   }
-  all.finish(report);
-  return report;
-}
+  template <class... Os>
+  cf::RunReport run(std::int64_t epochs, Os&&... observers) {
+    return cf::run_loop(*this, epochs, observers...);
+  }
+
+  std::int64_t warns_at = 0;
+
+ private:
+  std::int64_t epoch_ = 0;
+};
+
+/// Has every hook, and writes down which were called, with what it saw.
+struct Scribe {
+  std::string name;
+  std::vector<std::string>& calls;
+
+  void start(const cf::RunInfo& info) {
+    note("start " + std::to_string(info.first_epoch) + '-' + std::to_string(info.last_epoch));
+  }
+  void measure(Trainer& trainer, cf::EpochReport& report) {
+    note("measure " + std::to_string(trainer.epoch()));
+    report.add("of " + name, 1);
+  }
+  cf::Verdict operator()(const cf::EpochReport& report) {
+    note("told of " + std::to_string(report.metrics.size()));
+    return {.warnings = {cf::Warning{.quantity = name, .value = 0, .message = ""}}};
+  }
+  void warn(const cf::Warning& warning) { note("warned of " + warning.quantity); }
+  void after(Trainer& trainer, const cf::EpochReport& report) {
+    note("after " + std::to_string(trainer.epoch()) + ' ' + std::to_string(report.epoch));
+  }
+  void finish(Trainer& trainer, const cf::RunReport& run) {
+    note("finish " + std::to_string(trainer.epoch()) + ' ' + std::to_string(run.epochs));
+  }
+
+  void note(const std::string& call) { calls.push_back(name + ' ' + call); }
+};
+static_assert(cf::Observer<Scribe> && cf::HasMeasure<Scribe, Trainer> &&
+              cf::HasAfter<Scribe, Trainer> && cf::HasFinishOf<Scribe, Trainer> &&
+              !cf::HasFinish<Scribe>);
+
+using Calls = std::vector<std::string>;
 
 }  // namespace
+
+TEST_CASE("in an epoch all measure, then all are told, then warned, then all act", "[observe]") {
+  Calls calls;
+  Trainer trainer;
+  trainer.warns_at = 1;
+  trainer.run(1, Scribe{"a", calls}, Scribe{"b", calls});
+  CHECK(calls == Calls{"a start 1-1", "b start 1-1", "a warned of q", "b warned of q",
+                       "a measure 1", "b measure 1", "a told of 4", "b told of 4", "a warned of a",
+                       "b warned of a", "a warned of b", "b warned of b", "a after 1 1",
+                       "b after 1 1", "a finish 1 1", "b finish 1 1"});
+}
+
+TEST_CASE("what one observer measures all are told, those before it too", "[observe]") {
+  const TemporaryDirectory directory;
+  Trainer trainer;
+  std::vector<double> seen;
+  const auto ear = [&](const cf::EpochReport& report) { seen.push_back(*report.find("mine")); };
+  const auto measure = [](auto& of_run, cf::EpochReport& report) {
+    report.add("mine", 10.0 * static_cast<double>(of_run.epoch()));
+  };
+  const cf::RunReport run = trainer.run(9, ear, cf::JsonLines{directory / "run.jsonl"}, measure,
+                                        cf::EarlyStop{.metric = "mine", .target = 30});
+  CHECK(seen == std::vector<double>{10, 20, 30});
+  CHECK(run.last.find("mine") == 30.0);
+  CHECK(run.stopped);
+  CHECK(read_all(directory / "run.jsonl").find(R"("mine":20.0)") != std::string::npos);
+}
+
+TEST_CASE("the first observer that asks for the end gives the reason, and all are told",
+          "[observe]") {
+  Trainer trainer;
+  int told = 0;
+  const auto stop_at = [&](std::int64_t epoch, const char* reason) {
+    return [&told, epoch, reason](const cf::EpochReport& report) -> cf::Verdict {
+      ++told;
+      return {.stop = report.epoch >= epoch, .reason = reason};
+    };
+  };
+  const cf::RunReport run =
+      trainer.run(9, stop_at(4, "never"), stop_at(2, "second"), stop_at(2, "third"));
+  CHECK(run.epochs == 2);
+  CHECK(run.reason == "second");
+  CHECK(told == 6);
+}
+
+TEST_CASE("a run without an epoch is started and finished", "[observe]") {
+  const TemporaryDirectory directory;
+  Trainer trainer;
+  const cf::RunReport run = trainer.run(
+      0, cf::ProgressBar{}, cf::JsonLines{directory / "run.jsonl"}, cf::Csv{directory / "run.csv"},
+      cf::TensorBoard{directory / "runs"}, cf::EarlyStop{.target = 1}, cf::CollapseGuard{});
+  CHECK(run.epochs == 0);
+  CHECK(!run.last.find("reward/mean"));
+}
+
+TEST_CASE("observers do without the metrics that an epoch lacks", "[observe]") {
+  const TemporaryDirectory directory;
+  std::FILE* stream = std::tmpfile();
+  cf::ProgressBar bar{{.stream = stream, .width = 60}};
+  cf::JsonLines lines{directory / "run.jsonl"};
+  cf::Csv table{directory / "run.csv"};
+  cf::CollapseGuard guard;
+  cf::Observers all(bar, lines, table, guard);
+  all.start({.first_epoch = 1, .last_epoch = 3});
+  for (std::int64_t epoch = 1; epoch <= 3; ++epoch) {
+    cf::EpochReport report{.epoch = epoch, .seconds = static_cast<double>(epoch)};
+    report.add("loss", epoch == 2 ? std::optional(0.5) : std::nullopt);
+    CHECK(all(report).warnings.empty());
+  }
+  std::rewind(stream);
+  std::string drawn(1000, '\0');
+  drawn.resize(std::fread(drawn.data(), 1, drawn.size(), stream));
+  std::fclose(stream);
+  CHECK(drawn.find("epoch 3/3") != std::string::npos);
+  CHECK(drawn.find("reward") == std::string::npos);
+  const std::string written = read_all(directory / "run.jsonl");
+  CHECK(written.find(R"("metrics":{}})") != std::string::npos);
+  CHECK(written.find("0.0,") == std::string::npos);
+  CHECK(
+      read_all(directory / "run.csv").ends_with(",loss\n1,0,0,0,1,\n2,0,0,0,2,0.5\n3,0,0,0,3,\n"));
+}
 
 TEST_CASE("observers given as rvalues work together in a run", "[observe]") {
   const TemporaryDirectory directory;
   std::FILE* stream = std::tmpfile();
-  const cf::RunReport report = run(
+  Trainer trainer;
+  const cf::RunReport report = trainer.run(
       20, cf::ProgressBar{{.stream = stream, .width = 60}}, cf::JsonLines{directory / "run.jsonl"},
-      cf::Csv{directory / "run.csv"}, cf::TensorBoard{directory / "runs"}, cf::StopOnInterrupt{},
-      cf::CollapseGuard{}, cf::EarlyStop{.metric = "reward/mean", .target = 0.45});
+      cf::Csv{directory / "run.csv"}, cf::TensorBoard{directory / "runs"},
+      cf::PictureFiles{directory / "pictures"}, cf::StopOnInterrupt{}, cf::CollapseGuard{},
+      cf::EarlyStop{.metric = "reward/mean", .target = 0.45});
   std::fclose(stream);
   CHECK(report.epochs == 5);
   CHECK(report.reason == "reward/mean is 0.5 at epoch 5, the target is 0.45");

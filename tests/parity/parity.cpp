@@ -293,24 +293,35 @@ cf::Scores scores_of(const Case& c) {
   return {advantage, advantage, at::zeros_like(advantage, at::kLong)};
 }
 
+// The loss of a gradient step on all samples of a batch, each looked at once.
+template <class Points, class Objective, class Batch>
+Tensor loss_of_step(const Objective& objective, const Batch& batch,
+                    typename Objective::Shares shares, cf::Statistics& statistics) {
+  using Terms = cf::TermsAt<Points>;
+  const Tensor& v = cf::velocity<Role::current>(batch);
+  const Tensor members = at::arange(v.size(0), at::kLong);
+  objective.template set_scales<Terms>(shares, members, 1);
+  return objective.template loss<Terms>(batch, members, shares, statistics);
+}
+
 // The loss of an objective on the forward process at the tensors of the case, and its gradient.
 template <class Objective>
 void forward_process_loss(Case& c, const Objective& objective,
-                          const std::array<Tensor, Objective::size>& signals) {
+                          const typename Objective::Shares& shares) {
+  using Velocities = typename Objective::template VelocitiesOf<cf::TermsAt<cf::ForwardProcess>>;
   const Tensor v = trained(c.in("v"));
-  cf::ForwardBatch<typename Objective::ForwardVelocities> batch;
+  cf::ForwardBatch<Velocities> batch;
   batch.x0 = c.in("x0");
   batch.eps = c.in("noise");
   batch.t = c.in("t");
   batch.x_t = cf::interpolate(batch.x0, batch.eps, batch.t);
   batch.velocities.template get<Role::current>() = v;
   batch.velocities.template get<Role::old>() = c.in("v_old");
-  if constexpr (Objective::ForwardVelocities::template contains<Role::reference>) {
+  if constexpr (Velocities::template contains<Role::reference>) {
     batch.velocities.template get<Role::reference>() = c.in("v_ref");
   }
   cf::Statistics statistics;
-  const Tensor loss =
-      objective.template loss<cf::ForwardProcess>(batch, signals, statistics).mean();
+  const Tensor loss = loss_of_step<cf::ForwardProcess>(objective, batch, shares, statistics);
   loss.backward();
   c.compare("out.loss", loss);
   c.compare("grad.v", v.grad());
@@ -335,7 +346,7 @@ void nft_loss_code(Case& c) {
                     .weight_floor = c.setting<double>("weight_floor")};
   const auto kl_weight = c.setting<double>("kl_weight");
   const auto run = [&](const auto& objective) {
-    forward_process_loss(c, objective, objective.signals(scores_of(c)));
+    forward_process_loss(c, objective, objective.shares(scores_of(c), at::kCPU));
   };
   kl_weight > 0 ? run(nft + kl_weight * cf::VelocityKl{}) : run(cf::as_sum(nft));
 
@@ -360,7 +371,8 @@ void nft_loss_paper(Case& c) {
   if (!weights.contains(name)) throw cf::Error("weight", "one, t or one_minus_t", name);
   const Weight weight = weights.at(name);
   const auto beta = c.setting<double>("beta");
-  forward_process_loss(c, cf::as_sum(cf::PaperNft{.beta = beta, .weight = weight}), {c.in("r")});
+  forward_process_loss(c, cf::as_sum(cf::PaperNft{.beta = beta, .weight = weight}),
+                       {cf::TermShare{.signal = c.in("r")}});
 
   const cf::NftTerms terms = cf::weighted_nft_loss(
       {c.in("v"), c.in("v_old"), {}, c.in("x0"), c.in("noise"), c.in("t"), c.in("r")},
@@ -390,19 +402,22 @@ cf::TransitionRows transitions(const Case& c) {
 template <class Objective>
 std::map<std::string, double> transition_loss(Case& c, const Objective& objective) {
   const Tensor mean = trained(c.in("mean"));
-  cf::TransitionBatch<typename Objective::TransitionVelocities> batch;
+  using Velocities =
+      typename Objective::template VelocitiesOf<cf::TermsAt<cf::RecordedTransitions>>;
+  cf::TransitionBatch<Velocities> batch;
   batch.x = at::zeros_like(mean);
   batch.next = c.in("next");
   batch.old_log_prob = c.in("old_log_prob");
   batch.transition = transitions(c);
   batch.velocities.template get<Role::current>() = mean;
-  if constexpr (Objective::TransitionVelocities::template contains<Role::reference>) {
+  if constexpr (Velocities::template contains<Role::reference>) {
     batch.velocities.template get<Role::reference>() = c.in("mean_ref");
   }
   cf::Statistics statistics;
-  const auto signals = objective.signals(scores_of(c));
-  const Tensor loss =
-      objective.template loss<cf::RecordedTransitions>(batch, signals, statistics).mean();
+  // Every sample is in the reference's mean, also one without an advantage.
+  auto shares = objective.shares(scores_of(c), at::kCPU);
+  for (auto& share : shares) share.keep = Tensor();
+  const Tensor loss = loss_of_step<cf::RecordedTransitions>(objective, batch, shares, statistics);
   loss.backward();
   c.compare("out.loss", loss);
   c.compare("grad.mean", mean.grad());

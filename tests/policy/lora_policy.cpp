@@ -6,18 +6,16 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
-#include <contraflow/objective/grpo.hpp>
-#include <contraflow/objective/nft.hpp>
 #include <contraflow/objective/velocity_kl.hpp>
 #include <contraflow/policy/lora_policy.hpp>
 #include <contraflow/solver/sde.hpp>
 #include <contraflow/train/checkpoint.hpp>
-#include <contraflow/train/trainer.hpp>
 
 #include "laws/errors.hpp"
 #include "laws/policy.hpp"
 #include "network/tiny_mmdit.hpp"
 #include "observe/temporary_directory.hpp"
+#include "train/small_runs.hpp"
 
 namespace cf = contraflow;
 using cf::Role;
@@ -31,9 +29,9 @@ namespace {
 using Policy = cf::LoraPolicy<cf::Mmdit>;
 using State = std::map<std::string, Tensor>;
 
-const cf::LoraOptions small{.rank = 2, .alpha = 6};
+const cf::LoraOptions small_lora{.rank = 2, .alpha = 6};
 
-Policy make(std::uint64_t seed = 0) { return Policy(tiny::mmdit(), {.lora = small, .seed = seed}); }
+Policy make(std::uint64_t seed = 0) { return Policy(tiny::mmdit(), small_lora, {.seed = seed}); }
 
 // An adapter whose factors are both not zero.
 cf::LoraWeights trained_weights() {
@@ -44,7 +42,7 @@ cf::LoraWeights trained_weights() {
   return weights;
 }
 
-Policy make_from_start() { return Policy(tiny::mmdit(), {.start = trained_weights()}); }
+Policy make_from_start() { return Policy(tiny::mmdit(), {}, {.start = trained_weights()}); }
 
 State copied(const State& state) {
   State copy;
@@ -65,15 +63,16 @@ Tensor velocity(Policy& policy, Role role) {
   return policy.velocity(role, in.x_t, in.t, in.condition).detach();
 }
 
-cf::TrainerOptions run_options() {
-  cf::TrainerOptions options;
-  options.prompts_per_epoch = 2;
-  options.group_size = 4;
-  options.grid = cf::uniform_grid(4);
-  options.update.optimizer = cf::adamw({.learning_rate = 1e-2});
-  options.evaluation = {.every = 0, .samples = 4, .grid = cf::uniform_grid(2)};
-  options.sample_shape = {4, 4, 4};
-  options.seed = 7;
+small::Options run_options() {
+  small::Options options;
+  options.collection.prompts_per_epoch = 2;
+  options.collection.group_size = 4;
+  options.collection.grid = cf::uniform_grid(4);
+  options.optimization.optimizer = cf::adamw({.learning_rate = 1e-2});
+  options.evaluation.samples = 4;
+  options.evaluation.grid = cf::uniform_grid(2);
+  options.collection.sample_shape = {4, 4, 4};
+  options.seed.value = 7;
   return options;
 }
 
@@ -82,15 +81,15 @@ Tensor brightness(const Tensor& x0) { return x0.flatten(1).mean(1); }
 
 template <class S, class O>
 auto trainer(Policy policy, const S& solver, const O& objective,
-             const cf::TrainerOptions& options = run_options()) {
-  return cf::Trainer(std::move(policy), solver, brightness, objective, options,
-                     cf::PromptRows(tiny::condition(3)));
+             const small::Options& options = run_options()) {
+  return small::trainer(std::move(policy), solver, brightness, objective, options,
+                        cf::PromptRows(tiny::condition(3)));
 }
-auto nft(Policy policy, const cf::TrainerOptions& options = run_options()) {
+auto nft(Policy policy, const small::Options& options = run_options()) {
   return trainer(std::move(policy), cf::DpmSolver<2>{}, cf::Nft{} + 1e-2 * cf::VelocityKl{},
                  options);
 }
-auto grpo(Policy policy, const cf::TrainerOptions& options = run_options()) {
+auto grpo(Policy policy, const small::Options& options = run_options()) {
   return trainer(std::move(policy), cf::FlowSde{},
                  cf::Grpo{.clip_range = 0.1} + 0.1 * cf::TransitionKl{}, options);
 }
@@ -126,9 +125,7 @@ TEST_CASE("adapters on one base keep the laws of policies") {
   laws::policy([] { return make(); }, in.x_t, in.condition);
   laws::policy([] { return make_from_start(); }, in.x_t, in.condition);
   laws::policy(
-      [] {
-        return Policy(tiny::mmdit(1, {.recompute = true}), {.lora = small, .average_every = 2});
-      },
+      [] { return Policy(tiny::mmdit(1, {.recompute = true}), small_lora, {.average_every = 2}); },
       in.x_t, in.condition);
 }
 
@@ -143,9 +140,9 @@ TEST_CASE("GRPO trains the current adapter and leaves the base and the reference
 }
 
 TEST_CASE("training raises the reward") {
-  cf::TrainerOptions options = run_options();
-  options.group_size = 8;
-  options.update.optimizer = cf::adamw({.learning_rate = 3e-2});
+  small::Options options = run_options();
+  options.collection.group_size = 8;
+  options.optimization.optimizer = cf::adamw({.learning_rate = 3e-2});
   auto run = nft(make(), options);
   const double before = run.evaluate().reward;
   run.run(8);
@@ -154,7 +151,7 @@ TEST_CASE("training raises the reward") {
 
 TEST_CASE("recomputation gives the update of keeping") {
   const auto trained = [](bool recompute) {
-    auto run = nft(Policy(tiny::mmdit(1, {.recompute = recompute}), {.lora = small}));
+    auto run = nft(Policy(tiny::mmdit(1, {.recompute = recompute}), small_lora));
     run.run(2);
     return copied(run.policy().state());
   };
@@ -180,7 +177,7 @@ TEST_CASE("roles cost their adapter and no more") {
   const tiny::Input in = tiny::input();
   Policy fresh = make();
   check_error([&] { fresh.velocity(Role::old, in.x_t, in.t, in.condition); }, "name", "got old");
-  CHECK(fresh.old_deviation() == 0);
+  CHECK_FALSE(fresh.old_deviation().has_value());
 }
 
 TEST_CASE("without an adapter to start from the reference is the base, with one it is that") {
@@ -200,12 +197,13 @@ TEST_CASE("without an adapter to start from the reference is the base, with one 
 }
 
 TEST_CASE("old and average follow by their schedules") {
-  Policy policy(tiny::mmdit(), {.lora = small,
-                                .old_decay = cf::Constant{0.25},
-                                .average_decay = cf::Constant{0.5},
-                                .average_every = 2});
+  Policy policy(
+      tiny::mmdit(), small_lora,
+      {.old_decay = cf::Constant{0.25}, .average_decay = cf::Constant{0.5}, .average_every = 2});
   policy.keep(Policy::Available{});
-  const auto value = [&](Role role) { return policy.lora().parameters(cf::role_name(role))[0]; };
+  const auto value = [&](Role role) {
+    return policy.lora().parameters(std::string(role.name()))[0];
+  };
   const Tensor start = value(Role::current).detach().clone();
   laws::move_parameters(policy);
   const Tensor now = value(Role::current).detach().clone();
@@ -253,7 +251,7 @@ TEST_CASE("a seed gives the bits of the fresh adapter") {
   Policy one = make(1), same_seed = make(1), other = make(2);
   CHECK(same(one.state(), same_seed.state()));
   CHECK_FALSE(same(one.state(), other.state()));
-  check_error([] { Policy bad(tiny::mmdit(), {.average_every = 0}); }, "average_every", "got 0");
-  check_error([] { Policy bad(tiny::mmdit(), {.lora = {.targets = {"none"}}}); }, "targets",
-              "got none");
+  check_error([] { Policy bad(tiny::mmdit(), {}, {.average_every = 0}); }, "average_every",
+              "got 0");
+  check_error([] { Policy bad(tiny::mmdit(), {.targets = {"none"}}); }, "targets", "got none");
 }

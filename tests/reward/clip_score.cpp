@@ -162,23 +162,10 @@ Weights head_weights() {
   return cf::named_weights(head);
 }
 
-// What the laws of rewards can take apart.
-struct Captioned {
-  Captions texts;
-};
-Captioned select(const Captioned& captions, const Tensor& ids) {
-  Captioned result;
-  for (std::int64_t i = 0; i < ids.numel(); ++i) {
-    result.texts.push_back(captions.texts.at(size_t(ids[i].item<std::int64_t>())));
-  }
-  return result;
-}
-
 template <class R>
 void check_captioned(const R& reward) {
   static_assert(cf::Reward<R, Captions>);
-  const auto taken_apart = [&](const Tensor& x, const Captioned& c) { return reward(x, c.texts); };
-  laws::reward(taken_apart, images(), Captioned{captions()});
+  laws::reward(reward, images(), captions());
 
   INFO("a broken image has no score");
   Tensor broken = images();

@@ -7,6 +7,7 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <contraflow/reward/combination.hpp>
+#include <contraflow/reward/image_batch.hpp>
 #include <contraflow/reward/list.hpp>
 
 #include "laws/compare.hpp"
@@ -20,7 +21,7 @@ using laws::same_bits;
 
 namespace {
 
-using Captions = std::vector<std::string>;
+using cf::Captions;
 
 Tensor first(const Tensor& x0) { return x0.select(1, 0); }
 Tensor length(const Tensor& x0, const Captions& captions) {
@@ -74,4 +75,26 @@ TEST_CASE("a name is used once, and a list is a bag of rewards") {
   list.add("first", first);
   check_error([&] { list.add("first", length); }, "name", "got first");
   CHECK(list.size() == 1);
+}
+
+TEST_CASE("in a list, too, a reward of the wrong size ends the run, and one that throws does not") {
+  cf::RewardList<Captions> list;
+  list.add("fails", fails);
+  list.add("one", [](const Tensor& x0) { return x0.mean(); });
+  check_error([&] { list.score(laws::floats({4, 3}), captions); }, "reward one", "[4], got []");
+}
+
+TEST_CASE("a list is made for the reference of its prompts, of any type") {
+  struct Goal {
+    double height = 0;
+  };
+  cf::RewardList<std::vector<Goal>> list;
+  list.add("first", first);
+  list.add("height", [](const Tensor&, const std::vector<Goal>& goals) {
+    return std::vector<double>{goals.at(0).height, goals.at(1).height};
+  });
+  const Tensor x0 = laws::floats({2, 3});
+  const Tensor scores = list.score(x0, std::vector<Goal>{{0.5}, {-2}}).scores;
+  CHECK(same_bits(scores[0], x0.select(1, 0).to(at::kDouble)));
+  CHECK(same_bits(scores[1], at::tensor({0.5, -2.0}, at::kDouble)));
 }

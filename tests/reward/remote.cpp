@@ -22,6 +22,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <contraflow/io/image.hpp>
 #include <contraflow/reward/combination.hpp>
 #include <contraflow/reward/remote.hpp>
 
@@ -208,6 +209,35 @@ TEST_CASE("a remote reward keeps the laws of rewards") {
   Server server(mean_of_pixels);
   static_assert(cf::Reward<Remote, Captions>);
   laws::reward(server.remote(3), shades(7));
+  laws::reward(server.remote(3), shades(7), Captions(7, "a shade"));
+}
+
+TEST_CASE("a remote judge is told the records of prompts beside their captions") {
+  Server server(mean_of_pixels);
+  static_assert(cf::Reward<Remote, cf::Records>);
+  const cf::Records records{
+      {{"prompt", "two cats"}, {"include", {{{"class", "cat"}, {"count", 2}}}}},
+      {{"prompt", "a \"dog\""}, {"tag", "single"}},
+      {{"prompt", ""}, {"tag", nullptr}}};
+  CHECK(at::allclose(server.remote(2)(shades(3), records), at::arange(3) / 255.0F));
+  std::vector<json> requests = server.requests();
+  REQUIRE(requests.size() == 2);
+  CHECK(requests[0]["metadata"] == json({records[0], records[1]}));
+  CHECK(requests[1]["metadata"] == json({records[2]}));
+  CHECK(requests[0]["captions"] == json({"two cats", "a \"dog\""}));
+  CHECK(requests[1]["captions"] == json::array({""}));
+  CHECK(requests[0]["images"].size() == 2);
+
+  INFO("records without captions are enough for a judge that knows them");
+  server.remote()(shades(2), cf::Records{{{"goal", 1}}, {{"prompt", 3}}});
+  requests = server.requests();
+  CHECK(requests[2]["metadata"] == json::parse(R"([{"goal": 1}, {"prompt": 3}])"));
+  CHECK_FALSE(requests[2].contains("captions"));
+
+  INFO("and where there are none, no such entry");
+  server.remote()(shades(1), {"a"});
+  CHECK_FALSE(server.requests().at(3).contains("metadata"));
+  check_error([&] { server.remote()(shades(2), records); }, "records", "one an image, 2, got 3");
 }
 
 TEST_CASE("a remote reward asks for at most a batch of images at a time") {

@@ -76,7 +76,7 @@ TEST_CASE("scores are float64 on the CPU without gradient, one a sample") {
   check_error([&] { cf::scores_of(nothing, x0, none); }, "reward", "nothing");
 }
 
-TEST_CASE("a conditioned call is preferred to a plain one") {
+TEST_CASE("a call with the reference is preferred to a plain one") {
   struct Both {
     Tensor operator()(const Tensor& x) const { return at::zeros({x.size(0)}); }
     Tensor operator()(const Tensor& x, const Tensor&) const { return at::ones({x.size(0)}); }
@@ -112,17 +112,51 @@ TEST_CASE("a single reward is a bag of one") {
 TEST_CASE("a reward that throws leaves its scores missing and its words in the sheet") {
   const auto bag = cf::rewards(
       "broken"_r = [](const Tensor&) -> Tensor { throw std::runtime_error("the scorer is away"); },
-      "short"_r = [](const Tensor&) { return std::vector<double>{1}; },
       "fine"_r = first_coordinate);
   const Tensor x0 = laws::floats({3, 2});
   const cf::ScoreSheet sheet = bag.score(x0, none);
-  REQUIRE(sheet.failures.size() == 2);
-  CHECK(sheet.failures[0] == "broken: the scorer is away");
-  CHECK_THAT(sheet.failures[1],
-             Catch::Matchers::ContainsSubstring("short: reward: expected one score"));
+  CHECK(sheet.names == std::vector<std::string>{"broken", "fine"});
+  CHECK(sheet.failures == std::vector<std::string>{"broken: the scorer is away"});
   CHECK(sheet.scores[0].isnan().all().item<bool>());
-  CHECK(sheet.scores[1].isnan().all().item<bool>());
-  CHECK(relative_distance(sheet.scores[2], x0.select(1, 0)) < 1e-7);
+  CHECK(relative_distance(sheet.scores[1], x0.select(1, 0)) < 1e-7);
+}
+
+TEST_CASE("a reward that gives another number of scores than samples ends the run") {
+  const Tensor x0 = laws::floats({3, 2});
+  const auto with = [&](const auto& reward) {
+    return [=] { cf::rewards("fine"_r = first_coordinate, "odd"_r = reward).score(x0, none); };
+  };
+  const std::string odd = "reward odd";
+  check_error(with([](const Tensor& x) { return x.mean(); }), odd, "shape [3], got []");
+  check_error(with([](const Tensor& x) { return x; }), odd, "shape [3], got [3, 2]");
+  check_error(with([](const Tensor& x) { return x.narrow(1, 0, 1); }), odd, "got [3, 1]");
+  check_error(with([](const Tensor& x) { return x.select(1, 0).narrow(0, 0, 2); }), odd, "got [2]");
+  check_error(with([](const Tensor&) { return Tensor(); }), odd, "got nothing");
+  check_error(with([](const Tensor&) { return std::vector<double>{1}; }), odd, "got [1]");
+  check_error(with([](const Tensor&) { return std::vector<float>(4); }), odd, "got [4]");
+  check_error([&] { cf::as_rewards([](const Tensor& x) { return x.sum(); }).score(x0, none); },
+              "reward reward", "one score a sample");
+  // A sample without a score is no broken contract.
+  const auto missing = [](const Tensor& x) { return at::full({x.size(0)}, std::nan("")); };
+  CHECK_NOTHROW(with(missing)());
+}
+
+TEST_CASE("rewards of one bag are told as much of the prompts as each asks for") {
+  const std::vector<std::string> words{"a", "abc", ""};
+  const auto length = [](const Tensor&, const std::vector<std::string>& texts) {
+    std::vector<double> lengths;
+    for (const std::string& text : texts) lengths.push_back(double(text.size()));
+    return lengths;
+  };
+  const auto bag = cf::rewards("x"_r = first_coordinate, "length"_r = length);
+  const Tensor x0 = laws::floats({3, 2});
+  const Tensor scores = bag.score(x0, words).scores;
+  CHECK(relative_distance(scores[0], x0.select(1, 0)) < 1e-7);
+  CHECK(at::equal(scores[1], row({1, 3, 0})));
+  laws::reward(length, x0, words);
+  static_assert(cf::HasReferencedScores<decltype(length), std::vector<std::string>>);
+  static_assert(!cf::Reward<decltype(length), Tensor>);
+  static_assert(!cf::Reward<decltype(length)>);
 }
 
 TEST_CASE("normalisations do what their names say") {

@@ -7,11 +7,14 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <contraflow/pipeline/decoded_rewards.hpp>
-#include <contraflow/pipeline/generate.hpp>
+#include <contraflow/pipeline/image_generation.hpp>
 #include <contraflow/reward/combination.hpp>
+#include <contraflow/reward/list.hpp>
+#include <contraflow/reward/records.hpp>
 #include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/sd3/latent_shape.hpp>
 #include <contraflow/solver/sde.hpp>
+#include <contraflow/train/prompts.hpp>
 
 #include "laws/compare.hpp"
 #include "laws/errors.hpp"
@@ -161,7 +164,7 @@ TEST_CASE("a transformer in half precision is stepped in float32") {
 TEST_CASE("rewards on images see decoded latents and the captions of their prompts") {
   const auto vae = folder().vae();
   int calls = 0;
-  const auto length = [&](const Tensor& images, const std::vector<std::string>& texts) {
+  const auto length = [&](const Tensor& images, const cf::Captions& texts) {
     ++calls;
     CHECK(images.sizes() == at::IntArrayRef{3, 3, 32, 48});
     std::vector<float> scores;
@@ -170,20 +173,43 @@ TEST_CASE("rewards on images see decoded latents and the captions of their promp
   };
   const auto brightness = [](const Tensor& images) { return images.flatten(1).mean(1); };
   const cf::sd3::DecodedRewards decoded(
-      vae, captions, cf::rewards("length"_r = length, "light"_r = cf::weighted(brightness, 2)));
+      vae, cf::rewards("length"_r = length, "light"_r = cf::weighted(brightness, 2)));
   static_assert(cf::RewardBag<decltype(decoded)>);
   const Tensor x = cf::sd3::image_noise(3, shape, 2);
-  const auto sheet = decoded.score(x, cf::select(prompts(), at::tensor({2, 0, 2}, at::kLong)));
+  const cf::PromptRows all(prompts(), captions);
+  const auto sheet = decoded.score(x, cf::reference_of(all, at::tensor({2, 0, 2}, at::kLong)));
   CHECK(calls == 1);
   CHECK(same_bits(sheet.scores[0], at::tensor({4.0, 5.0, 4.0}, at::kDouble)));
   CHECK(relative_distance(sheet.scores[1], brightness(vae->decode(x))) < 1e-6);
   CHECK(same_bits(decoded.combine(sheet.scores), sheet.scores[0] + 2 * sheet.scores[1]));
   CHECK(same_bits(decoded.combine_raw(sheet.scores), decoded.combine(sheet.scores)));
+}
 
-  cf::TextCondition condition = row(0);
-  const Tensor one = x.narrow(0, 0, 1);
-  condition.prompt = at::tensor({3}, at::kLong);
-  check_error([&] { decoded.score(one, condition); }, "condition.prompt", "got 3");
-  condition.prompt = Tensor();
-  check_error([&] { decoded.score(one, condition); }, "condition.prompt", "got nothing");
+TEST_CASE("latents are decoded once for all rewards, whatever these are told of the prompts") {
+  const auto vae = folder().vae();
+  const Tensor x = cf::sd3::image_noise(2, shape, 2);
+  std::vector<Tensor> seen;
+  const auto judge = [&](const Tensor& images, const cf::Records& records) {
+    seen.push_back(images);
+    return std::vector<double>{records.at(0)["count"].get<double>(), 0};
+  };
+  const auto length = [&](const Tensor& images, const cf::Captions& texts) {
+    seen.push_back(images);
+    return std::vector<double>{double(texts.at(0).size()), double(texts.at(1).size())};
+  };
+  cf::RewardList<cf::Records> list;
+  list.add("judge", judge);
+  list.add("length", cf::OnCaptions(length));
+  const cf::sd3::DecodedRewards decoded(vae, list);
+  const cf::Records records{{{"prompt", "two cats"}, {"count", 2}}, {{"prompt", ""}}};
+  const auto sheet = decoded.score(x, records);
+  CHECK(sheet.failures.empty());
+  CHECK(same_bits(sheet.scores, at::tensor({2.0, 0.0, 8.0, 0.0}, at::kDouble).view({2, 2})));
+  REQUIRE(seen.size() == 2);
+  CHECK(seen[0].is_same(seen[1]));
+
+  INFO("and a reward of the wrong size ends the run");
+  const cf::sd3::DecodedRewards broken(
+      vae, cf::as_rewards([](const Tensor& images) { return images.mean(); }));
+  check_error([&] { broken.score(x, records); }, "reward reward", "one score a sample");
 }

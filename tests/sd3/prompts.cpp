@@ -6,11 +6,14 @@
 
 #include <catch2/catch_test_macros.hpp>
 
+#include <contraflow/reward/records.hpp>
 #include <contraflow/sd3/encode_prompts.hpp>
+#include <contraflow/train/prompts.hpp>
 
 #include "laws/compare.hpp"
 #include "laws/condition.hpp"
 #include "laws/errors.hpp"
+#include "laws/prompt_source.hpp"
 #include "sd3/tiny_folder.hpp"
 
 namespace cf = contraflow;
@@ -38,7 +41,6 @@ TEST_CASE("the encoders are put together by the rule of Stable Diffusion 3") {
   const cf::TextCondition condition = encoded(captions);
   CHECK(condition.sequence.sizes() == at::IntArrayRef{3, 77 + 24, 48});
   CHECK(condition.pooled.sizes() == at::IntArrayRef{3, 16 + 24});
-  CHECK(same_bits(condition.prompt, at::arange(3, at::kLong)));
   const at::NoGradGuard no_gradient;
   const auto clip_l = folder().clip(1)->forward(folder().clip_tokenizer(1).encode(captions).ids);
   const auto clip_g = folder().clip(2)->forward(folder().clip_tokenizer(2).encode(captions).ids);
@@ -51,9 +53,25 @@ TEST_CASE("the encoders are put together by the rule of Stable Diffusion 3") {
   CHECK(relative_distance(condition.pooled, at::cat({clip_l.pooled, clip_g.pooled}, 1)) < 1e-5);
   CHECK_FALSE(condition.sequence.requires_grad());
   laws::condition(condition, [](const cf::TextCondition& a, const cf::TextCondition& b) {
-    return same_bits(a.sequence, b.sequence) && same_bits(a.pooled, b.pooled) &&
-           same_bits(a.prompt, b.prompt);
+    return same_bits(a.sequence, b.sequence) && same_bits(a.pooled, b.pooled);
   });
+}
+
+TEST_CASE("prompts give what encoders made to models, and captions or records to rewards") {
+  const auto equal = [](const cf::TextCondition& a, const cf::TextCondition& b) {
+    return same_bits(a.sequence, b.sequence) && same_bits(a.pooled, b.pooled);
+  };
+  const cf::TextCondition condition = encoded(captions);
+  const cf::PromptRows prompts(condition, captions);
+  laws::prompt_source(prompts, equal);
+  const Tensor ids = at::tensor({2, 2, 0}, at::kLong);
+  CHECK(prompts.reference(ids) == cf::Captions{captions[2], captions[2], captions[0]});
+  CHECK(same_bits(prompts.condition(ids).pooled, condition.pooled.index_select(0, ids)));
+
+  const cf::Records records{{{"prompt", "a cat"}, {"tag", "single"}}, {{"prompt", ""}}};
+  const cf::PromptRows recorded(encoded(cf::captions_of(records)), records);
+  laws::prompt_source(recorded, equal);
+  CHECK(recorded.reference(at::tensor({1, 0}, at::kLong)) == cf::Records{records[1], records[0]});
 }
 
 TEST_CASE("a prompt does not depend on those beside it, nor on how many are encoded at once") {
@@ -131,7 +149,6 @@ TEST_CASE("prompts on disk are read back, for the same captions and source only"
   REQUIRE(read.has_value());
   CHECK(same_bits(read->sequence, condition.sequence));
   CHECK(same_bits(read->pooled, condition.pooled));
-  CHECK(same_bits(read->prompt, condition.prompt));
   CHECK_FALSE(cf::sd3::read_prompts(path, captions, "model, 77").has_value());
   CHECK_FALSE(cf::sd3::read_prompts(path, {"a cat", ""}, "model, 24").has_value());
   auto other = captions;

@@ -117,6 +117,26 @@ struct AlwaysHalf {
 };
 }  // namespace
 
+TEST_CASE("a cosine falls from 1 over its middle to what is left, and stays there") {
+  const cf::Cosine whole{.steps = 200};
+  CHECK(whole(0) == 1);
+  CHECK_THAT(whole(100), WithinAbs(0.5, 1e-12));
+  CHECK_THAT(whole(50), WithinAbs((1 + std::sqrt(0.5)) / 2, 1e-12));
+  CHECK_THAT(whole(200), WithinAbs(0, 1e-12));
+  CHECK(whole(1000) == 0);
+  const cf::Cosine partial{.steps = 200, .last = 0.2};
+  CHECK_THAT(partial(100), WithinAbs(0.6, 1e-12));
+  CHECK(partial(1000) == 0.2);
+}
+
+TEST_CASE("a cosine rises in a straight line first") {
+  const cf::Cosine factor{.steps = 1e9, .warm_up = 50};
+  CHECK_THAT(factor(0), WithinAbs(0.02, 1e-9));
+  CHECK_THAT(factor(24), WithinAbs(0.5, 1e-9));
+  CHECK_THAT(factor(49), WithinAbs(1, 1e-9));
+  CHECK_THAT(factor(500), WithinAbs(1, 1e-9));
+}
+
 TEST_CASE("training times keep their laws") {
   laws::training_times(cf::GridTimes{}, 9);
   laws::training_times(cf::GridTimes{.fraction = 1}, 10);

@@ -6,7 +6,9 @@
 
 #include <catch2/catch_test_macros.hpp>
 
+#include <contraflow/reward/combination.hpp>
 #include <contraflow/toy/reach.hpp>
+#include <contraflow/train/prompts.hpp>
 
 #include "laws/compare.hpp"
 #include "laws/errors.hpp"
@@ -85,9 +87,9 @@ TEST_CASE("links keep their lengths in every pose of a motion") {
     const auto [scenes, actions] = drawn(world, 5);
     for (std::int64_t i = 0; i < 5; ++i) {
       int poses = 0;
-      const auto* action = actions[i].const_data_ptr<float>();
+      const auto* action = cf::data_of<const float>(actions[i]);
       reach::simulate(
-          world, reach::Scene::of(world, scenes[i].const_data_ptr<float>()), action,
+          world, reach::Scene::of(world, cf::data_of<const float>(scenes[i])), action,
           [&](const std::vector<Point>& places) {
             ++poses;
             REQUIRE(std::ssize(places) == joints + 1);
@@ -125,8 +127,8 @@ TEST_CASE("a scene that is turned as a whole has the same outcome") {
     const reach::World world{.joints = joints};
     const auto [scenes, actions] = drawn(world, 60);
     for (std::int64_t i = 0; i < scenes.size(0); ++i) {
-      const auto* action = actions[i].const_data_ptr<float>();
-      reach::Scene scene = reach::Scene::of(world, scenes[i].const_data_ptr<float>());
+      const auto* action = cf::data_of<const float>(actions[i]);
+      reach::Scene scene = reach::Scene::of(world, cf::data_of<const float>(scenes[i]));
       const reach::Outcome before = reach::simulate(world, scene, action);
       const double turn = 0.1 * double(i) + 0.7;
       scene.angles[0] += turn;
@@ -217,13 +219,24 @@ TEST_CASE("success is 0 or 1, each sample by itself") {
   }
 }
 
+TEST_CASE("success is told the scenes of prompts that are scenes") {
+  const reach::World world;
+  const auto [scenes, actions] = drawn(world, 12);
+  const cf::PromptRows prompts(scenes);
+  const Tensor ids = laws::shuffled(12);
+  const auto bag = cf::as_rewards(reach::Success{world});
+  const Tensor got = bag.score(actions.index_select(0, ids), cf::reference_of(prompts, ids)).scores;
+  CHECK(at::equal(got[0], reach::Success{world}(actions, scenes).index_select(0, ids)));
+  CHECK_FALSE(at::equal(got[0], bag.score(actions, scenes).scores[0]));
+}
+
 TEST_CASE("scenes start free, and their goals are free and can be reached") {
   for (const std::int64_t joints : {2, 7}) {
     const reach::World world{.joints = joints};
     const Tensor scenes = drawn(world, 300).scenes;
     CHECK(scenes.sizes() == at::IntArrayRef({300, joints + 8}));
     for (std::int64_t i = 0; i < scenes.size(0); ++i) {
-      const auto scene = reach::Scene::of(world, scenes[i].const_data_ptr<float>());
+      const auto scene = reach::Scene::of(world, cf::data_of<const float>(scenes[i]));
       CHECK(reach::clearance(reach::places_of(scene.angles), scene.obstacles) > 0);
       CHECK(reach::norm(scene.goal) < 1);
       for (const reach::Disc& disc : scene.obstacles) {

@@ -12,13 +12,16 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_floating_point.hpp>
 
+#include <contraflow/reward/combination.hpp>
 #include <contraflow/toy/scene_task.hpp>
 
 #include "laws/errors.hpp"
+#include "laws/prompt_source.hpp"
 #include "laws/reward.hpp"
 
 namespace cf = contraflow;
 namespace scenes = contraflow::toy::scenes;
+using namespace cf::literals;
 using Catch::Matchers::WithinAbs;
 using cf::Tensor;
 using laws::check_error;
@@ -97,6 +100,13 @@ Tensor scene(const std::vector<Placed>& objects) {
   return latent;
 }
 
+// The numbers of prompts from their tokens, by comparison with each.
+Tensor numbers_of(const Tensor& captions) {
+  const Tensor same = (captions.unsqueeze(1) == scenes::catalogue().all_tokens()).all(2);
+  CHECK(same.sum(1).eq(1).all().item<bool>());
+  return same.to(at::kLong).argmax(1);
+}
+
 // Scenes right and wrong, and their captions.
 scenes::Captioned noisy_scenes() {
   cf::Generator generator = cf::seeded(5);
@@ -108,15 +118,11 @@ scenes::Captioned noisy_scenes() {
 
 }  // namespace
 
-TEST_CASE("the catalogue finds every prompt by its tokens") {
+TEST_CASE("the catalogue holds every prompt once, with its tokens") {
   const auto& all = scenes::catalogue();
   CHECK(all.size() == 464);
-  const Tensor order = laws::shuffled(all.size());
-  CHECK(at::equal(all.numbers_of(all.all_tokens().index_select(0, order)), order));
-  // In any layout and for any number of rows.
-  const Tensor transposed = all.all_tokens().t().contiguous().t();
-  CHECK(at::equal(all.numbers_of(transposed), at::arange(464)));
-  CHECK(all.numbers_of(at::zeros({0, 8}, at::kLong)).sizes() == at::IntArrayRef({0}));
+  CHECK(at::equal(all.all_tokens(), scenes::tokens_of(scenes::all_prompts())));
+  CHECK(std::get<0>(at::unique_dim(all.all_tokens(), 0)).size(0) == 464);
   std::set<std::int64_t> seen;
   for (const Category category : scenes::categories) {
     for (const std::int64_t number : all.of(category)) {
@@ -127,30 +133,19 @@ TEST_CASE("the catalogue finds every prompt by its tokens") {
   CHECK(seen.size() == 464);
 }
 
-TEST_CASE("tokens that are no prompt are refused") {
-  const auto& all = scenes::catalogue();
-  Tensor rows = all.all_tokens().narrow(0, 0, 4).clone();
-  rows[2] = scenes::null_prompt()[0];
-  check_error([&] { all.numbers_of(rows); }, "tokens", "got 2");
-  rows[2].fill_(scenes::pad_token);
-  check_error([&] { all.numbers_of(rows); }, "tokens", "rows that are prompts");
-  // "a circle" and one word more is another prompt, or none.
-  rows = all.all_tokens().narrow(0, 0, 1).clone();
-  rows[0][7] = scenes::colour_token;
-  check_error([&] { all.numbers_of(rows); }, "tokens", "got 0");
-}
-
-TEST_CASE("what is no row of tokens is refused") {
-  const auto& all = scenes::catalogue();
-  const Tensor rows = all.all_tokens().narrow(0, 0, 4);
-  check_error([&] { all.numbers_of(rows.narrow(1, 0, 7)); }, "tokens", "[4, 7]");
-  check_error([&] { all.numbers_of(rows[0]); }, "tokens", "[8]");
-  check_error([&] { all.numbers_of(rows.to(at::kInt)); }, "tokens", "Int");
-  // Tokens out of the vocabulary: "a circle" with one carried from place to place.
-  Tensor carried = rows.narrow(0, 0, 1).clone();
-  carried[0][6] -= 1;
-  carried[0][7] += std::int64_t(scenes::vocabulary.size());
-  check_error([&] { all.numbers_of(carried); }, "tokens", "rows that are prompts");
+TEST_CASE("prompts give tokens to models and numbers to rewards") {
+  const Tensor numbers = at::tensor({7, 463, 0, 7}, at::kLong);
+  const auto prompts = scenes::prompts_of(numbers);
+  static_assert(cf::HasPromptReference<decltype(prompts)>);
+  CHECK(prompts.size() == 4);
+  const Tensor ids = at::tensor({3, 1, 1}, at::kLong);
+  CHECK(laws::same_bits(prompts.reference(ids), at::tensor({7, 463, 463}, at::kLong)));
+  CHECK(laws::same_bits(prompts.condition(ids), scenes::catalogue().all_tokens().index_select(
+                                                    0, at::tensor({7, 463, 463}, at::kLong))));
+  laws::prompt_source(prompts);
+  laws::prompt_source(scenes::prompts_of(scenes::training_prompts()));
+  check_error([] { scenes::prompts_of(at::tensor({0, 464}, at::kLong)); }, "ids", "got 464");
+  check_error([] { scenes::prompts_of(at::empty({0}, at::kLong)); }, "rows", "at least one");
 }
 
 TEST_CASE("training prompts are those that are not kept out, categories in equal number") {
@@ -206,8 +201,9 @@ TEST_CASE("captioned scenes are right, of the categories asked for, and a seed's
   const scenes::Captioned set = drawn(1);
   CHECK(set.latents.sizes() == at::IntArrayRef({1000, 8, 4, 4}));
   CHECK(set.captions.sizes() == at::IntArrayRef({1000, 8}));
-  CHECK(scenes::Strict{}(set.latents, set.captions).min().item<double>() == 1);
-  const Counts counts = counted(scenes::catalogue().numbers_of(set.captions));
+  CHECK(scenes::Strict{}(set.latents, set.numbers).min().item<double>() == 1);
+  CHECK(at::equal(scenes::catalogue().all_tokens().index_select(0, set.numbers), set.captions));
+  const Counts counts = counted(set.numbers);
   CHECK(counts.size() == 2);
   for (const auto& [category, prompts] :
        std::map{std::pair{Category::position, 48}, std::pair{Category::counting, 16}}) {
@@ -245,8 +241,8 @@ TEST_CASE("captions are spoilt alike in any layout") {
 TEST_CASE("spoilt words keep their kind and place, and every word of it is as likely") {
   const Tensor given = captions(20);
   const Tensor result = spoilt(given, {.word = 1, .prompt = 0});
-  const auto* from = given.const_data_ptr<std::int64_t>();
-  const auto* to = result.const_data_ptr<std::int64_t>();
+  const auto* from = cf::data_of<const std::int64_t>(given);
+  const auto* to = cf::data_of<const std::int64_t>(result);
   std::map<std::string, std::map<std::int64_t, int>> words;
   bool same_kind = true;
   for (std::int64_t i = 0; i < given.numel(); ++i) {
@@ -311,23 +307,22 @@ TEST_CASE("batches for pre-training are scenes of the set under their captions")
   const scenes::CaptionedData data{set, {.word = 0, .prompt = 0}};
   const auto batch = data(200, generator);
   CHECK(batch.x0.sizes() == at::IntArrayRef({200, 8, 4, 4}));
-  CHECK(scenes::Strict{}(batch.x0, batch.condition).min().item<double>() == 1);
+  CHECK(scenes::Strict{}(batch.x0, numbers_of(batch.condition)).min().item<double>() == 1);
   // By default a tenth asks for nothing, and all others for what is there.
   const auto spoilt_batch = scenes::CaptionedData{set}(2000, generator);
   const Tensor null = is_null(spoilt_batch.condition);
   CHECK_THAT(fraction(null), WithinAbs(0.1, 0.035));
   const Tensor rest = null.logical_not().nonzero().flatten();
   const Tensor scores = scenes::Strict{}(spoilt_batch.x0.index_select(0, rest),
-                                         spoilt_batch.condition.index_select(0, rest));
+                                         numbers_of(spoilt_batch.condition.index_select(0, rest)));
   CHECK(scores.min().item<double>() == 1);
 }
 
 TEST_CASE("the rewards of scenes are the detector's judgements") {
   const scenes::Captioned set = noisy_scenes();
-  const Tensor ids = scenes::catalogue().numbers_of(set.captions);
-  const auto judged = scenes::judge(scenes::all_prompts(), ids, set.latents);
-  const Tensor strict = scenes::Strict{}(set.latents, set.captions);
-  const Tensor partial = scenes::Partial{}(set.latents, set.captions);
+  const auto judged = scenes::judge(scenes::all_prompts(), set.numbers, set.latents);
+  const Tensor strict = scenes::Strict{}(set.latents, set.numbers);
+  const Tensor partial = scenes::Partial{}(set.latents, set.numbers);
   CHECK(laws::same_bits(strict, judged.strict));
   CHECK(laws::same_bits(partial, judged.partial));
   // Otherwise this says nothing.
@@ -336,10 +331,32 @@ TEST_CASE("the rewards of scenes are the detector's judgements") {
   CHECK_FALSE(at::equal(strict, partial));
 }
 
+TEST_CASE("a bag of the rewards of scenes is told the numbers of prompts") {
+  const scenes::Captioned set = noisy_scenes();
+  const auto prompts = scenes::prompts_of(set.numbers);
+  const Tensor ids = laws::shuffled(prompts.size()), x0 = set.latents.index_select(0, ids);
+  const auto bag = cf::rewards("strict"_r = scenes::Strict{}, "inside"_r = scenes::OffBorder{});
+  const cf::ScoreSheet sheet = bag.score(x0, cf::reference_of(prompts, ids));
+  CHECK(sheet.failures.empty());
+  const Tensor strict = scenes::Strict{}(set.latents, set.numbers);
+  CHECK(laws::same_bits(sheet.scores[0], strict.index_select(0, ids)));
+  CHECK(laws::same_bits(sheet.scores[1], scenes::OffBorder{}(x0)));
+}
+
+TEST_CASE("the rewards of scenes say what they are to be told instead of tokens") {
+  const scenes::Captioned set = noisy_scenes();
+  for (const Tensor& wrong : {set.captions, set.numbers.narrow(0, 1, 7), Tensor()}) {
+    check_error([&] { scenes::Strict{}(set.latents, wrong); }, "reference", "prompts_of()");
+    check_error([&] { scenes::Partial{}(set.latents, wrong); }, "reference", "prompts_of()");
+  }
+  check_error([&] { scenes::Strict{}(set.latents, set.numbers + 464); }, "ids", "in [0, 464)");
+  check_error([&] { scenes::Strict{}(set.latents, set.numbers.to(at::kInt)); }, "ids", "Int");
+}
+
 TEST_CASE("the rewards of scenes keep the laws of rewards") {
   const scenes::Captioned set = noisy_scenes();
-  laws::reward(scenes::Strict{}, set.latents, set.captions);
-  laws::reward(scenes::Partial{}, set.latents, set.captions);
+  laws::reward(scenes::Strict{}, set.latents, set.numbers);
+  laws::reward(scenes::Partial{}, set.latents, set.numbers);
   laws::reward(scenes::OffBorder{}, set.latents);
   laws::reward(scenes::ColourBrightness{}, set.latents);
 }
@@ -386,7 +403,7 @@ TEST_CASE("scores of scenes that are not numbers are numbers") {
 }
 
 TEST_CASE("the rewards of scenes refuse latents of another shape") {
-  const Tensor rows = scenes::catalogue().all_tokens().narrow(0, 0, 2);
+  const Tensor rows = at::arange(2, at::kLong);
   for (const Tensor& latents :
        {at::zeros({2, 8, 4}), at::zeros({2, 7, 4, 4}), at::zeros({2, 8, 4, 5})}) {
     CHECK_THROWS_AS(scenes::Strict{}(latents, rows), cf::Error);

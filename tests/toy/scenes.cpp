@@ -37,7 +37,7 @@ void put(cf::Tensor& latent, std::int64_t cell, std::int64_t shape, std::int64_t
 }
 
 scenes::Judgement judged(const scenes::Prompt& prompt, const cf::Tensor& latent) {
-  return scenes::judged(prompt, scenes::seen(latent.const_data_ptr<float>()));
+  return scenes::judged(prompt, scenes::seen(cf::data_of<const float>(latent)));
 }
 
 /// Numbers of the prompts of a category, and of those among them that are kept out.

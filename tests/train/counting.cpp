@@ -72,8 +72,9 @@ std::int64_t rows_of(P& policy, Role role) {
 // Rows that each role was given in one epoch; checks the trainer's own count against them.
 template <class S, class O>
 Rows counted(const S& solver, const O& objective,
-             const cf::TrainerOptions& options = small::options()) {
-  cf::Trainer trainer(cf::SnapshotPolicy(Counted{}), solver, small::reward(), objective, options);
+             const small::Options& options = small::options()) {
+  auto trainer =
+      small::trainer(cf::SnapshotPolicy(Counted{}), solver, small::reward(), objective, options);
   const cf::EpochReport report = trainer.run_epoch();
   auto& policy = trainer.policy();
   const Rows rows{rows_of(policy, Role::current), rows_of(policy, Role::old),
@@ -128,13 +129,13 @@ TEST_CASE("only the stochastic steps of a window are trained") {
 }
 
 TEST_CASE("a share or a number of the recorded steps may be trained") {
-  cf::TrainerOptions options = small::options();
-  options.update.transitions_per_sample = 2;
+  small::Options options = small::options();
+  options.transitions.per_sample = 2;
   CHECK(counted(cf::FlowSde{}, cf::Grpo{}, options).current == rollout + 2 * samples);
-  options.update.transitions_per_sample = 0;
-  options.recorded_fraction = 0.6;
+  options.transitions.per_sample = 0;
+  options.transitions.fraction = 0.6;
   CHECK(counted(cf::FlowSde{}, cf::Grpo{}, options).current == rollout + 3 * samples);
-  options.recorded_fraction = 1;
+  options.transitions.fraction = 1;
   CHECK(counted(cf::FlowSde{}, cf::Grpo{}, options).current == rollout + 5 * samples);
   // The last step of DDIM to data is deterministic: nothing to train on.
   CHECK(counted(cf::Ddim{.eta = 1}, cf::Grpo{}, options).current == rollout + 4 * samples);
@@ -145,8 +146,8 @@ TEST_CASE("only samples that teach anything are trained on") {
   CHECK(counted(cf::Euler{}, cf::Dpo{}) == Rows{rollout + 2 * 3 * 4, absent, 2 * 3 * 4, 0});
   const auto flat = [](const Tensor& x0) { return at::ones({x0.size(0)}); };
   const auto rows = [&](const auto& objective) {
-    cf::Trainer trainer(cf::SnapshotPolicy(Counted{}), cf::FlowSde{}, flat, objective,
-                        small::options());
+    auto trainer = small::trainer(cf::SnapshotPolicy(Counted{}), cf::FlowSde{}, flat, objective,
+                                  small::options());
     const cf::EpochReport report = trainer.run_epoch();
     CHECK(report.find("zero_std_ratio") == 1);
     CHECK(report.gradient_steps == 0);
@@ -163,8 +164,8 @@ TEST_CASE("NFT trains on groups without a difference, unless it is told not to")
     return at::where(label == 0, at::ones_like(x0.select(1, 0)), x0.select(1, 0));
   };
   const auto rows = [&](const auto& objective) {
-    cf::Trainer trainer(cf::SnapshotPolicy(CountedUnderLabels{}), cf::Euler{}, reward, objective,
-                        small::options(), cf::class_prompts(3));
+    auto trainer = small::trainer(cf::SnapshotPolicy(CountedUnderLabels{}), cf::Euler{}, reward,
+                                  objective, small::options(), cf::class_prompts(3));
     const cf::EpochReport report = trainer.run_epoch();
     CHECK_THAT(*report.find("zero_std_ratio"), Catch::Matchers::WithinAbs(1.0 / 3, 1e-12));
     CHECK(report.gradient_steps == 1);
@@ -183,17 +184,17 @@ TEST_CASE("NFT trains on groups without a difference, unless it is told not to")
 
 TEST_CASE("NFT that is told to leave out all groups takes no step") {
   const auto flat = [](const Tensor& x0) { return at::ones({x0.size(0)}); };
-  cf::Trainer trainer(cf::SnapshotPolicy(Counted{}), cf::Euler{}, flat,
-                      cf::Nft{.informative_only = true}, small::options());
+  auto trainer = small::trainer(cf::SnapshotPolicy(Counted{}), cf::Euler{}, flat,
+                                cf::Nft{.informative_only = true}, small::options());
   CHECK(trainer.run_epoch().gradient_steps == 0);
   CHECK(rows_of(trainer.policy(), Role::current) == 0);
 }
 
 TEST_CASE("an evaluation runs the average where it is due, and is not counted as training") {
-  cf::TrainerOptions options = small::options();
+  small::Options options = small::options();
   options.evaluation.every = 2;
-  cf::Trainer trainer(cf::SnapshotPolicy(Counted{}), cf::Euler{}, small::reward(), cf::Nft{},
-                      options);
+  auto trainer = small::trainer(cf::SnapshotPolicy(Counted{}), cf::Euler{}, small::reward(),
+                                cf::Nft{}, options);
   const auto average = [&] { return rows_of(trainer.policy(), Role::average); };
   CHECK_FALSE(trainer.run_epoch().find("evaluation/reward").has_value());
   CHECK(average() == 0);
@@ -204,7 +205,7 @@ TEST_CASE("an evaluation runs the average where it is due, and is not counted as
 }
 
 TEST_CASE("sampling in batches costs the same") {
-  cf::TrainerOptions options = small::options();
-  options.rollout_batch = 5;
+  small::Options options = small::options();
+  options.collection.rollout_batch = 5;
   CHECK(counted(cf::Euler{}, cf::Nft{}, options) == Rows{trained, rollout + trained, absent, 0});
 }

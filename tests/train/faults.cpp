@@ -50,9 +50,9 @@ struct Spoilt {
 };
 
 template <class R, class O = cf::Nft>
-auto trainer_of(R reward, O objective = {}, cf::TrainerOptions options = small::options()) {
-  return cf::Trainer(small::policy(), cf::FlowSde{}, std::move(reward), std::move(objective),
-                     std::move(options));
+auto trainer_of(R reward, O objective = {}, const small::Options& options = small::options()) {
+  return small::trainer(small::policy(), cf::FlowSde{}, std::move(reward), std::move(objective),
+                        options);
 }
 
 // A term whose loss, or gradient only, is not finite at some of its calls.
@@ -149,9 +149,9 @@ TEST_CASE("an epoch without any score trains nothing, warns, and the run goes on
 
 TEST_CASE("a reward that throws is a warning in its own words") {
   for (const bool asynchronous : {false, true}) {
-    cf::TrainerOptions options = small::options();
-    options.rollout_batch = 4;
-    options.asynchronous_scoring = asynchronous;
+    small::Options options = small::options();
+    options.collection.rollout_batch = 4;
+    options.collection.asynchronous_scoring = asynchronous;
     auto calls = std::make_shared<std::atomic<int>>(0);
     const auto reward = [calls](const Tensor& x0) -> Tensor {
       if (x0.size(0) == 4 && calls->fetch_add(1) == 1) throw std::runtime_error("no answer");
@@ -215,8 +215,8 @@ TEST_CASE("a step whose loss or gradient is not finite is skipped and counted") 
   for (const bool in_gradient : {false, true}) {
     INFO("in the gradient only: " << in_gradient);
     int calls = 0;
-    cf::TrainerOptions options = small::options();
-    options.update.gradient_steps = 3;
+    small::Options options = small::options();
+    options.learning.gradient_steps = 3;
     auto trainer = trainer_of(small::reward(), Fragile{&calls, 2, in_gradient}, options);
     const cf::EpochReport report = trainer.run_epoch();
     CHECK(calls == 3);
@@ -245,47 +245,56 @@ TEST_CASE("a skipped step leaves every weight and the optimiser as they were") {
 TEST_CASE("options out of range are refused by name") {
   const auto with = [](auto change) {
     return [=] {
-      cf::TrainerOptions options = small::options();
+      small::Options options = small::options();
       change(options);
       trainer_of(small::reward(), cf::Nft{}, options);
     };
   };
-  check_error(with([](auto& o) { o.prompts_per_epoch = 0; }), "prompts_per_epoch", "got 0");
-  check_error(with([](auto& o) { o.group_size = 1; }), "group_size", "at least 2");
-  check_error(with([](auto& o) { o.rollout_batch = -1; }), "rollout_batch", "at least 0");
-  check_error(with([](auto& o) { o.recorded_fraction = 0; }), "recorded_fraction", "(0, 1]");
-  check_error(with([](auto& o) { o.recorded_fraction = 1.1; }), "recorded_fraction", "(0, 1]");
-  check_error(with([](auto& o) { o.evaluation.samples = 0; }), "evaluation.samples", "at least 1");
-  check_error(with([](auto& o) { o.evaluation.every = -1; }), "evaluation.every", "at least 0");
-  check_error(with([](auto& o) { o.update.gradient_steps = 0; }), "gradient_steps", "at least 1");
-  check_error(with([](auto& o) { o.update.inner_epochs = 0; }), "inner_epochs", "at least 1");
-  check_error(with([](auto& o) { o.update.micro_batch = -1; }), "micro_batch", "at least 0");
-  check_error(with([](auto& o) { o.update.max_gradient_norm = -1; }), "max_gradient_norm",
+  check_error(with([](auto& o) { o.collection.prompts_per_epoch = 0; }), "prompts_per_epoch",
+              "got 0");
+  check_error(with([](auto& o) { o.collection.group_size = 1; }), "group_size", "at least 2");
+  check_error(with([](auto& o) { o.collection.rollout_batch = -1; }), "rollout_batch",
               "at least 0");
-  check_error(with([](auto& o) { o.update.transitions_per_sample = -1; }), "transitions_per_sample",
+  check_error(with([](auto& o) { o.evaluation.samples = 0; }), "samples", "at least 1");
+  check_error(with([](auto& o) { o.evaluation.every = -1; }), "every", "at least 0");
+  check_error(with([](auto& o) { o.evaluation.batch = -1; }), "batch", "at least 0");
+  check_error(with([](auto& o) { o.learning.gradient_steps = 0; }), "gradient_steps", "at least 1");
+  check_error(with([](auto& o) { o.learning.inner_epochs = 0; }), "inner_epochs", "at least 1");
+  check_error(with([](auto& o) { o.optimization.micro_batch = -1; }), "micro_batch", "at least 0");
+  check_error(with([](auto& o) { o.optimization.max_gradient_norm = -1; }), "max_gradient_norm",
               "at least 0");
+  const auto with_transitions = [](const cf::RecordedTransitions& transitions) {
+    return [=] {
+      small::Options options = small::options();
+      options.transitions = transitions;
+      trainer_of(small::reward(), cf::Grpo{}, options);
+    };
+  };
+  check_error(with_transitions({.fraction = 0}), "fraction", "(0, 1]");
+  check_error(with_transitions({.fraction = 1.1}), "fraction", "(0, 1]");
+  check_error(with_transitions({.per_sample = -1}), "per_sample", "at least 0");
   check_error([] { cf::adamw({.learning_rate = 0}); }, "learning_rate", "above 0");
 }
 
 TEST_CASE("what a run cannot work with is refused by name") {
   check_error(
       [] {
-        cf::Trainer trainer(cf::SnapshotPolicy(archetypes::PlainModel(2)), cf::Euler{},
-                            small::reward(), cf::Nft{}, small::options());
+        auto trainer = small::trainer(cf::SnapshotPolicy(archetypes::PlainModel(2)), cf::Euler{},
+                                      small::reward(), cf::Nft{}, small::options());
       },
       "sample_shape", "nothing");
   check_error(
       [] {
         const cf::MlpVelocity frozen = small::model();
         for (const Tensor& p : frozen->parameters()) Tensor(p).set_requires_grad(false);
-        cf::Trainer trainer(cf::SnapshotPolicy{frozen}, cf::Euler{}, small::reward(), cf::Nft{},
-                            small::options());
+        auto trainer = small::trainer(cf::SnapshotPolicy{frozen}, cf::Euler{}, small::reward(),
+                                      cf::Nft{}, small::options());
       },
       "policy", "at least one parameter");
   check_error(
       [] {
-        cf::Trainer trainer(small::policy(), cf::FlowSde{.noise_level = 0}, small::reward(),
-                            cf::Grpo{}, small::options());
+        auto trainer = small::trainer(small::policy(), cf::FlowSde{.noise_level = 0},
+                                      small::reward(), cf::Grpo{}, small::options());
         trainer.run_epoch();
       },
       "solver", "stochastic step");
@@ -293,8 +302,8 @@ TEST_CASE("what a run cannot work with is refused by name") {
               "above 0");
   check_error(
       [] {
-        cf::TrainerOptions options = small::options();
-        options.sample_shape = {3};
+        small::Options options = small::options();
+        options.collection.sample_shape = {3};
         trainer_of(small::reward(), cf::Nft{}, options).run_epoch();
       },
       "x_t", "[12, 3]");
@@ -321,17 +330,17 @@ struct LateTimes {
 TEST_CASE("components that break their laws are found out") {
   check_error(
       [] {
-        cf::Trainer trainer(cf::SnapshotPolicy(cf::MlpVelocity({.width = 8, .classes = 5})),
-                            cf::Euler{}, small::reward(), cf::Nft{}, small::options(),
-                            ShortPrompts{});
+        auto trainer = small::trainer(
+            cf::SnapshotPolicy(cf::MlpVelocity({.width = 8, .classes = 5})), cf::Euler{},
+            small::reward(), cf::Nft{}, small::options(), ShortPrompts{});
         trainer.run_epoch();
       },
       "condition", "got 11");
   check_error(
       [] {
-        cf::Trainer trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{},
-                            small::options(), LateTimes{});
-        trainer.run_epoch();
+        small::Options options = small::options();
+        options.forward.times = LateTimes{};
+        trainer_of(small::reward(), cf::Nft{}, options).run_epoch();
       },
       "t", "[0, 1], got 1.25");
 }
@@ -343,7 +352,6 @@ TEST_CASE("stored samples: missing scores are counted, and what does not fit is 
   reward[2] = no_score;
   reward[7] = std::numeric_limits<double>::infinity();
   cf::OfflineTrainer trainer(small::policy(), {x0, reward, prompt}, cf::Nft{});
-  CHECK(trainer.masked() == 2);
   const cf::RunReport report = trainer.run(3);
   CHECK(report.epochs == 3);
   CHECK(report.last.find("reward/masked") == 2);

@@ -60,6 +60,6 @@ double loss(M& model) {
 TEMPLATE_TEST_CASE("networks for images learn one image a class", "", SmallDit, SmallUnet) {
   auto model = TestType::model();
   const double before = loss(model);
-  cf::pretrain(model, data(), {.steps = 60, .batch = 16, .seed = 3});
+  cf::pretrain(model, data(), cf::Pretraining{.steps = 60, .batch = 16}, cf::Seed{3});
   CHECK(loss(model) < 0.5 * before);
 }

@@ -17,12 +17,12 @@ using laws::check_error;
 
 namespace {
 
-auto trainer(const cf::TrainerOptions& options) {
-  return cf::Trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, options);
+auto trainer(const small::Options& options) {
+  return small::trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, options);
 }
-cf::TrainerOptions scaled(const cf::LossScaleOptions& scale) {
-  cf::TrainerOptions options = small::options();
-  options.update.loss_scale = scale;
+small::Options scaled(const cf::LossScaleOptions& scale) {
+  small::Options options = small::options();
+  options.optimization.loss_scale = scale;
   return options;
 }
 
@@ -87,11 +87,11 @@ TEST_CASE("a scaled loss gives the update of a plain one") {
 }
 
 TEST_CASE("gradients are clipped at their own size, not at the scaled one") {
-  cf::TrainerOptions options = small::options();
-  options.update.optimizer = small::descent(0.1);
-  options.update.max_gradient_norm = 1e-3;
+  small::Options options = small::options();
+  options.optimization.optimizer = small::descent(0.1);
+  options.optimization.max_gradient_norm = 1e-3;
   auto plain = trainer(options);
-  options.update.loss_scale = cf::LossScaleOptions{.initial = 4096};
+  options.optimization.loss_scale = cf::LossScaleOptions{.initial = 4096};
   auto with_scale = trainer(options);
   const small::State start = small::state_of(plain);
   plain.run_epoch();
@@ -116,7 +116,7 @@ TEST_CASE("an overflow skips the step and lowers the scale, until steps are made
 }
 
 TEST_CASE("the scale grows during a run and goes through a checkpoint") {
-  const cf::TrainerOptions options = scaled({.initial = 16, .growth_interval = 3});
+  const small::Options options = scaled({.initial = 16, .growth_interval = 3});
   auto first = trainer(options);
   first.run(4);
   CHECK(first.loss_scale().factor() == 32);

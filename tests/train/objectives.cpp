@@ -25,20 +25,21 @@ const bool one_thread = (at::set_num_threads(1), true);
 const cf::MlpVelocity& pretrained() {
   static const cf::MlpVelocity model = [] {
     cf::MlpVelocity fresh({.width = 64, .depth = 3});
-    cf::pretrain(fresh, cf::toy::ring(),
-                 {.steps = 700, .batch = 256, .optimizer = cf::adamw({.learning_rate = 4e-3})});
+    cf::pretrain(fresh, cf::toy::ring(), cf::Pretraining{.steps = 700, .batch = 256},
+                 cf::Optimization{.optimizer = cf::adamw({.learning_rate = 4e-3})});
     return fresh;
   }();
   return model;
 }
 
-cf::TrainerOptions ring_options(double rate) {
-  cf::TrainerOptions options;
-  options.prompts_per_epoch = 8;
-  options.group_size = 16;
-  options.grid = cf::uniform_grid(8);
-  options.update.optimizer = cf::adamw({.learning_rate = rate});
-  options.evaluation = {.every = 0, .samples = 600, .grid = cf::uniform_grid(20)};
+small::Options ring_options(double rate) {
+  small::Options options;
+  options.collection.prompts_per_epoch = 8;
+  options.collection.group_size = 16;
+  options.collection.grid = cf::uniform_grid(8);
+  options.optimization.optimizer = cf::adamw({.learning_rate = rate});
+  options.evaluation.samples = 600;
+  options.evaluation.grid = cf::uniform_grid(20);
   return options;
 }
 
@@ -49,9 +50,9 @@ struct Gain {
 // The reward of the averaged weights before and after some epochs.
 template <class S, class O>
 Gain gain(const S& solver, const O& objective, std::int64_t epochs,
-          cf::TrainerOptions options = ring_options(2e-3)) {
-  cf::Trainer trainer(cf::SnapshotPolicy(cf::clone_of(pretrained())), solver,
-                      cf::toy::InModes{{1, 4}}, objective, options);
+          small::Options options = ring_options(2e-3)) {
+  auto trainer = small::trainer(cf::SnapshotPolicy(cf::clone_of(pretrained())), solver,
+                                cf::toy::InModes{{1, 4}}, objective, options);
   Gain result{trainer.evaluate().reward, 0};
   trainer.run(epochs);
   REQUIRE(small::is_finite(small::state_of(trainer)));
@@ -64,8 +65,8 @@ Gain gain(const S& solver, const O& objective, std::int64_t epochs,
 }  // namespace
 
 TEST_CASE("a pre-trained network draws the ring") {
-  cf::Trainer trainer(cf::SnapshotPolicy(cf::clone_of(pretrained())), cf::Euler{},
-                      cf::toy::InModes{{1, 4}}, cf::Nft{}, ring_options(1e-3));
+  auto trainer = small::trainer(cf::SnapshotPolicy(cf::clone_of(pretrained())), cf::Euler{},
+                                cf::toy::InModes{{1, 4}}, cf::Nft{}, ring_options(1e-3));
   const Tensor x0 = trainer.evaluate().x0;
   const Tensor near = cf::toy::InModes{{0, 1, 2, 3, 4, 5, 6, 7}}(x0);
   CHECK(near.mean().item<double>() > 0.7);
@@ -80,8 +81,8 @@ TEST_CASE("NFT learns the ring in both of its forms") {
 }
 
 TEST_CASE("GRPO learns the ring with every SDE") {
-  cf::TrainerOptions options = ring_options(1e-3);
-  options.update.gradient_steps = 2;
+  small::Options options = ring_options(1e-3);
+  options.learning.gradient_steps = 2;
   const cf::Grpo grpo{.clip_range = 1e-2};
   CHECK(gain(cf::FlowSde{}, grpo + 0.01 * cf::TransitionKl{}, 25, options).after > 0.4);
   gain(cf::DanceSde{.noise_level = 0.5}, grpo, 15, options);
@@ -115,12 +116,10 @@ TEST_CASE("NFT learns from good and bad examples") {
     cf::Generator generator = cf::seeded(1);
     return cf::toy::Mixture(means, 0.15).sample(100, generator);
   };
-  cf::SnapshotPolicy policy(cf::clone_of(pretrained()), {.old_decay = cf::Constant{1}});
-  cf::OfflineOptions options;
-  options.update.optimizer = cf::adamw({.learning_rate = 2e-3});
-  options.update.gradient_steps = 2;
-  cf::OfflineTrainer trainer(policy, cf::good_and_bad(modes({1, 4}), modes({0, 2, 3, 5, 6, 7})),
-                             cf::Nft{.optimality = {.clip = 1}}, options);
+  cf::OfflineTrainer trainer(cf::SnapshotPolicy(cf::clone_of(pretrained())),
+                             cf::good_and_bad(modes({1, 4}), modes({0, 2, 3, 5, 6, 7})),
+                             cf::Nft{.optimality = {.clip = 1}}, cf::Learning{.gradient_steps = 2},
+                             cf::Optimization{.optimizer = cf::adamw({.learning_rate = 2e-3})});
   trainer.run(60);
   const auto velocity = [&](const Tensor& x, double sigma) {
     return trainer.policy().velocity(cf::Role::average, x, at::full({x.size(0)}, sigma),

@@ -26,14 +26,8 @@ using laws::check_error;
 
 namespace {
 
-cf::PretrainOptions short_training() {
-  cf::PretrainOptions options;
-  options.steps = 60;
-  options.batch = 64;
-  options.report_every = 20;
-  options.optimizer = cf::adamw({.learning_rate = 1e-2});
-  return options;
-}
+cf::Pretraining short_training() { return {.steps = 60, .batch = 64, .report_every = 20}; }
+cf::Optimization fast() { return {.optimizer = cf::adamw({.learning_rate = 1e-2})}; }
 
 cf::toy::Mixture data() { return cf::toy::ring(3, 1, 0.2); }
 
@@ -48,17 +42,15 @@ Tensor weights(const cf::MlpVelocity& model) {
 TEST_CASE("pre-training lowers the matching error and reports it") {
   cf::MlpVelocity model = small::model();
   std::vector<double> losses;
-  cf::PretrainOptions options = short_training();
-  options.steps = 310;
-  options.report_every = 100;
-  const cf::RunReport report =
-      cf::pretrain(model, data(), options, cf::UniformTimes{},
-                   [&](const cf::EpochReport& epoch) { losses.push_back(*epoch.find("loss")); });
-  REQUIRE(losses.size() == 3);
+  const cf::RunReport report = cf::pretrain(
+      model, data(), cf::Pretraining{.steps = 310, .batch = 64, .report_every = 100}, fast(),
+      [&](const cf::EpochReport& epoch) { losses.push_back(*epoch.find("loss")); });
+  // The last ten steps are reported as well.
+  REQUIRE(losses.size() == 4);
   CHECK(losses[2] < 0.95 * losses[0]);
-  CHECK(report.epochs == 3);
-  CHECK(report.last.gradient_steps == 300);
-  CHECK(report.last.forward_evaluations == 300 * 64);
+  CHECK(report.epochs == 4);
+  CHECK(report.last.gradient_steps == 310);
+  CHECK(report.last.forward_evaluations == 310 * 64);
   CHECK(report.last.find("skipped_steps") == 0);
   CHECK_FALSE(report.stopped);
 }
@@ -66,9 +58,7 @@ TEST_CASE("pre-training lowers the matching error and reports it") {
 TEST_CASE("pre-training gives the same bits for the same seed only") {
   const auto trained = [](std::uint64_t seed) {
     cf::MlpVelocity model = small::model();
-    cf::PretrainOptions options = short_training();
-    options.seed = seed;
-    cf::pretrain(model, data(), options);
+    cf::pretrain(model, data(), short_training(), cf::Seed{seed});
     return weights(model);
   };
   CHECK(laws::same_bits(trained(1), trained(1)));
@@ -82,9 +72,8 @@ TEST_CASE("pre-training takes conditions with the data") {
     const Tensor x0 = (label * 4 - 2).unsqueeze(1) + 0.1 * cf::normal({count, 2}, generator);
     return cf::ConditionedData<Tensor>{x0, label};
   };
-  cf::PretrainOptions options = short_training();
-  options.steps = 300;
-  cf::pretrain(model, labelled, options, cf::StratifiedTimes{});
+  cf::pretrain(model, labelled, cf::Pretraining{.steps = 300, .batch = 64}, fast(),
+               cf::ForwardProcess{.times = cf::StratifiedTimes{}});
   // The velocity at noise points to where the class lives.
   const Tensor x = at::zeros({2, 2}), t = at::full({2}, 0.9);
   const Tensor v = model(x, t, at::tensor({0, 1}, at::kLong)).mean(1);
@@ -94,10 +83,10 @@ TEST_CASE("pre-training takes conditions with the data") {
 
 TEST_CASE("an observer ends pre-training") {
   cf::MlpVelocity model = small::model();
-  const cf::RunReport report = cf::pretrain(model, data(), short_training(), cf::UniformTimes{},
-                                            [](const cf::EpochReport& epoch) {
-                                              return cf::Verdict{epoch.epoch == 2, "enough"};
-                                            });
+  const cf::RunReport report =
+      cf::pretrain(model, data(), short_training(), [](const cf::EpochReport& epoch) {
+        return cf::Verdict{epoch.epoch == 2, "enough"};
+      });
   CHECK(report.stopped);
   CHECK(report.reason == "enough");
   CHECK(report.epochs == 2);
@@ -113,7 +102,7 @@ TEST_CASE("pre-training skips what is not finite, counts it, and still reports")
   };
   std::vector<double> losses;
   const cf::RunReport report =
-      cf::pretrain(model, spoilt, short_training(), cf::UniformTimes{},
+      cf::pretrain(model, spoilt, short_training(), fast(),
                    [&](const cf::EpochReport& epoch) { losses.push_back(*epoch.find("loss")); });
   CHECK(report.epochs == 3);
   CHECK(report.last.find("skipped_steps") == 3);
@@ -127,7 +116,7 @@ TEST_CASE("bad input of pre-training is refused") {
   cf::MlpVelocity model = small::model();
   const auto with = [&](auto change) {
     return [&model, change] {
-      cf::PretrainOptions options = short_training();
+      cf::Pretraining options = short_training();
       change(options);
       cf::pretrain(model, data(), options);
     };
@@ -136,7 +125,7 @@ TEST_CASE("bad input of pre-training is refused") {
   check_error(with([](auto& o) { o.batch = 0; }), "batch", "at least 1");
   check_error(with([](auto& o) { o.report_every = 0; }), "report_every", "at least 1");
   const auto flat = [](std::int64_t count, cf::Generator&) { return at::zeros({count}); };
-  check_error([&] { cf::pretrain(model, flat, short_training()); }, "x0", "[64]");
+  check_error([&] { cf::pretrain(model, flat, short_training()); }, "data", "[64]");
 }
 
 TEST_CASE("the fused AdamW gives the numbers of torch's") {
@@ -205,14 +194,12 @@ TEST_CASE("prompts are drawn evenly") {
 
 // The least model of each concept, through every algorithm.
 
-// The algebra is found by argument for terms of the library only.
-using cf::operator+, cf::operator*;
-
 namespace {
-cf::TrainerOptions shaped() {
-  cf::TrainerOptions options = small::options();
-  options.sample_shape = {2};
-  options.rollout_batch = 5;
+small::Options shaped(const cf::AnyTrainingTimes& times = {}) {
+  small::Options options = small::options();
+  options.forward.times = times;
+  options.collection.sample_shape = {2};
+  options.collection.rollout_batch = 5;
   return options;
 }
 
@@ -241,33 +228,36 @@ struct PlainTimes {
 
 TEST_CASE("the least models of all concepts together are enough for a run") {
   const archetypes::PlainModel model(2);
-  runs(cf::Trainer(archetypes::PlainPolicy(model), archetypes::PlainSolver{}, plain_reward,
-                   archetypes::PlainTerm{}, shaped(), archetypes::PlainAdvantage{}, PlainTimes{}));
+  runs(small::trainer(archetypes::PlainPolicy(model), archetypes::PlainSolver{}, plain_reward,
+                      archetypes::PlainTerm{}, shaped(PlainTimes{}), archetypes::PlainAdvantage{}));
 }
 
 TEST_CASE("each least model works beside the library's own") {
   const auto plain_policy = [] { return archetypes::PlainPolicy(archetypes::PlainModel(2)); };
-  runs(cf::Trainer(plain_policy(), cf::FlowSde{}, small::reward(), cf::Grpo{}, shaped()));
-  runs(cf::Trainer(plain_policy(), cf::Euler{}, small::reward(), cf::RewardWeighted{}, shaped()));
-  runs(cf::Trainer(cf::SnapshotPolicy(archetypes::PlainModel(2)), cf::Heun{}, small::reward(),
-                   cf::Nft{}, shaped()));
-  runs(cf::Trainer(small::policy(), archetypes::PlainSolver{}, small::reward(), cf::Nft{},
-                   shaped()));
-  runs(cf::Trainer(small::policy(), archetypes::NoisySolver{}, small::reward(),
-                   cf::GrpoGuard{} + 0.1 * cf::TransitionKl{}, shaped()));
-  runs(cf::Trainer(small::policy(), archetypes::NoisySolver{}, plain_reward,
-                   archetypes::PlainTransitionTerm{} + 0.1 * archetypes::PlainTerm{}, shaped()));
-  runs(cf::Trainer(small::policy(), archetypes::OneShot{}, small::reward(), cf::Nft{}, shaped()));
-  runs(cf::Trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, shaped(), PlainTimes{},
-                   archetypes::PlainAdvantage{}));
+  runs(small::trainer(plain_policy(), cf::FlowSde{}, small::reward(), cf::Grpo{}, shaped()));
+  runs(
+      small::trainer(plain_policy(), cf::Euler{}, small::reward(), cf::RewardWeighted{}, shaped()));
+  runs(small::trainer(cf::SnapshotPolicy(archetypes::PlainModel(2)), cf::Heun{}, small::reward(),
+                      cf::Nft{}, shaped()));
+  runs(small::trainer(small::policy(), archetypes::PlainSolver{}, small::reward(), cf::Nft{},
+                      shaped()));
+  runs(small::trainer(small::policy(), archetypes::NoisySolver{}, small::reward(),
+                      cf::GrpoGuard{} + 0.1 * cf::TransitionKl{}, shaped()));
+  runs(small::trainer(small::policy(), archetypes::NoisySolver{}, plain_reward,
+                      archetypes::PlainTransitionTerm{} + 0.1 * archetypes::PlainTerm{}, shaped()));
+  runs(
+      small::trainer(small::policy(), archetypes::OneShot{}, small::reward(), cf::Nft{}, shaped()));
+  runs(small::trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{},
+                      shaped(PlainTimes{}), archetypes::PlainAdvantage{}));
 }
 
 TEST_CASE("a condition of the user's goes through a run") {
   const auto reward = [](const Tensor& x0, const archetypes::Caption& caption) {
     return x0.select(1, 0) * at::tensor(caption.weight).to(at::kFloat);
   };
-  cf::Trainer trainer(cf::SnapshotPolicy(archetypes::CaptionedModel{}), cf::DpmSolver<2>{}, reward,
-                      cf::Nft{}, shaped(), archetypes::CaptionPrompts{});
+  auto trainer =
+      small::trainer(cf::SnapshotPolicy(archetypes::CaptionedModel{}), cf::DpmSolver<2>{}, reward,
+                     cf::Nft{}, shaped(), archetypes::CaptionPrompts{});
   runs(trainer);
   CHECK(trainer.evaluate().x0.size(0) == 16);
   CHECK(trainer.sample(4).size(0) == 4);

@@ -25,31 +25,31 @@ using small::state_of;
 namespace {
 
 template <class S, class O>
-small::State run(const S& solver, const O& objective, const cf::TrainerOptions& options,
+small::State run(const S& solver, const O& objective, const small::Options& options,
                  std::int64_t epochs = 2) {
-  cf::Trainer trainer(small::policy(), solver, small::reward(), objective, options);
+  auto trainer = small::trainer(small::policy(), solver, small::reward(), objective, options);
   trainer.run(epochs);
   CHECK(small::is_finite(state_of(trainer)));
   return state_of(trainer);
 }
 
-small::State nft(const cf::TrainerOptions& options, std::int64_t epochs = 2) {
+small::State nft(const small::Options& options, std::int64_t epochs = 2) {
   return run(cf::DpmSolver<2>{}, cf::Nft{} + 1e-2 * cf::VelocityKl{}, options, epochs);
 }
-small::State grpo(const cf::TrainerOptions& options, std::int64_t epochs = 2) {
+small::State grpo(const small::Options& options, std::int64_t epochs = 2) {
   return run(cf::FlowSde{}, cf::Grpo{.clip_range = 0.1} + 0.1 * cf::TransitionKl{}, options,
              epochs);
 }
 
-auto nft_trainer(const cf::TrainerOptions& options = small::options()) {
-  return cf::Trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, options);
+auto nft_trainer(const small::Options& options = small::options()) {
+  return small::trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, options);
 }
 
 }  // namespace
 
 TEST_CASE("the same seed gives the same bits, another seed others") {
-  cf::TrainerOptions options = small::options(), other = small::options();
-  other.seed = 8;
+  small::Options options = small::options(), other = small::options();
+  other.seed.value = 8;
   CHECK(same_bits(nft(options), nft(options)));
   CHECK(same_bits(grpo(options), grpo(options)));
   CHECK_FALSE(same_bits(nft(options), nft(other)));
@@ -57,10 +57,10 @@ TEST_CASE("the same seed gives the same bits, another seed others") {
 }
 
 TEST_CASE("scoring beside sampling gives the bits of scoring after it") {
-  cf::TrainerOptions options = small::options();
-  options.rollout_batch = 5;
+  small::Options options = small::options();
+  options.collection.rollout_batch = 5;
   const small::State plain_nft = nft(options), plain_grpo = grpo(options);
-  options.asynchronous_scoring = true;
+  options.collection.asynchronous_scoring = true;
   CHECK(same_bits(nft(options), plain_nft));
   CHECK(same_bits(grpo(options), plain_grpo));
 }
@@ -73,9 +73,9 @@ TEST_CASE("samples are generated in batches that need not divide anything") {
     sizes.push_back(x0.size(0));
     return x0.select(1, 0);
   };
-  cf::TrainerOptions options = small::options();
-  options.rollout_batch = 5;
-  cf::Trainer trainer(small::policy(), cf::FlowSde{}, reward, cf::Grpo{}, options);
+  small::Options options = small::options();
+  options.collection.rollout_batch = 5;
+  auto trainer = small::trainer(small::policy(), cf::FlowSde{}, reward, cf::Grpo{}, options);
   const cf::EpochReport report = trainer.run_epoch();
   CHECK(sizes == std::vector<std::int64_t>{5, 5, 2});
   CHECK(report.find("skipped_steps") == 0);
@@ -84,15 +84,15 @@ TEST_CASE("samples are generated in batches that need not divide anything") {
 }
 
 TEST_CASE("micro-batches give the update of the whole batch") {
-  cf::TrainerOptions options = small::options();
-  options.update.optimizer = small::descent(0.05);
+  small::Options options = small::options();
+  options.optimization.optimizer = small::descent(0.05);
   const small::State whole_nft = nft(options, 1), whole_grpo = grpo(options, 1);
   const small::State whole_dpo = run(cf::Euler{}, cf::Dpo{}, options, 1);
   const small::State whole_sum =
       run(cf::FlowSde{}, cf::Grpo{} + 0.1 * cf::FlowMatching{}, options, 1);
   for (const std::int64_t size : {1, 5, 7, 1000}) {
     INFO("micro-batches of " << size);
-    options.update.micro_batch = size;
+    options.optimization.micro_batch = size;
     CHECK(distance(nft(options, 1), whole_nft) < 2e-5);
     CHECK(distance(grpo(options, 1), whole_grpo) < 2e-5);
     CHECK(distance(run(cf::Euler{}, cf::Dpo{}, options, 1), whole_dpo) < 2e-5);
@@ -102,15 +102,15 @@ TEST_CASE("micro-batches give the update of the whole batch") {
 }
 
 TEST_CASE("groups, batches and steps need not divide each other") {
-  cf::TrainerOptions options = small::options();
-  options.prompts_per_epoch = 3;
-  options.group_size = 5;
-  options.rollout_batch = 4;
-  options.update.gradient_steps = 4;
-  options.update.inner_epochs = 2;
-  options.update.micro_batch = 7;
+  small::Options options = small::options();
+  options.collection.prompts_per_epoch = 3;
+  options.collection.group_size = 5;
+  options.collection.rollout_batch = 4;
+  options.learning.gradient_steps = 4;
+  options.learning.inner_epochs = 2;
+  options.optimization.micro_batch = 7;
   const auto steps = [&](const auto& solver, const auto& objective) {
-    cf::Trainer trainer(small::policy(), solver, small::reward(), objective, options);
+    auto trainer = small::trainer(small::policy(), solver, small::reward(), objective, options);
     const cf::EpochReport report = trainer.run_epoch();
     CHECK(report.find("skipped_steps") == 0);
     CHECK(small::is_finite(state_of(trainer)));
@@ -119,7 +119,7 @@ TEST_CASE("groups, batches and steps need not divide each other") {
   CHECK(steps(cf::Euler{}, cf::Nft{}) == 8);
   CHECK(steps(cf::FlowSde{}, cf::Grpo{}) == 8);
   CHECK(steps(cf::Euler{}, cf::Dpo{}) == 6);  // 3 pairs fill only 3 of 4 steps
-  options.update.gradient_steps = 100;
+  options.learning.gradient_steps = 100;
   CHECK(steps(cf::Euler{}, cf::Nft{}) == 2 * 15);
 }
 
@@ -144,11 +144,12 @@ struct Witness {
 
 TEST_CASE("the samples of all gradient steps together are each of them once") {
   std::vector<double> seen;
-  cf::TrainerOptions options = small::options();
-  options.update.gradient_steps = 5;
-  options.update.micro_batch = 3;
-  cf::Trainer trainer(small::policy(), cf::Euler{}, small::reward(), Witness{&seen}, options,
-                      cf::UniformTimes{});
+  small::Options options = small::options();
+  options.learning.gradient_steps = 5;
+  options.optimization.micro_batch = 3;
+  options.forward.times = cf::UniformTimes{};
+  auto trainer =
+      small::trainer(small::policy(), cf::Euler{}, small::reward(), Witness{&seen}, options);
   trainer.run_epoch();
   REQUIRE(seen.size() == 12);
   std::sort(seen.begin(), seen.end());
@@ -217,7 +218,7 @@ TEST_CASE("observers are told in order, and the first to stop gives the reason")
 }
 
 TEST_CASE("observers and evaluations do not change what a run computes") {
-  cf::TrainerOptions options = small::options();
+  small::Options options = small::options();
   auto alone = nft_trainer(options);
   alone.run(3);
   options.evaluation.every = 1;
@@ -256,9 +257,9 @@ TEST_CASE("samples come from the role that is asked for") {
 }
 
 TEST_CASE("a report names what happened") {
-  cf::TrainerOptions options = small::options();
+  small::Options options = small::options();
   options.evaluation.every = 1;
-  cf::Trainer trainer(
+  auto trainer = small::trainer(
       small::policy(), cf::Euler{},
       cf::rewards("right"_r = small::reward(),
                   "up"_r = cf::weighted(cf::LinearReward{at::tensor({0.0F, 1.0F})}, 2)),
@@ -302,10 +303,11 @@ TEST_CASE("the samples of a group share their prompt, and rewards see it") {
     for (std::int64_t i = 0; i < label.size(0); ++i) seen.push_back(label[i].item<std::int64_t>());
     return x0.select(1, 0) * (label == 1).to(at::kFloat);
   };
-  cf::TrainerOptions options = small::options();
-  options.prompts_per_epoch = 7;
-  cf::Trainer trainer(cf::SnapshotPolicy(cf::MlpVelocity({.width = 16, .depth = 2, .classes = 3})),
-                      cf::DpmSolver<2>{}, reward, cf::Nft{}, options, cf::class_prompts(3));
+  small::Options options = small::options();
+  options.collection.prompts_per_epoch = 7;
+  auto trainer =
+      small::trainer(cf::SnapshotPolicy(cf::MlpVelocity({.width = 16, .depth = 2, .classes = 3})),
+                     cf::DpmSolver<2>{}, reward, cf::Nft{}, options, cf::class_prompts(3));
   const cf::EpochReport report = trainer.run_epoch();
   REQUIRE(seen.size() == 28);
   std::vector<int> groups(3);
@@ -329,8 +331,9 @@ TEST_CASE("an evaluation may be on other prompts") {
   const auto reward = [](const Tensor& x0, const Tensor& label) {
     return label.to(at::kDouble) + 0 * x0.select(1, 0);
   };
-  cf::Trainer trainer(cf::SnapshotPolicy(cf::MlpVelocity({.width = 16, .depth = 2, .classes = 4})),
-                      cf::Euler{}, reward, cf::Nft{}, small::options(), cf::class_prompts(4));
+  auto trainer =
+      small::trainer(cf::SnapshotPolicy(cf::MlpVelocity({.width = 16, .depth = 2, .classes = 4})),
+                     cf::Euler{}, reward, cf::Nft{}, small::options(), cf::class_prompts(4));
   CHECK(trainer.evaluate().reward == 1.5);
   CHECK(trainer.evaluate(cf::PromptRows(at::tensor({3, 2}, at::kLong))).reward == 2.5);
 }
@@ -347,14 +350,14 @@ auto picture_model() {
 
 TEST_CASE("samples may be pictures") {
   torch::manual_seed(1);
-  cf::TrainerOptions options = small::options();
-  options.sample_shape = {1, 4, 3};
-  options.rollout_batch = 5;
-  options.update.micro_batch = 7;
+  small::Options options = small::options();
+  options.collection.sample_shape = {1, 4, 3};
+  options.collection.rollout_batch = 5;
+  options.optimization.micro_batch = 7;
   const auto brightness = [](const Tensor& x0) { return x0.flatten(1).mean(1); };
   const auto runs = [&](const auto& solver, const auto& objective) {
-    cf::Trainer trainer(cf::SnapshotPolicy{picture_model()}, solver, brightness, objective,
-                        options);
+    auto trainer =
+        small::trainer(cf::SnapshotPolicy{picture_model()}, solver, brightness, objective, options);
     const small::State before = state_of(trainer);
     trainer.run(2);
     CHECK(small::is_finite(state_of(trainer)));
@@ -369,9 +372,9 @@ TEST_CASE("samples may be pictures") {
 
 TEST_CASE("the learning rate follows its schedule by gradient steps") {
   std::vector<std::int64_t> asked;
-  cf::TrainerOptions options = small::options();
-  options.update.gradient_steps = 2;
-  options.update.learning_rate_factor = [&](std::int64_t step) {
+  small::Options options = small::options();
+  options.learning.gradient_steps = 2;
+  options.optimization.learning_rate_factor = [&](std::int64_t step) {
     asked.push_back(step);
     return step < 2 ? 0.0 : 1.0;
   };
@@ -386,9 +389,9 @@ TEST_CASE("the learning rate follows its schedule by gradient steps") {
 
 TEST_CASE("gradients are scaled down to the norm that is asked for") {
   const auto moved = [](double max_norm) {
-    cf::TrainerOptions options = small::options();
-    options.update.optimizer = small::descent(1);
-    options.update.max_gradient_norm = max_norm;
+    small::Options options = small::options();
+    options.optimization.optimizer = small::descent(1);
+    options.optimization.max_gradient_norm = max_norm;
     auto trainer = nft_trainer(options);
     std::vector<Tensor> before;
     for (const Tensor& p : trainer.policy().parameters()) before.push_back(p.detach().clone());
@@ -411,7 +414,8 @@ TEST_CASE("gradients are scaled down to the norm that is asked for") {
 TEST_CASE("a window slides with the epochs of a run") {
   // A reward of one, so that the trained steps of an epoch can be counted in evaluations.
   const cf::Window<> window{.place = {.first = 0, .length = 3, .slide_every = 1, .slide_until = 3}};
-  cf::Trainer trainer(small::policy(), window, small::reward(), cf::Grpo{}, small::options());
+  auto trainer =
+      small::trainer(small::policy(), window, small::reward(), cf::Grpo{}, small::options());
   std::vector<std::int64_t> trained;
   std::int64_t last = 0;
   for (int epoch = 0; epoch < 5; ++epoch) {
@@ -424,10 +428,11 @@ TEST_CASE("a window slides with the epochs of a run") {
 }
 
 TEST_CASE("the old policy moves after an epoch, never within") {
-  cf::TrainerOptions options = small::options();
-  options.update.gradient_steps = 3;
-  cf::Trainer trainer(cf::SnapshotPolicy(small::model(), {.old_decay = cf::Constant{0}}),
-                      cf::Euler{}, small::reward(), cf::Nft{} + 0.1 * cf::VelocityKl{}, options);
+  small::Options options = small::options();
+  options.learning.gradient_steps = 3;
+  auto trainer =
+      small::trainer(cf::SnapshotPolicy(small::model(), {.old_decay = cf::Constant{0}}),
+                     cf::Euler{}, small::reward(), cf::Nft{} + 0.1 * cf::VelocityKl{}, options);
   const auto weight = [&](Role role) {
     return cf::module_of(trainer.policy().model(role))->parameters()[0].detach().clone();
   };

@@ -40,17 +40,22 @@ struct StoringTerm {
   }
 };
 
-cf::TrainerOptions options(bool shared_noise) {
-  cf::TrainerOptions o = small::options();
-  o.update.shared_noise = shared_noise;
+// The same of pairs.
+struct StoringPairs : StoringTerm {
+  Tensor pairs(const cf::Scores& scores) const { return cf::Dpo{}.pairs(scores); }
+};
+
+small::Options options(bool shared_noise) {
+  small::Options o = small::options();
+  o.forward.times = cf::UniformTimes{.per_sample = 2};
+  o.forward.shared_noise = shared_noise;
   return o;
 }
 
 // The batches of one epoch: 3 groups of 4 samples at 2 times each, unless told otherwise.
-template <class Times = cf::UniformTimes>
-std::vector<Noise> batches_of(const cf::TrainerOptions& o, Times times = {.per_sample = 2}) {
+std::vector<Noise> batches_of(const small::Options& o) {
   const StoringTerm term;
-  cf::Trainer trainer(small::policy(), cf::Euler{}, small::reward(), term, o, times);
+  auto trainer = small::trainer(small::policy(), cf::Euler{}, small::reward(), term, o);
   trainer.run_epoch();
   return *term.batches;
 }
@@ -116,9 +121,9 @@ TEST_CASE("with shared noise a group has one noise and one time where its sample
 }
 
 TEST_CASE("shared noise is as normal as any") {
-  cf::TrainerOptions o = options(true);
-  o.prompts_per_epoch = 1000;
-  o.group_size = 2;
+  small::Options o = options(true);
+  o.collection.prompts_per_epoch = 1000;
+  o.collection.group_size = 2;
   const Noise all = joined(batches_of(o));
   CHECK(distinct(points(all)) == 2000);
   CHECK(std::abs(all.eps.mean().item<double>()) < 0.05);
@@ -127,36 +132,39 @@ TEST_CASE("shared noise is as normal as any") {
 }
 
 TEST_CASE("micro-batches see the noise of their gradient step") {
-  cf::TrainerOptions o = options(true);
-  o.update.micro_batch = 5;
+  small::Options o = options(true);
+  o.optimization.micro_batch = 5;
   const auto parts = batches_of(o), whole = batches_of(options(true));
   CHECK(parts.size() == 5);
   const auto a = tensors(parts), b = tensors(whole);
   for (std::size_t i = 0; i < a.size(); ++i) CHECK(laws::same_bits(a[i], b[i]));
 }
 
-TEST_CASE("every gradient step has noise of its own, also for the rest of a group") {
-  cf::TrainerOptions o = options(true);
-  o.update.gradient_steps = 3;
-  o.update.inner_epochs = 2;
+TEST_CASE("a pass over the samples has noise of its own, the same in all gradient steps") {
+  small::Options o = options(true);
+  o.learning.gradient_steps = 3;
+  o.learning.inner_epochs = 2;
   const auto steps = batches_of(o);
   REQUIRE(steps.size() == 6);
-  std::int64_t sum = 0;
   for (const Noise& step : steps) {
-    const std::int64_t groups = std::get<0>(at::_unique(step.group)).numel();
-    check_points(step, groups, 2);
-    sum += groups * 2;
+    check_points(step, std::get<0>(at::_unique(step.group)).numel(), 2);
   }
-  CHECK(distinct(points(joined(steps))) == sum);
+  const auto of_pass = [&](std::size_t first) {
+    return joined(
+        {steps.begin() + std::ptrdiff_t(first), steps.begin() + std::ptrdiff_t(first) + 3});
+  };
+  // The rest of a group in another step is noised as the group is: its points belong to its name.
+  check_points(of_pass(0), 3, 2);
+  check_points(of_pass(3), 3, 2);
+  CHECK(distinct(points(joined(steps))) == 2 * 3 * 2);
 }
 
 TEST_CASE("the two samples of a pair are noised alike with shared noise or without") {
-  // Of DPO's pairs each is a group's best and worst: one noise a group either way.
+  // Each group's best and worst: one noise a group either way.
   for (const bool shared : {false, true}) {
-    const StoringTerm term;
-    cf::Trainer trainer(small::policy(), cf::Euler{}, small::reward(),
-                        cf::operator+(cf::Dpo{}, term), options(shared),
-                        cf::UniformTimes{.per_sample = 2});
+    const StoringPairs term;
+    auto trainer =
+        small::trainer(small::policy(), cf::Euler{}, small::reward(), term, options(shared));
     trainer.run_epoch();
     REQUIRE(term.batches->size() == 1);
     CHECK(term.batches->front().eps.size(0) == 12);
@@ -168,14 +176,14 @@ TEST_CASE("a seed gives the bits of noise and weights, shared or not") {
   for (const bool shared : {false, true}) {
     const auto one = tensors(batches_of(options(shared)));
     const auto same_seed = tensors(batches_of(options(shared)));
-    cf::TrainerOptions changed = options(shared);
-    changed.seed = 8;
+    small::Options changed = options(shared);
+    changed.seed.value = 8;
     const auto other = tensors(batches_of(changed));
     for (std::size_t i = 0; i < one.size(); ++i) CHECK(laws::same_bits(one[i], same_seed[i]));
     CHECK_FALSE(at::equal(one[1], other[1]));
 
-    const auto state = [](const cf::TrainerOptions& o) {
-      cf::Trainer trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, o);
+    const auto state = [](const small::Options& o) {
+      auto trainer = small::trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, o);
       trainer.run(2);
       return small::state_of(trainer);
     };
@@ -191,7 +199,7 @@ TEST_CASE("groups of one sample get the numbers that they get without sharing") 
     cf::OfflineTrainer trainer(
         small::policy(),
         cf::StoredSamples{laws::floats({5, 2}), laws::doubles({5}), at::arange(5, at::kLong)}, term,
-        cf::OfflineOptions{.update = options(shared).update});
+        options(shared).forward);
     trainer.run(1);
     return term.batches->front();
   };

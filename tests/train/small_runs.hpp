@@ -31,16 +31,47 @@ inline auto policy() { return cf::SnapshotPolicy(model()); }
 /// Points to the right: every sample has another score.
 inline cf::LinearReward reward() { return {at::tensor({1.0F, 0.25F})}; }
 
+/// The settings of a run, to be changed one by one.
+struct Options {
+  cf::Collection collection;
+  cf::Learning learning;
+  cf::Optimization optimization;
+  cf::ForwardProcess forward;
+  cf::RecordedTransitions transitions;
+  cf::EvaluationOptions evaluation;
+  cf::Seed seed;
+};
+
 /// 3 prompts of 4 samples, 5 steps.
-inline cf::TrainerOptions options() {
-  cf::TrainerOptions o;
-  o.prompts_per_epoch = 3;
-  o.group_size = 4;
-  o.grid = cf::uniform_grid(5);
-  o.update.optimizer = cf::adamw({.learning_rate = 1e-2});
-  o.evaluation = {.every = 0, .samples = 16, .grid = cf::uniform_grid(4)};
-  o.seed = 7;
+inline Options options() {
+  Options o;
+  o.collection.prompts_per_epoch = 3;
+  o.collection.group_size = 4;
+  o.collection.grid = cf::uniform_grid(5);
+  o.optimization.optimizer = cf::adamw({.learning_rate = 1e-2});
+  o.evaluation.samples = 16;
+  o.evaluation.grid = cf::uniform_grid(4);
+  o.seed.value = 7;
   return o;
+}
+
+/// A Trainer with those of the settings that its objective can use.
+template <class P, class S, class R, class O, class... More>
+auto trainer(P policy, S solver, R reward, O objective, const Options& o, const More&... more) {
+  using Sum = decltype(cf::as_sum(objective));
+  constexpr bool forward = Sum::uses_forward || Sum::is_paired;
+  const auto made = [&](const auto&... points) {
+    return cf::Trainer(std::move(policy), std::move(solver), std::move(reward),
+                       std::move(objective), o.collection, o.learning, o.optimization, o.evaluation,
+                       o.seed, points..., more...);
+  };
+  if constexpr (forward && Sum::uses_transitions) {
+    return made(o.forward, o.transitions);
+  } else if constexpr (forward) {
+    return made(o.forward);
+  } else {
+    return made(o.transitions);
+  }
 }
 
 /// Plain gradient descent: a small difference of gradients stays one of weights.

@@ -4,6 +4,8 @@
 /// What models are conditioned on.
 
 #include <concepts>
+#include <cstdint>
+#include <vector>
 
 #include <contraflow/core/tensor.hpp>
 
@@ -36,8 +38,42 @@ inline Tensor repeat(const Tensor& condition, std::int64_t times) {
   return condition.repeat_interleave(times, 0);
 }
 
-/// What a model is conditioned on: a tensor [B, ...], or any type for which the four functions
-/// below are overloaded beside the type.
+/// Number of entries of a list, such as of captions.
+template <class T>
+std::int64_t batch_size(const std::vector<T>& list) {
+  return static_cast<std::int64_t>(list.size());
+}
+/// The entries @p ids, int64 [K], of a list.
+/// @throws Error if there is no such entry
+template <class T>
+std::vector<T> select(const std::vector<T>& list, const Tensor& ids) {
+  const Tensor numbers = ids.to(at::kCPU, at::kLong).contiguous();
+  const auto* number = data_of<const std::int64_t>(numbers);
+  std::vector<T> chosen;
+  chosen.reserve(static_cast<std::size_t>(numbers.numel()));
+  for (std::int64_t i = 0; i < numbers.numel(); ++i) {
+    const bool known = number[i] >= 0 && number[i] < batch_size(list);
+    if (!known) {
+      throw Error("ids", "numbers in [0, " + shown(batch_size(list)) + ")", shown(number[i]));
+    }
+    chosen.push_back(list[static_cast<std::size_t>(number[i])]);
+  }
+  return chosen;
+}
+/// The entries of both lists.
+template <class T>
+std::vector<T> concatenate(std::vector<T> first, const std::vector<T>& second) {
+  first.insert(first.end(), second.begin(), second.end());
+  return first;
+}
+/// Each entry of a list @p times times in a row.
+template <class T>
+std::vector<T> repeat(const std::vector<T>& list, std::int64_t times) {
+  return select(list, at::arange(batch_size(list), at::kLong).repeat_interleave(times));
+}
+
+/// What a model is conditioned on, or a reward is told: a tensor [B, ...], a list of B entries, or
+/// any type for which the four functions below are overloaded beside the type.
 ///
 /// Valid expressions, with `c`, `d` conditions and `ids` int64 [K]:
 /// - `batch_size(c)`: number of samples, or -1 where any number fits

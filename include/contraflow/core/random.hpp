@@ -105,7 +105,7 @@ class Generator {
     }
     expects(draws_ >> 32U == 0, "generator", "fewer than 2^32 draws of one stream", draws_);
     const auto number = static_cast<std::uint32_t>(draws_++);
-    return {key_, number, names_.defined() ? names_.const_data_ptr<std::int64_t>() : nullptr};
+    return {key_, number, names_.defined() ? data_of<const std::int64_t>(names_) : nullptr};
   }
 
  private:

@@ -103,7 +103,8 @@ consteval bool explain_flow_model() {
   constexpr bool unconditional = std::same_as<C, Unconditional> && detail::CallableWithout<M>;
   static_assert(conditional || unconditional,
                 "contraflow: a FlowModel must be callable as `model(x_t, t)` or as `model(x_t, t, "
-                "condition)` with the condition that the prompts give");
+                "condition)` with the condition that the prompts give; one that takes labels or "
+                "captions needs prompts: give the trainer some, such as class_prompts");
   static_assert(!(conditional || unconditional) || FlowModel<M, C>,
                 "contraflow: a FlowModel must return a torch::Tensor, the velocity, of the shape "
                 "of x_t");
@@ -136,7 +137,7 @@ Tensor velocity_of(M& model, const Tensor& x_t, const Tensor& t, const C& condit
   Tensor v;
   if constexpr (HasConditionalVelocity<M, C>) {
     v = detail::Call<M>::of(model, x_t, t, condition);
-  } else {
+  } else if constexpr (HasUnconditionalVelocity<M>) {
     v = detail::Call<M>::of(model, x_t, t);
   }
   expects_like(v, x_t, "velocity returned by the model");

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <tuple>
 #include <utility>
@@ -21,10 +22,11 @@ concept AnySum = requires {
   typename T::IsSum;
 };
 
-/// The velocities that terms need at points of one kind.
-template <class Points, class T>
-using VelocitiesAt =
-    std::conditional_t<std::same_as<typename T::Points, Points>, typename T::Velocities, Roles<>>;
+/// Whether a type was meant to be a term: it has one of the things that terms declare.
+template <class T>
+concept MeantAsTerm = AnySum<T> || HasVelocityNeeds<T> || requires {
+  typename T::Points;
+};
 
 /// `a.loss_with(b, weight, batch, signal, statistics)`: a computes `a + weight b` in one operation.
 template <class A, class B, class Batch>
@@ -35,138 +37,264 @@ concept Absorbs = requires(const A& a, const B& b, const Batch& batch, const Ten
 
 }  // namespace detail
 
+/// The terms that are evaluated together at points of one kind: those that see single samples.
+template <class Points>
+struct TermsAt {
+  using At = Points;  ///< where
+  /// Whether a term is one of them.
+  template <std::size_t, class T>
+  static constexpr bool contains = std::same_as<typename T::Points, Points> && !HasPairs<T>;
+};
+/// A term that compares pairs: it has samples, noise and times of its own.
+template <std::size_t I>
+struct PairedTerm {
+  using At = ForwardProcess;  ///< where
+  /// Whether a term is this one.
+  template <std::size_t J, class>
+  static constexpr bool contains = I == J;
+};
+
+namespace detail {
+
+/// The velocities that the terms of a selection need.
+template <class Selection, class Numbers, class... Terms>
+struct SelectedVelocities;
+template <class Selection, std::size_t... I, class... Terms>
+struct SelectedVelocities<Selection, std::index_sequence<I...>, Terms...> {
+  using type = meta::Union<std::conditional_t<Selection::template contains<I, Terms>,
+                                              typename Terms::Velocities, Roles<>>...>;
+};
+
+}  // namespace detail
+
+/// What a term takes of an epoch, and its share in a gradient step.
+struct TermShare {
+  Tensor signal = {};  ///< what it takes from the scores [N], on the device of the samples
+  Tensor keep = {};    ///< the samples it wants, bool [N] on the CPU; undefined: all
+  double scale = 0;    ///< weight over the number of its points in the gradient step
+};
+
 /// A weighted sum of terms: the objective of a run.
 ///
 /// Made by `a + w * b`. Its needs are the union of its terms' needs, known at compile time: the
-/// trainer computes exactly these velocities and the rollout stores exactly these tensors.
+/// trainer computes exactly these velocities and the rollout stores exactly these tensors. The
+/// gradient of a sum is the sum of its terms' gradients on the same draws: each term sees the
+/// samples that it wants and averages over them, whatever stands beside it.
 template <class... Terms>
 struct Sum {
   using IsSum = void;  ///< marks a sum
   static_assert((explain_term<Terms>() && ...));
   static constexpr std::size_t size = sizeof...(Terms);  ///< number of terms
+  /// What each term takes of an epoch.
+  using Shares = std::array<TermShare, size>;
 
   std::tuple<Terms...> terms;        ///< in the order of the sum
   std::array<double, size> weights;  ///< of the terms, above 0
 
-  /// Velocities needed at samples noised afresh.
-  using ForwardVelocities = meta::Union<detail::VelocitiesAt<ForwardProcess, Terms>...>;
-  /// Velocities needed at recorded transitions.
-  using TransitionVelocities = meta::Union<detail::VelocitiesAt<RecordedTransitions, Terms>...>;
-  /// All of them.
-  using AllVelocities = meta::Union<ForwardVelocities, TransitionVelocities>;
+  /// Velocities that the terms of a selection need, such as TermsAt<ForwardProcess>.
+  template <class Selection>
+  using VelocitiesOf =
+      typename detail::SelectedVelocities<Selection, std::index_sequence_for<Terms...>,
+                                          Terms...>::type;
 
-  /// Whether a term looks at samples noised afresh.
-  static constexpr bool uses_forward = ForwardVelocities::size > 0;
+  /// All of them.
+  using AllVelocities = meta::Union<typename Terms::Velocities...>;
+
+  /// Whether a term looks at single samples noised afresh.
+  static constexpr bool uses_forward = VelocitiesOf<TermsAt<ForwardProcess>>::size > 0;
   /// Whether a term looks at recorded transitions.
-  static constexpr bool uses_transitions = TransitionVelocities::size > 0;
-  /// Whether a term needs the means of transitions.
-  static constexpr bool records_mean = (HasRecordedMean<Terms> || ...);
+  static constexpr bool uses_transitions = VelocitiesOf<TermsAt<RecordedTransitions>>::size > 0;
   /// Whether a term compares pairs of samples.
   static constexpr bool is_paired = (HasPairs<Terms> || ...);
-  static_assert(((HasPairs<Terms> ? 1 : 0) + ... + 0) <= 1,
-                "contraflow: at most one term of an objective may compare pairs of samples");
-  static_assert(!(is_paired && uses_transitions),
-                "contraflow: a term that compares pairs cannot be added to one that trains on "
-                "transitions");
+  /// Whether a term needs the means of transitions.
+  static constexpr bool records_mean = (HasRecordedMean<Terms> || ...);
+  static_assert(((!HasPairs<Terms> || std::same_as<typename Terms::Points, ForwardProcess>)&&...),
+                "contraflow: a term that compares pairs of samples looks at the forward process: "
+                "declare `using Points = contraflow::ForwardProcess`");
 
   /// Who collects: `old` where a term is defined relative to the policy that collected.
   static constexpr Role collector =
       AllVelocities::template contains<Role::old> ? Role::old : Role::current;
 
-  /// What each term takes from the scores, [N] or undefined.
-  std::array<Tensor, size> signals(const Scores& scores) const {
-    return each([&](const auto& term) {
-      if constexpr (HasSignal<std::remove_cvref_t<decltype(term)>>) {
-        return Tensor(term.signal(scores));
-      } else {
-        return Tensor();
-      }
+  /// What each term takes of an epoch.
+  /// @param scores of its samples
+  /// @param device of the samples
+  Shares shares(const Scores& scores, const at::Device& device) const {
+    Shares all;
+    for_each_term([&](auto index, const auto& term) {
+      using T = std::remove_cvref_t<decltype(term)>;
+      TermShare& share = all[index()];
+      if constexpr (HasSignal<T>) share.signal = Tensor(term.signal(scores)).to(device);
+      if constexpr (HasKeep<T>) share.keep = only_some(term.keep(scores));
+    });
+    return all;
+  }
+
+  /// Calls @p body(selection) for each set of terms that is evaluated together.
+  template <class Body>
+  static void for_each_selection(Body&& body) {
+    if constexpr (uses_forward) body(TermsAt<ForwardProcess>{});
+    [&]<std::size_t... I>(std::index_sequence<I...>) { (call_if_paired<I>(body), ...); }
+    (std::index_sequence_for<Terms...>{});
+    if constexpr (uses_transitions) body(TermsAt<RecordedTransitions>{});
+  }
+
+  /// What is shuffled and kept together for a selection, as positions int64 [U, k] on the CPU:
+  /// samples (k = 1) that some of its terms wants, or pairs.
+  /// @param count number of samples N
+  template <class Selection>
+  Tensor units(Selection, const Shares& shares, std::int64_t count) const {
+    Tensor wanted = at::zeros({count}, at::kBool);
+    for_each_of<Selection>([&](auto index, const auto&) {
+      const Tensor& keep = shares[index()].keep;
+      wanted = keep.defined() ? wanted.logical_or(keep) : at::ones_like(wanted);
+    });
+    return wanted.nonzero();
+  }
+  /// The pairs of a term.
+  template <std::size_t I>
+  Tensor pairs(PairedTerm<I>, const Scores& scores) const {
+    return Tensor(std::get<I>(terms).pairs(scores)).to(at::kCPU);
+  }
+
+  /// Sets each term's scale for a gradient step.
+  /// @param members positions of the samples of the step, int64 [M] on the CPU
+  /// @param points at which each is looked
+  template <class Selection>
+  void set_scales(Shares& shares, const Tensor& members, std::int64_t points) const {
+    for_each_of<Selection>([&](auto index, const auto&) {
+      TermShare& share = shares[index()];
+      const std::int64_t wanted =
+          share.keep.defined()
+              ? share.keep.index_select(0, members).sum().template item<std::int64_t>()
+              : members.numel();
+      share.scale = wanted > 0 ? weights[index()] / static_cast<double>(wanted * points) : 0;
     });
   }
 
-  /// The samples that some term wants, bool [N]; all if no term has an opinion.
-  Tensor keep(const Scores& scores) const {
-    Tensor wanted;
-    std::apply([&](const auto&... term) { (merge_keep(wanted, term, scores), ...); }, terms);
-    return wanted.defined() ? wanted : at::ones_like(scores.group, at::kBool);
-  }
-
-  /// What is shuffled and kept together, as positions int64 [U, k]: samples (k = 1) or pairs.
-  Tensor units(const Scores& scores) const {
-    if constexpr (is_paired) {
-      Tensor result;
-      std::apply([&](const auto&... term) { (take_pairs(result, term, scores), ...); }, terms);
-      return result;
-    } else {
-      return keep(scores).nonzero();
-    }
-  }
-
-  /// The weighted losses of all terms at points of one kind, [B].
-  template <class Points, class Batch>
-  Tensor loss(const Batch& batch, const std::array<Tensor, size>& signal,
+  /// The share of a micro-batch in the loss of a gradient step: a sum over its samples, without
+  /// dimensions; undefined where no term wants any of them.
+  /// @param batch of the selection's points
+  /// @param members positions of its samples, int64 [B] on the CPU
+  /// @param shares see shares() and set_scales()
+  /// @param statistics are told the loss of each term
+  template <class Selection, class Batch>
+  Tensor loss(const Batch& batch, const Tensor& members, const Shares& shares,
               Statistics& statistics) const {
     Tensor total;
-    add_terms<0, Points>(total, batch, signal, statistics);
+    add_terms<0, Selection>(total, batch, members, shares, statistics);
     return total;
   }
 
  private:
-  template <class F>
-  std::array<Tensor, size> each(F&& f) const {
-    return std::apply([&](const auto&... term) { return std::array<Tensor, size>{f(term)...}; },
-                      terms);
-  }
-
-  template <class T>
-  static void merge_keep(Tensor& wanted, const T& term, const Scores& scores) {
-    if constexpr (HasKeep<T>) {
-      const Tensor own = term.keep(scores);
-      wanted = wanted.defined() ? wanted.logical_or(own) : own;
-    }
-  }
-
-  template <class T>
-  static void take_pairs(Tensor& result, const T& term, const Scores& scores) {
-    if constexpr (HasPairs<T>) result = term.pairs(scores);
-  }
-
   template <std::size_t I>
   using TermAt = std::tuple_element_t<I, std::tuple<Terms...>>;
 
+  template <class F>
+  void for_each_term(F&& f) const {
+    [&]<std::size_t... I>(std::index_sequence<I...>) {
+      (f(std::integral_constant<std::size_t, I>{}, std::get<I>(terms)), ...);
+    }
+    (std::index_sequence_for<Terms...>{});
+  }
+  template <class Selection, class F>
+  void for_each_of(F&& f) const {
+    for_each_term([&](auto index, const auto& term) {
+      using T = std::remove_cvref_t<decltype(term)>;
+      if constexpr (Selection::template contains<decltype(index)::value, T>) f(index, term);
+    });
+  }
+  template <std::size_t I, class Body>
+  static void call_if_paired(Body&& body) {
+    if constexpr (HasPairs<TermAt<I>>) body(PairedTerm<I>{});
+  }
+
+  /// Undefined where all are wanted.
+  static Tensor only_some(const Tensor& keep) {
+    if (!keep.defined()) return {};
+    const Tensor host = keep.to(at::kCPU);
+    return host.all().template item<bool>() ? Tensor() : host;
+  }
+  static bool same_samples(const TermShare& a, const TermShare& b) {
+    if (a.keep.defined() != b.keep.defined()) return false;
+    return !a.keep.defined() || at::equal(a.keep, b.keep);
+  }
+
+  /// Which rows of a micro-batch a term wants: all (undefined), or some.
+  static Tensor wanted_rows(const TermShare& share, const Tensor& members) {
+    if (!share.keep.defined()) return {};
+    const Tensor rows = share.keep.index_select(0, members).nonzero().flatten();
+    return rows.numel() == members.numel() ? Tensor() : rows;
+  }
+  static Tensor signal_of(const TermShare& share, const Tensor& members, const Tensor& rows) {
+    if (!share.signal.defined()) return {};
+    const Tensor own = rows.defined() ? members.index_select(0, rows) : members;
+    return share.signal.index_select(0, own.to(share.signal.device()));
+  }
+
   template <std::size_t I, class Batch>
-  static constexpr bool absorbs_next() {
+  static constexpr bool may_absorb_next() {
     if constexpr (I + 1 < size) {
-      return detail::Absorbs<TermAt<I>, TermAt<I + 1>, Batch>;
+      using Narrow =
+          meta::Union<typename TermAt<I>::Velocities, typename TermAt<I + 1>::Velocities>;
+      using Both = decltype(std::declval<const Batch&>().template narrowed<Narrow>(Tensor()));
+      return detail::Absorbs<TermAt<I>, TermAt<I + 1>, Both>;
     } else {
       return false;
     }
   }
 
-  template <std::size_t I, class Points, class Batch>
-  void add_terms(Tensor& total, const Batch& batch, const std::array<Tensor, size>& signal,
+  template <std::size_t I, class Selection, class Batch>
+  void add_terms(Tensor& total, const Batch& batch, const Tensor& members, const Shares& shares,
                  Statistics& statistics) const {
     if constexpr (I < size) {
-      if constexpr (!std::same_as<typename TermAt<I>::Points, Points>) {
-        add_terms<I + 1, Points>(total, batch, signal, statistics);
-      } else if constexpr (absorbs_next<I, Batch>()) {
-        const double relative = weights[I + 1] / weights[I];
-        add(total, weights[I],
-            std::get<I>(terms).loss_with(std::get<I + 1>(terms), relative, batch, signal[I],
-                                         statistics));
-        add_terms<I + 2, Points>(total, batch, signal, statistics);
-      } else {
-        const Tensor loss = std::get<I>(terms).loss(batch, signal[I], statistics);
-        statistics.add(TermAt<I>::name, loss);
-        add(total, weights[I], loss);
-        add_terms<I + 1, Points>(total, batch, signal, statistics);
+      if constexpr (Selection::template contains<I, TermAt<I>>) {
+        if constexpr (may_absorb_next<I, Batch>()) {
+          if (same_samples(shares[I], shares[I + 1])) {
+            add_both<I>(total, batch, members, shares, statistics);
+            return add_terms<I + 2, Selection>(total, batch, members, shares, statistics);
+          }
+        }
+        add_one<I>(total, batch, members, shares[I], statistics);
       }
+      add_terms<I + 1, Selection>(total, batch, members, shares, statistics);
     }
   }
 
-  static void add(Tensor& total, double weight, const Tensor& loss) {
-    const Tensor weighted = weight == 1 ? loss : loss * weight;
-    total = total.defined() ? total + weighted : weighted;
+  template <std::size_t I, class Batch>
+  void add_one(Tensor& total, const Batch& batch, const Tensor& members, const TermShare& share,
+               Statistics& statistics) const {
+    using T = TermAt<I>;
+    const Tensor rows = wanted_rows(share, members);
+    if (rows.defined() && rows.numel() == 0) return;
+    const Tensor loss = std::get<I>(terms).loss(
+        batch.template narrowed<typename T::Velocities>(on_device(rows, batch)),
+        signal_of(share, members, rows), statistics);
+    statistics.add(T::name, loss);
+    add(total, loss.sum() * share.scale);
+  }
+
+  /// Two terms in one operation, for the same samples.
+  template <std::size_t I, class Batch>
+  void add_both(Tensor& total, const Batch& batch, const Tensor& members, const Shares& shares,
+                Statistics& statistics) const {
+    using Narrow = meta::Union<typename TermAt<I>::Velocities, typename TermAt<I + 1>::Velocities>;
+    const TermShare& share = shares[I];
+    const Tensor rows = wanted_rows(share, members);
+    if (rows.defined() && rows.numel() == 0) return;
+    const Tensor loss =
+        std::get<I>(terms).loss_with(std::get<I + 1>(terms), weights[I + 1] / weights[I],
+                                     batch.template narrowed<Narrow>(on_device(rows, batch)),
+                                     signal_of(share, members, rows), statistics);
+    add(total, loss.sum() * share.scale);
+  }
+
+  template <class Batch>
+  static Tensor on_device(const Tensor& rows, const Batch& batch) {
+    return rows.defined() ? rows.to(batch.device()) : rows;
+  }
+  static void add(Tensor& total, const Tensor& loss) {
+    total = total.defined() ? total + loss : loss;
   }
 };
 
@@ -179,14 +307,17 @@ template <class O>
 auto as_sum(O objective) {
   if constexpr (detail::AnySum<O>) {
     return objective;
-  } else {
+  } else if constexpr (Term<O>) {
     return Sum<O>{{std::move(objective)}, {1.0}};
+  } else {
+    static_assert(explain_term<O>());
+    return Sum<>{};
   }
 }
 
 /// @p weight times an objective.
 /// @throws Error unless the weight is finite and above 0
-template <Objective O>
+template <detail::MeantAsTerm O>
 auto operator*(double weight, O objective) {
   expects(std::isfinite(weight) && weight > 0, "weight", "a finite number above 0", weight);
   auto sum = as_sum(std::move(objective));
@@ -195,7 +326,7 @@ auto operator*(double weight, O objective) {
 }
 
 /// The sum of two objectives.
-template <Objective A, Objective B>
+template <detail::MeantAsTerm A, detail::MeantAsTerm B>
 auto operator+(A a, B b) {
   auto left = as_sum(std::move(a));
   auto right = as_sum(std::move(b));
@@ -208,23 +339,40 @@ auto operator+(A a, B b) {
   return joined(std::move(left), std::move(right));
 }
 
+/// Whether a policy answers for all roles that the objective @p S, a Sum, needs.
+template <class S, class P>
+consteval bool has_roles_of() {
+  bool all = true;
+  S::AllVelocities::for_each(
+      [&](auto role) { all = all && P::Available::template contains<decltype(role)::value>; });
+  return all;
+}
+
 /// Says in a sentence what @p P lacks for the objective @p S, a Sum.
 template <class S, class P>
 consteval bool explain_roles() {
   using Needed = typename S::AllVelocities;
   using Available = typename P::Available;
-  static_assert(
-      !Needed::template contains<Role::current> || Available::template contains<Role::current>,
-      "contraflow: this objective needs the velocity of the role `current`, and this "
-      "Policy has no such role");
-  static_assert(!Needed::template contains<Role::old> || Available::template contains<Role::old>,
+  constexpr bool has_old =
+      !Needed::template contains<Role::old> || Available::template contains<Role::old>;
+  constexpr bool has_reference =
+      !Needed::template contains<Role::reference> || Available::template contains<Role::reference>;
+  static_assert(has_old,
                 "contraflow: this objective needs the velocity of the role `old`, and this Policy "
                 "has no such role: use SnapshotPolicy, or an objective without `old` such as Grpo");
-  static_assert(
-      !Needed::template contains<Role::reference> || Available::template contains<Role::reference>,
-      "contraflow: this objective needs the velocity of the role `reference`, and this "
-      "Policy has no such role: use SnapshotPolicy, or leave out the KL term");
+  static_assert(has_reference,
+                "contraflow: this objective needs the velocity of the role `reference`, and this "
+                "Policy has no such role: use SnapshotPolicy, or leave out the KL term");
+  static_assert(!has_old || !has_reference || has_roles_of<S, P>(),
+                "contraflow: this objective needs the velocity of a role that this Policy does not "
+                "answer for: give the policy that role by contraflow::with_role<role>(policy, "
+                "model)");
   return true;
 }
 
 }  // namespace contraflow
+
+// A term of a user's, in whatever namespace, is weighted and added like those of the library:
+// argument-dependent lookup does not lead from it to contraflow.
+using contraflow::operator*;  // NOLINT(google-global-names-in-headers)
+using contraflow::operator+;  // NOLINT(google-global-names-in-headers)

@@ -3,11 +3,11 @@
 /// @file
 /// What terms are given.
 
-#include <array>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include <contraflow/core/condition.hpp>
 #include <contraflow/policy/role.hpp>
 #include <contraflow/solver/concept.hpp>
 
@@ -15,7 +15,7 @@ namespace contraflow {
 
 /// What the samples of an epoch are worth: all that a term may take from the scores.
 /// @par Shape
-/// all [N]; groups are numbered, rewards and advantages float64
+/// all [N], on the CPU; groups are numbered, rewards and advantages float64
 struct Scores {
   Tensor reward;     ///< combined reward
   Tensor advantage;  ///< as the Advantage gave it
@@ -26,16 +26,54 @@ struct Scores {
 template <class RoleSet>
 using Velocities = meta::ValueMap<RoleSet, Tensor>;
 
+namespace detail {
+
+/// The velocities of the roles @p Narrow out of those of more; the rows @p rows, or all where it is
+/// undefined.
+template <class Narrow, class Wide>
+Velocities<Narrow> narrowed(const Velocities<Wide>& velocities, const Tensor& rows) {
+  Velocities<Narrow> result;
+  Narrow::for_each([&](auto role) {
+    const Tensor& v = velocities.template get<decltype(role)::value>();
+    result.template get<decltype(role)::value>() = rows.defined() ? v.index_select(0, rows) : v;
+  });
+  return result;
+}
+
+inline Tensor rows_of(const Tensor& x, const Tensor& rows) {
+  return rows.defined() && x.defined() ? x.index_select(0, rows) : x;
+}
+template <class C>
+C condition_rows(const C& condition, const Tensor& rows) {
+  return rows.defined() ? select(condition, rows) : condition;
+}
+
+}  // namespace detail
+
 /// Samples noised afresh, for terms on the forward process.
 /// @par Shape
-/// x0, eps, x_t and each velocity [B, ...]; t [B]
-template <class RoleSet>
+/// x0, eps, x_t and each velocity [B, ...]; t [B]; the condition of B rows
+template <class RoleSet, class C = Unconditional>
 struct ForwardBatch {
   Tensor x0;                            ///< clean samples, float32
   Tensor eps;                           ///< noise, float32
   Tensor t;                             ///< times, float32
   Tensor x_t;                           ///< `(1 - t) x0 + t eps`
+  C condition = {};                     ///< under which the velocities were computed
   Velocities<RoleSet> velocities = {};  ///< of the roles that are needed
+
+  /// Of all its tensors.
+  at::Device device() const { return x0.device(); }
+  /// The same for fewer roles and, where @p rows (int64 [K]) is defined, fewer samples.
+  template <class Narrow>
+  ForwardBatch<Narrow, C> narrowed(const Tensor& rows) const {
+    return {detail::rows_of(x0, rows),
+            detail::rows_of(eps, rows),
+            detail::rows_of(t, rows),
+            detail::rows_of(x_t, rows),
+            detail::condition_rows(condition, rows),
+            detail::narrowed<Narrow, RoleSet>(velocities, rows)};
+  }
 };
 
 /// Transitions of several steps as rows: the numbers of Transition, one each a sample.
@@ -48,18 +86,25 @@ struct TransitionRows {
   Tensor log_density_scale;   ///< see Transition::log_density_scale
   Tensor log_density_offset;  ///< see Transition::log_density_offset
 
-  /// The rows @p index (int64 [B]) of the table of transitions @p steps, on the index's device.
-  static TransitionRows of(const std::vector<Transition>& steps, const Tensor& index) {
+  /// A row for each of @p steps, on @p device.
+  static TransitionRows of(const std::vector<Transition>& steps, const at::Device& device) {
     const auto column = [&](double Transition::*member) {
       std::vector<double> values;
       for (const Transition& step : steps) values.push_back(step.*member);
-      return at::tensor(values, at::kDouble)
-          .to(at::kFloat)
-          .to(index.device())
-          .index_select(0, index);
+      return at::tensor(values, at::kDouble).to(device, at::kFloat);
     };
     return {column(&Transition::on_x), column(&Transition::on_v), column(&Transition::std),
             column(&Transition::log_density_scale), column(&Transition::log_density_offset)};
+  }
+  /// The rows @p index (int64 [B]) of the table of transitions @p steps, on the index's device.
+  static TransitionRows of(const std::vector<Transition>& steps, const Tensor& index) {
+    return of(steps, index.device()).select(index);
+  }
+
+  /// The rows @p index, int64 [K]; all where it is undefined.
+  TransitionRows select(const Tensor& index) const {
+    return {detail::rows_of(on_x, index), detail::rows_of(on_v, index), detail::rows_of(std, index),
+            detail::rows_of(log_density_scale, index), detail::rows_of(log_density_offset, index)};
   }
 
   /// Mean of the next state [B, ...].
@@ -74,66 +119,86 @@ struct TransitionRows {
 
 /// Recorded transitions, for terms on the steps of a stochastic solver.
 /// @par Shape
-/// x, next and each velocity [B, ...]; old_log_prob [B]; old_mean [B, ...] or undefined
-template <class RoleSet>
+/// x, next and each velocity [B, ...]; old_log_prob [B]; old_mean [B, ...] or undefined; the
+/// condition of B rows
+template <class RoleSet, class C = Unconditional>
 struct TransitionBatch {
   Tensor x;                   ///< state before the step, float32
   Tensor next;                ///< state behind it, float32
   Tensor old_log_prob;        ///< log-density under the collecting policy, float32
   Tensor old_mean;            ///< mean under the collecting policy, where a term records it
   TransitionRows transition;  ///< of each sample's step
+  C condition = {};           ///< under which the velocities were computed
   Velocities<RoleSet> velocities = {};  ///< of the roles that are needed
+
+  /// Of all its tensors.
+  at::Device device() const { return x.device(); }
+  /// The same for fewer roles and, where @p rows (int64 [K]) is defined, fewer samples.
+  template <class Narrow>
+  TransitionBatch<Narrow, C> narrowed(const Tensor& rows) const {
+    return {detail::rows_of(x, rows),
+            detail::rows_of(next, rows),
+            detail::rows_of(old_log_prob, rows),
+            detail::rows_of(old_mean, rows),
+            transition.select(rows),
+            detail::condition_rows(condition, rows),
+            detail::narrowed<Narrow, RoleSet>(velocities, rows)};
+  }
 };
 
-/// The velocity of a role in a batch.
+/// The velocity of a role in a batch. A term is given no more than it declares.
 template <Role R, class Batch>
 const Tensor& velocity(const Batch& batch) {
-  return batch.velocities.template get<R>();
+  constexpr bool declared = decltype(batch.velocities)::template contains<R>;
+  static_assert(declared,
+                "contraflow: this term uses the velocity of a role that it did not declare: add "
+                "the role to the term's `using Velocities = contraflow::Roles<...>`");
+  if constexpr (declared) {
+    return batch.velocities.template get<R>();
+  } else {
+    static const Tensor none;  // so that there is one error, not two
+    return none;
+  }
 }
 
-/// Where a term looks at velocities: samples noised afresh.
-struct ForwardProcess {
-  /// What its terms are given.
-  template <class RoleSet>
-  using Batch = ForwardBatch<RoleSet>;
-};
-/// Where a term looks at velocities: the recorded steps of the rollout.
-struct RecordedTransitions {
-  /// What its terms are given.
-  template <class RoleSet>
-  using Batch = TransitionBatch<RoleSet>;
-};
-
-/// Means of quantities worth a look, gathered while losses are computed.
+/// Means of quantities worth a look, gathered where they are computed while losses are.
+///
+/// Sums stay on the device of the values until for_each() reads them, all at once.
 class Statistics {
  public:
   /// Adds the values of one batch to the mean called @p name.
   void add(std::string_view name, const Tensor& values) {
-    const Tensor detached = values.detach();
+    const Tensor sum = values.detach().sum(at::kDouble);
     Entry& entry = entry_of(name);
-    entry.sum += detached.sum(at::kDouble).item<double>();
-    entry.count += detached.numel();
+    entry.sum = entry.sum.defined() ? entry.sum + sum : sum;
+    entry.count += values.numel();
   }
 
   /// Calls @p body(name, mean) in the order of first use.
   template <class Body>
   void for_each(Body&& body) const {
-    for (const Entry& entry : entries_) {
-      if (entry.count > 0) body(entry.name, entry.sum / static_cast<double>(entry.count));
+    std::vector<Tensor> sums;
+    for (const Entry& entry : entries_) sums.push_back(entry.sum);
+    if (sums.empty()) return;
+    const Tensor read = at::stack(sums).to(at::kCPU);
+    const auto* sum = static_cast<const double*>(read.const_data_ptr());
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      if (entries_[i].count == 0) continue;
+      body(entries_[i].name, sum[i] / static_cast<double>(entries_[i].count));
     }
   }
 
  private:
   struct Entry {
     std::string_view name;
-    double sum = 0;
+    Tensor sum;  ///< float64, without dimensions
     std::int64_t count = 0;
   };
   Entry& entry_of(std::string_view name) {
     for (Entry& entry : entries_) {
       if (entry.name == name) return entry;
     }
-    return entries_.emplace_back(Entry{name});
+    return entries_.emplace_back(Entry{name, {}, 0});
   }
   std::vector<Entry> entries_;
 };

@@ -5,7 +5,7 @@
 
 #include <concepts>
 
-#include <contraflow/objective/batch.hpp>
+#include <contraflow/objective/points.hpp>
 
 namespace contraflow {
 
@@ -41,8 +41,8 @@ concept HasSignal = requires(const T& term, const Scores& scores) {
   { term.signal(scores) } -> std::convertible_to<Tensor>;
 };
 
-/// `t.keep(scores)`: bool [N], the samples that teach the term anything. Samples that no term wants
-/// are not trained on.
+/// `t.keep(scores)`: bool [N], the samples that teach the term anything, or undefined for all. The
+/// term is given no others, and its mean is over these.
 template <class T>
 concept HasKeep = requires(const T& term, const Scores& scores) {
   { term.keep(scores) } -> std::convertible_to<Tensor>;

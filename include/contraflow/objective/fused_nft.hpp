@@ -60,7 +60,7 @@ inline const kernels::AdaptiveWeighting& kernel_weighting(const kernels::Adaptiv
   return w;
 }
 inline kernels::FixedWeighting kernel_weighting(const Tensor& weight) {
-  return {weight.const_data_ptr<double>()};
+  return {data_of<const double>(weight)};
 }
 
 template <class V, class X, class Weighting>
@@ -68,13 +68,13 @@ void run_kernel(const NftInputs& in, const NftSettings& settings, const Weightin
                 NftTerms& out, Tensor& gradient) {
   const std::int64_t batch = in.v.size(0);
   kernels::NftLossArrays<V, X> arrays;
-  arrays.v_theta = in.v.const_data_ptr<V>();
-  arrays.v_old = in.v_old.const_data_ptr<V>();
-  arrays.v_ref = in.v_ref.defined() ? in.v_ref.const_data_ptr<V>() : nullptr;
-  arrays.x0 = in.x0.const_data_ptr<X>();
-  arrays.eps = in.eps.const_data_ptr<X>();
-  arrays.t = in.t.const_data_ptr<double>();
-  arrays.r = in.r.const_data_ptr<double>();
+  arrays.v_theta = data_of<const V>(in.v);
+  arrays.v_old = data_of<const V>(in.v_old);
+  arrays.v_ref = in.v_ref.defined() ? data_of<const V>(in.v_ref) : nullptr;
+  arrays.x0 = data_of<const X>(in.x0);
+  arrays.eps = data_of<const X>(in.eps);
+  arrays.t = data_of<const double>(in.t);
+  arrays.r = data_of<const double>(in.r);
   arrays.gradient = gradient.defined() ? gradient.data_ptr<V>() : nullptr;
   arrays.batch = batch;
   arrays.elements = in.v.numel() / batch;

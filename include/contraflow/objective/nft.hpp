@@ -55,21 +55,6 @@ struct Optimality {
   }
 };
 
-namespace detail {
-
-/// All samples, or those of groups whose samples were not all as good as each other.
-inline Tensor wanted_by_nft(const Scores& scores, bool informative_only) {
-  if (!informative_only) return at::ones_like(scores.group, at::kBool);
-  // A sample as good as the mean of its group has an advantage of zero, and belongs to it.
-  const Tensor group = std::get<1>(at::_unique(scores.group, /*sorted=*/true,
-                                               /*return_inverse=*/true));
-  const Tensor differing =
-      at::zeros_like(group).index_add_(0, group, (scores.advantage != 0).to(group.scalar_type()));
-  return differing.index_select(0, group) > 0;
-}
-
-}  // namespace detail
-
 /// Negative-aware fine-tuning, as its published code computes it (DiffusionNFT, arXiv 2509.16117).
 ///
 /// With the implicit branches `v_plus = (1 - beta) v_old + beta v_theta` and
@@ -92,10 +77,8 @@ struct Nft {
 
   /// r of each sample, see Optimality.
   Tensor signal(const Scores& scores) const { return optimality(scores.advantage); }
-  /// The samples that are trained on, bool [N].
-  Tensor keep(const Scores& scores) const {
-    return detail::wanted_by_nft(scores, informative_only);
-  }
+  /// The samples that are trained on, bool [N]; undefined for all.
+  Tensor keep(const Scores& scores) const { return informative(scores, informative_only); }
 
   /// The loss of each sample, [B].
   template <class Batch>
@@ -154,10 +137,8 @@ struct PaperNft {
 
   /// r of each sample, see Optimality.
   Tensor signal(const Scores& scores) const { return optimality(scores.advantage); }
-  /// The samples that are trained on, bool [N].
-  Tensor keep(const Scores& scores) const {
-    return detail::wanted_by_nft(scores, informative_only);
-  }
+  /// The samples that are trained on, bool [N]; undefined for all.
+  Tensor keep(const Scores& scores) const { return informative(scores, informative_only); }
 
   /// The loss of each sample, [B].
   template <class Batch>

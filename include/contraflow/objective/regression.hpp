@@ -27,8 +27,8 @@ inline Tensor best_and_worst(const Scores& scores) {
     std::int64_t group, best, worst;
   };
   const Tensor reward = scores.reward.contiguous(), group = scores.group.contiguous();
-  const auto* r = reward.const_data_ptr<double>();
-  const auto* g = group.const_data_ptr<std::int64_t>();
+  const auto* r = data_of<const double>(reward);
+  const auto* g = data_of<const std::int64_t>(group);
   std::vector<Extremes> extremes;
   for (std::int64_t i = 0; i < group.numel(); ++i) {
     auto found = std::find_if(extremes.begin(), extremes.end(),

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include <contraflow/objective/concept.hpp>
+#include <contraflow/objective/informative.hpp>
 
 namespace contraflow {
 
@@ -16,6 +17,13 @@ struct VelocityKl {
   using Velocities = Roles<Role::current, Role::reference>;  ///< whose velocities it needs
   using Points = ForwardProcess;                             ///< where it needs them
   static constexpr std::string_view name = "velocity_kl";    ///< under which it is reported
+
+  /// Leaves out what Nft::informative_only leaves out. Beside an Nft that does so, both need the
+  /// same velocities and are one operation; else the velocities of all samples are computed.
+  bool informative_only = false;
+
+  /// The samples that are trained on, bool [N]; undefined for all.
+  Tensor keep(const Scores& scores) const { return informative(scores, informative_only); }
 
   /// The loss of each sample, [B].
   template <class Batch>

@@ -13,6 +13,10 @@
 
 namespace contraflow {
 
+/// The trainer with which concepts are tested: a hook that asks something of its trainer has to be
+/// a template over it.
+struct ProbeTrainer {};
+
 /// `o(report)`: is told of an epoch; returns nothing or a Verdict.
 template <class O>
 concept HasReport = requires(O& o, const EpochReport& report) {
@@ -20,6 +24,22 @@ concept HasReport = requires(O& o, const EpochReport& report) {
 }
 &&(std::same_as<std::invoke_result_t<O&, const EpochReport&>, void> ||
    std::convertible_to<std::invoke_result_t<O&, const EpochReport&>, Verdict>);
+
+/// `o.measure(trainer, report)`: adds to a report before anyone is told of it.
+template <class O, class T>
+concept HasMeasure = requires(O& o, T& trainer, EpochReport& report) {
+  o.measure(trainer, report);
+};
+
+/// `o(trainer, report)`: the same, for lambdas: `[](auto& trainer, EpochReport& report)`.
+template <class O, class T>
+concept IsMeasure = std::invocable<O&, T&, EpochReport&>;
+
+/// `o.after(trainer, report)`: is called when all have been told of an epoch.
+template <class O, class T>
+concept HasAfter = requires(O& o, T& trainer, const EpochReport& report) {
+  o.after(trainer, report);
+};
 
 /// `o.start(info)`: is told of the beginning of a run.
 template <class O>
@@ -39,20 +59,29 @@ concept HasFinish = requires(O& o, const RunReport& report) {
   o.finish(report);
 };
 
-/// Watches a run: shows it, writes it down, or ends it.
-///
-/// Valid expressions: that of HasReport; those of HasStart, HasWarn and HasFinish where it uses
-/// them. A lambda is an observer. Laws: an observer does not change what a run computes, except by
-/// ending it.
-template <class O>
-concept Observer = HasReport<O>;
+/// `o.finish(trainer, report)`: is told of the end of a run, with its trainer.
+template <class O, class T>
+concept HasFinishOf = requires(O& o, T& trainer, const RunReport& report) {
+  o.finish(trainer, report);
+};
 
-/// Says in a sentence why @p O is not an Observer.
-template <class O>
+/// Watches a run: shows it, writes it down, adds to its reports, or ends it.
+///
+/// Valid expressions: one of HasReport, HasMeasure, IsMeasure and HasAfter at least; those of
+/// HasStart, HasWarn, HasFinish and HasFinishOf where it uses them. A lambda is an observer: of one
+/// parameter it is told, of two it measures. In an epoch all measure, in the order in which they
+/// were given to the run; then all are told, and of each other's warnings; then `after` of all is
+/// called. Laws: an observer does not change what a run computes, except by ending it.
+template <class O, class T = ProbeTrainer>
+concept Observer = HasReport<O> || HasMeasure<O, T> || IsMeasure<O, T> || HasAfter<O, T>;
+
+/// Says in a sentence why @p O is not an Observer of a trainer @p T.
+template <class O, class T = ProbeTrainer>
 consteval bool explain_observer() {
-  static_assert(Observer<O>,
+  static_assert(Observer<O, T>,
                 "contraflow: an Observer must be callable as `observer(report)` with a const "
-                "EpochReport&, returning nothing or a Verdict");
+                "EpochReport&, returning nothing or a Verdict, or as `observer(trainer, report)` "
+                "with an EpochReport& that it adds to, or have `measure(trainer, report)`");
   return true;
 }
 
@@ -61,14 +90,32 @@ template <class... Os>
 class Observers {
  public:
   /// @param observers told in this order; they must outlive this object
-  explicit Observers(Os&... observers) : observers_(observers...) {
-    static_assert((explain_observer<Os>() && ...));
-  }
+  explicit Observers(Os&... observers) : observers_(observers...) {}
 
   /// Tells all that want to know of the beginning of a run.
   void start(const RunInfo& info) {
     each([&](auto& o) {
       if constexpr (HasStart<std::remove_reference_t<decltype(o)>>) o.start(info);
+    });
+  }
+  /// Lets all that measure add to a report.
+  template <class T>
+  void measure(T& trainer, EpochReport& report) {
+    each([&](auto& o) {
+      using O = std::remove_reference_t<decltype(o)>;
+      static_assert(explain_observer<O, T>());
+      if constexpr (HasMeasure<O, T>) {
+        o.measure(trainer, report);
+      } else if constexpr (IsMeasure<O, T>) {
+        o(trainer, report);
+      }
+    });
+  }
+  /// Calls all that act when everybody was told of an epoch.
+  template <class T>
+  void after(T& trainer, const EpochReport& report) {
+    each([&](auto& o) {
+      if constexpr (HasAfter<std::remove_reference_t<decltype(o)>, T>) o.after(trainer, report);
     });
   }
   /// Tells all that want to know of a warning.
@@ -83,16 +130,30 @@ class Observers {
       if constexpr (HasFinish<std::remove_reference_t<decltype(o)>>) o.finish(report);
     });
   }
+  /// The same, with its trainer.
+  template <class T>
+  void finish(T& trainer, const RunReport& report) {
+    each([&](auto& o) {
+      using O = std::remove_reference_t<decltype(o)>;
+      if constexpr (HasFinishOf<O, T>) {
+        o.finish(trainer, report);
+      } else if constexpr (HasFinish<O>) {
+        o.finish(report);
+      }
+    });
+  }
 
   /// Tells all of an epoch; a stop is the first one's that asked for it.
   Verdict operator()(const EpochReport& report) {
     Verdict joined;
     each([&](auto& o) {
-      using Result = std::invoke_result_t<decltype(o), const EpochReport&>;
-      if constexpr (std::same_as<Result, void>) {
-        o(report);
-      } else {
-        join(joined, o(report));
+      if constexpr (HasReport<std::remove_reference_t<decltype(o)>>) {
+        using Result = std::invoke_result_t<decltype(o), const EpochReport&>;
+        if constexpr (std::same_as<Result, void>) {
+          o(report);
+        } else {
+          join(joined, o(report));
+        }
       }
     });
     for (const Warning& warning : joined.warnings) warn(warning);

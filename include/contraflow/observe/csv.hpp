@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -89,8 +90,10 @@ struct CsvOptions {
 ///
 /// The file is opened, and its missing parent directories made, when the run starts. A run that
 /// begins at epoch 1 replaces the file unless `append` is set; one that continues
-/// (`RunInfo::first_epoch` above 1) always appends, so an epoch it repeats has two rows, of which
-/// the lower is the later.
+/// (`RunInfo::first_epoch` above 1) always appends. Before that, the rows of epochs that it will
+/// run again are dropped, and an unfinished last row, as an interrupted run leaves them: every
+/// epoch of a run has one row. What is before stays byte for byte, and the file is replaced in one
+/// step.
 ///
 /// @throws Error naming the path, from any hook, when it is not a regular file that can be
 /// written, or, when appending, holds something other than such a table
@@ -104,7 +107,10 @@ class Csv {
       : path_(std::move(path)), options_(options) {}
 
   /// Opens the file.
-  void start(const RunInfo& info) { open(options_.append || info.first_epoch > 1); }
+  void start(const RunInfo& info) {
+    open(options_.append || info.first_epoch > 1);
+    if (info.first_epoch > 1) drop_from(info.first_epoch);
+  }
 
   /// Writes a row.
   void operator()(const EpochReport& report) {
@@ -145,6 +151,22 @@ class Csv {
     columns_ = found;
   }
 
+  /// The epoch of a row: its first cell.
+  static std::optional<std::int64_t> epoch_of(std::string_view row) {
+    std::int64_t epoch = 0;
+    const auto read = std::from_chars(row.data(), row.data() + row.size(), epoch);
+    return read.ec == std::errc() ? std::optional(epoch) : std::nullopt;
+  }
+
+  void drop_from(std::int64_t first_epoch) {
+    const std::string content = detail::file_content(path_);
+    const std::size_t header_size = detail::csv_header(columns_).size();
+    const std::string_view rows = std::string_view(content).substr(header_size);
+    const std::size_t kept =
+        detail::size_before(detail::epoch_records(rows, epoch_of), first_epoch, rows.size());
+    if (kept < rows.size()) replace(std::string_view(content).substr(0, header_size + kept));
+  }
+
   void add_columns(const std::vector<Metric>& metrics) {
     const std::size_t header_size = detail::csv_header(columns_).size();
     const std::size_t old_count = columns_.size();
@@ -165,15 +187,11 @@ class Csv {
       if (c == '\n') wider.append(added, ',');
       wider += c;
     }
-    // A rename, so that neither a crash nor a reader meets a half-written table; of the file that a
-    // link names, so that the link stays.
-    const std::filesystem::path target = std::filesystem::canonical(path_);
-    std::filesystem::path beside = target;
-    beside += ".wider";
-    detail::OutputFile::replace(beside).write(wider);
-    std::error_code failure;
-    std::filesystem::rename(beside, target, failure);
-    if (failure) throw Error(path_.string(), "a file that can be replaced", failure.message());
+    replace(wider);
+  }
+
+  void replace(std::string_view content) {
+    detail::replace_content(path_, content);
     file_ = detail::OutputFile::append_lines(path_);
   }
 

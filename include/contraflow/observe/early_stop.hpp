@@ -9,6 +9,7 @@
 #include <string>
 
 #include <contraflow/core/error.hpp>
+#include <contraflow/observe/metric_names.hpp>
 #include <contraflow/observe/report.hpp>
 
 namespace contraflow {
@@ -17,12 +18,14 @@ namespace contraflow {
 struct EarlyStopState {
   std::optional<double> best = {};    ///< best value so far
   std::int64_t without_progress = 0;  ///< reports of the metric since it last improved
+  bool seen = false;                  ///< whether any report had the metric
 };
 
 /// Observer that ends a run whose metric has reached a target, or has stopped improving.
 ///
-/// Reports without the metric, such as epochs between two evaluations, are passed over. A value
-/// that is not finite reaches no target and improves on nothing.
+/// Reports that have the metric among those to come (`EpochReport::later`), such as epochs between
+/// two evaluations, are passed over. A value that is not finite reaches no target and improves on
+/// nothing.
 ///
 /// @code
 /// trainer.run(1000, cf::EarlyStop{.metric = "reward/mean", .target = 0.95});
@@ -30,7 +33,8 @@ struct EarlyStopState {
 /// @endcode
 ///
 /// @throws Error from `start` when there is neither a target nor a patience, the target is not
-/// finite, or `patience` or `min_improvement` is negative
+/// finite, or `patience` or `min_improvement` is negative; from a report, when no report so far had
+/// the metric and this one says nothing of it either: with the names there are
 ///
 /// Draws no random numbers.
 struct EarlyStop {
@@ -54,14 +58,19 @@ struct EarlyStop {
   /// A stop, with its reason, or nothing.
   Verdict operator()(const EpochReport& report) {
     const std::optional<double> value = report.find(metric);
-    if (!value) return {};
+    if (!value) {
+      if (!state.seen) detail::expects_known(report, metric, "EarlyStop.metric");
+      return {};
+    }
+    state.seen = true;
     if (target && std::isfinite(*value) && gain(*value, *target) >= 0) {
       return {.stop = true,
               .reason = metric + " is " + shown(*value) + " at epoch " + shown(report.epoch) +
                         ", the target is " + shown(*target)};
     }
     if (std::isfinite(*value) && (!state.best || gain(*value, *state.best) > min_improvement)) {
-      state = {.best = value};
+      state.best = value;
+      state.without_progress = 0;
       return {};
     }
     ++state.without_progress;

@@ -3,7 +3,10 @@
 /// @file
 /// An observer that writes JSON lines.
 
+#include <cstdint>
 #include <filesystem>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -33,8 +36,10 @@ struct JsonLinesOptions {
 ///
 /// The file is opened, and its missing parent directories made, when the run starts. A run that
 /// begins at epoch 1 replaces the file unless `append` is set; one that continues
-/// (`RunInfo::first_epoch` above 1) always appends, after cutting off an unfinished last line. It
-/// starts with its own "start" line: epochs it repeats appear again below that.
+/// (`RunInfo::first_epoch` above 1) always appends, with a "start" line of its own. Before that,
+/// the lines from the first epoch on that it will run again are dropped, and an unfinished last
+/// line, as an interrupted run leaves them: every epoch of a run stands in the file once. What is
+/// before stays byte for byte, and the file is replaced in one step. Pictures are not in it.
 ///
 /// @throws Error naming the path, from any hook, when the file cannot be written
 ///
@@ -49,6 +54,7 @@ class JsonLines {
   /// Opens the file and writes a "start" line.
   void start(const RunInfo& info) {
     const bool append = options_.append || info.first_epoch > 1;
+    if (info.first_epoch > 1) drop_from(info.first_epoch);
     file_ = append ? detail::OutputFile::append_lines(path_) : detail::OutputFile::replace(path_);
     write({{"kind", "start"}, {"first_epoch", info.first_epoch}, {"last_epoch", info.last_epoch}});
   }
@@ -85,6 +91,23 @@ class JsonLines {
 
  private:
   using Json = nlohmann::ordered_json;
+
+  /// The epoch of an "epoch" line.
+  static std::optional<std::int64_t> epoch_of(std::string_view line) {
+    const Json object = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!object.is_object() || object.value("kind", Json()) != "epoch") return std::nullopt;
+    const Json epoch = object.value("epoch", Json());
+    return epoch.is_number_integer() ? std::optional(epoch.get<std::int64_t>()) : std::nullopt;
+  }
+
+  void drop_from(std::int64_t first_epoch) {
+    if (!std::filesystem::is_regular_file(path_)) return;
+    const std::string content = detail::file_content(path_);
+    const std::size_t kept =
+        detail::size_before(detail::epoch_records(content, epoch_of), first_epoch, content.size());
+    if (kept == content.size()) return;
+    detail::replace_content(path_, std::string_view(content).substr(0, kept));
+  }
 
   void write(const Json& object) {
     if (!file_.is_open()) file_ = detail::OutputFile::append_lines(path_);

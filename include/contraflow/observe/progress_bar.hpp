@@ -17,6 +17,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <contraflow/observe/metric_names.hpp>
 #include <contraflow/observe/report.hpp>
 
 namespace contraflow {
@@ -85,7 +86,7 @@ inline std::string duration_text(double seconds) {
 struct ProgressBarOptions {
   std::FILE* stream = stderr;  ///< where to draw; must outlive the observer
   int width = 0;               ///< columns; 0 asks the terminal, else drawn on any kind of stream
-  std::string reward = "reward/mean";            ///< metric shown as "reward"
+  std::string reward = "reward/mean";            ///< metric shown as "reward", when there is one
   std::string evaluation = "evaluation/reward";  ///< metric shown as "eval", when there is one
 };
 
@@ -98,7 +99,11 @@ struct ProgressBarOptions {
 ///
 /// Nothing at all is written where the stream is not a terminal, so logs stay free of it.
 ///
-/// Throws nothing: a display that cannot be written does not end a run. Draws no random numbers.
+/// @throws Error from the first report, with the names there are, when an option names a metric,
+/// other than the default, that no report will have. A display that cannot be written does not end
+/// a run.
+///
+/// Draws no random numbers.
 class ProgressBar {
  public:
   /// @param options settings
@@ -110,12 +115,14 @@ class ProgressBar {
     info_ = info;
     evaluation_.reset();
     drawn_at_.reset();
+    checked_ = false;
     // The seconds a resumed run has behind it are known with its first report only.
     pace_from_ = info.first_epoch == 1 ? std::optional<Point>(Point{}) : std::nullopt;
   }
 
   /// Draws the line anew.
   void operator()(const EpochReport& report) {
+    if (!std::exchange(checked_, true)) check_names(report);
     if (const auto value = report.find(options_.evaluation)) evaluation_ = value;
     if (!pace_from_) pace_from_ = Point{report.epoch, report.seconds};
     if (drawn_at_ && std::abs(report.seconds - *drawn_at_) < 0.05) return;
@@ -138,6 +145,17 @@ class ProgressBar {
     std::int64_t epoch = 0;
     double seconds = 0;
   };
+
+  /// A name that is the user's own has to mean something; those by default are not always there.
+  void check_names(const EpochReport& report) const {
+    const ProgressBarOptions usual;
+    if (options_.reward != usual.reward) {
+      detail::expects_known(report, options_.reward, "ProgressBar.reward");
+    }
+    if (options_.evaluation != usual.evaluation) {
+      detail::expects_known(report, options_.evaluation, "ProgressBar.evaluation");
+    }
+  }
 
   int width() const { return options_.width > 0 ? options_.width : line_.width(); }
 
@@ -223,6 +241,7 @@ class ProgressBar {
   std::optional<Point> pace_from_;
   std::optional<double> evaluation_;
   std::optional<double> drawn_at_;
+  bool checked_ = false;
 };
 
 }  // namespace contraflow

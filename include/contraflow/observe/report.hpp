@@ -3,6 +3,7 @@
 /// @file
 /// What observers are told, and what they may answer.
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -18,6 +19,14 @@ struct Metric {
   double value;      ///< may be NaN or infinite
 };
 
+/// A picture of a report, as the bytes of a PNG file.
+struct Picture {
+  std::string name;     ///< as a metric's
+  std::string png;      ///< the bytes of a PNG file, such as encode_png() gives
+  std::int64_t width;   ///< in pixels
+  std::int64_t height;  ///< in pixels
+};
+
 /// What is known when a run begins.
 struct RunInfo {
   std::int64_t first_epoch = 1;  ///< 1, or the epoch a resumed run continues with
@@ -27,7 +36,8 @@ struct RunInfo {
 /// What one epoch (collect, score, update) gave.
 ///
 /// Names of metrics are stable; the page on observers lists them. A metric that has no value in an
-/// epoch (an evaluation that was not due) is absent, never zero.
+/// epoch (an evaluation that was not due) is absent, never zero, and its name stands in `later`, by
+/// which an observer tells it from one that there will never be.
 struct EpochReport {
   std::int64_t epoch = 0;                 ///< epochs finished, counted from 1
   std::int64_t gradient_steps = 0;        ///< optimiser steps since the start
@@ -35,6 +45,28 @@ struct EpochReport {
   std::int64_t backward_evaluations = 0;  ///< of those, the ones differentiated
   double seconds = 0;                     ///< wall-clock seconds since the start, training only
   std::vector<Metric> metrics = {};       ///< in a fixed order
+  std::vector<Picture> pictures = {};     ///< for observers that show or write them
+  /// Metrics that other epochs have, and this one has not; "loss" stands for "loss/nft" too.
+  std::vector<std::string> later = {};
+
+  /// Adds a metric.
+  void add(std::string name, double value) { metrics.push_back({std::move(name), value}); }
+  /// Adds a metric where it has a value; else it is one that other epochs have.
+  /// @param name of the metric
+  /// @param value may be absent: `report.add("mine", std::nullopt)`
+  void add(std::string name, std::optional<double> value) {
+    if (value) {
+      add(std::move(name), *value);
+    } else {
+      later.push_back(std::move(name));
+    }
+  }
+
+  /// What the evaluations so far have cost, in forward evaluations: one that is differentiated
+  /// costs two more.
+  double evaluation_cost() const {
+    return static_cast<double>(forward_evaluations) + 2 * static_cast<double>(backward_evaluations);
+  }
 
   /// Value of the metric called @p name, if the epoch has it.
   std::optional<double> find(std::string_view name) const {
@@ -42,6 +74,14 @@ struct EpochReport {
       if (metric.name == name) return metric.value;
     }
     return std::nullopt;
+  }
+
+  /// Whether this epoch has the metric called @p name, or others may have it.
+  bool knows(std::string_view name) const {
+    const auto stands_for = [&](std::string_view other) {
+      return name.starts_with(other) && (name.size() == other.size() || name[other.size()] == '/');
+    };
+    return find(name) || std::any_of(later.begin(), later.end(), stands_for);
   }
 };
 

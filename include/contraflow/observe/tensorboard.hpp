@@ -23,8 +23,9 @@ namespace contraflow {
 
 /// Observer that writes an event file for TensorBoard: curves and pictures in a browser.
 ///
-/// Every metric is a scalar under its name, at the epoch as step. So are, under "progress/",
-/// gradient_steps, forward_evaluations, backward_evaluations and seconds. Warnings are texts under
+/// Every metric is a scalar under its name, at the epoch as step, and every picture of a report an
+/// image under its. So are, under "progress/", gradient_steps, forward_evaluations,
+/// backward_evaluations and seconds, as scalars. Warnings are texts under
 /// "warning/" and the quantity; the reason of a run that was stopped is a text under
 /// "progress/stopped". The format holds scalars in single precision: JsonLines and Csv keep all
 /// digits. Where a report names a metric twice, both values are written.
@@ -35,11 +36,13 @@ namespace contraflow {
 /// (`RunInfo::first_epoch` above 1) makes TensorBoard drop what the directory's earlier files hold
 /// from that epoch on.
 ///
-/// Other things can be put into the same file by keeping the observer in a variable:
+/// What is to be shown of an epoch belongs into its report, for all observers alike: a metric or a
+/// picture that an observer of yours adds. What belongs to no epoch can be put into the file by
+/// keeping the observer in a variable:
 /// @code
 /// cf::TensorBoard board("runs/nft");
+/// board.text("about", "NFT with guidance", 0);
 /// trainer.run(200, board);
-/// board.image("samples", png, 256, 256, 200);
 /// @endcode
 ///
 /// @throws Error naming the file, from any member but the constructor, when it cannot be written
@@ -66,12 +69,14 @@ class TensorBoard {
   /// @throws Error when the bytes do not begin as a PNG file does, or a size is not positive
   void image(std::string_view tag, std::span<const std::uint8_t> png, std::int64_t width,
              std::int64_t height, std::int64_t step) {
-    const std::string_view bytes(reinterpret_cast<const char*>(png.data()), png.size());
-    expects(bytes.starts_with("\x89PNG\r\n\x1a\n"), "png", "the bytes of a PNG file",
-            std::to_string(png.size()) + " bytes that begin otherwise");
-    expects(width > 0, "width", "a number of pixels > 0", width);
-    expects(height > 0, "height", "a number of pixels > 0", height);
-    write(tfevents::Message().message(1, tfevents::image_value(tag, bytes, width, height)), step);
+    image(tag, std::string_view(reinterpret_cast<const char*>(png.data()), png.size()), width,
+          height, step);
+  }
+  /// The same, of bytes in a string.
+  void image(std::string_view tag, std::string_view png, std::int64_t width, std::int64_t height,
+             std::int64_t step) {
+    detail::expects_picture(tag, png, width, height);
+    write(tfevents::Message().message(1, tfevents::image_value(tag, png, width, height)), step);
   }
 
   /// Writes a text, which TensorBoard shows as Markdown.
@@ -89,7 +94,7 @@ class TensorBoard {
     file_.write(tfevents::record(tfevents::restart_event(now(), info.first_epoch).encoded()));
   }
 
-  /// Writes every number of a report.
+  /// Writes every number and every picture of a report.
   void operator()(const EpochReport& report) {
     step_ = report.epoch;
     tfevents::Message summary;
@@ -102,6 +107,10 @@ class TensorBoard {
     add("progress/backward_evaluations", static_cast<double>(report.backward_evaluations));
     add("progress/seconds", report.seconds);
     write(summary, report.epoch);
+    for (const Picture& picture : report.pictures) {
+      image(picture.name, std::string_view(picture.png), picture.width, picture.height,
+            report.epoch);
+    }
   }
 
   /// Writes a warning as a text.

@@ -51,8 +51,7 @@ inline std::optional<TextCondition> read_prompts(const std::filesystem::path& pa
     if (found == file.tensors.end()) throw Error(path.string(), std::string(name), "none");
     return found->second;
   };
-  return TextCondition{tensor("sequence"), tensor("pooled"),
-                       at::arange(std::int64_t(captions.size()), at::kLong)};
+  return TextCondition{tensor("sequence"), tensor("pooled")};
 }
 
 }  // namespace contraflow::pipeline

@@ -78,4 +78,16 @@ consteval bool explain_policy() {
   return true;
 }
 
+/// Says in a sentence why @p P cannot be trained under the condition @p C: for a model that was
+/// meant to be a policy, how it becomes one.
+template <class P, class C = Unconditional>
+consteval bool explain_trained() {
+  constexpr bool is_bare_model = !HasRoles<P> && HasModule<P>;
+  static_assert(!is_bare_model,
+                "contraflow: a trainer trains a Policy, and this is a model: wrap it, as in "
+                "contraflow::SnapshotPolicy(model)");
+  if constexpr (!is_bare_model) static_assert(explain_policy<P, C>());
+  return true;
+}
+
 }  // namespace contraflow

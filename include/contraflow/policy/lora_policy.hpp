@@ -16,9 +16,8 @@
 
 namespace contraflow {
 
-/// Adapters of a LoraPolicy and how they follow the trained one.
+/// How the adapters of a LoraPolicy begin and follow the trained one.
 struct LoraPolicyOptions {
-  LoraOptions lora = {};  ///< shape of the adapters
   /// An adapter to start from, which is then the reference too; unset: a fresh one, and the
   /// reference is the base.
   std::optional<LoraWeights> start = {};
@@ -42,21 +41,22 @@ class LoraPolicy {
   using Available = Roles<Role::current, Role::old, Role::reference, Role::average>;
 
   /// @param model whose module tree takes the adapters; is frozen
-  /// @param options adapters
+  /// @param lora shape of fresh adapters
+  /// @param options how they begin and follow
   /// @throws Error if no layer takes an adapter or an option is out of range
-  explicit LoraPolicy(M model, LoraPolicyOptions options = {})
+  explicit LoraPolicy(M model, const LoraOptions& lora = {}, LoraPolicyOptions options = {})
       : model_(std::move(model)), options_(std::move(options)), lora_(module_of(model_)) {
     static_assert(HasModule<M>,
                   "contraflow: a model whose adapters are trained needs its torch module: give the "
                   "model `module()`");
     expects(options_.average_every >= 1, "average_every", "at least 1", options_.average_every);
     set_trainable(*module_of(model_), false);
-    const std::string current = role_name(Role::current);
+    const std::string current = name_of(Role::current);
     if (options_.start) {
       lora_.add(current, *options_.start, "start");
     } else {
       Generator generator = seeded(options_.seed);
-      lora_.add(current, options_.lora, generator);
+      lora_.add(current, lora, generator);
     }
     lora_.set_trainable(current, true);
     add_copy(Role::average);
@@ -75,7 +75,7 @@ class LoraPolicy {
   template <class C>
   Tensor velocity(Role role, const Tensor& x_t, const Tensor& t, const C& condition) {
     const bool is_base = role == Role::reference && !options_.start;
-    const auto adapter = is_base ? std::nullopt : std::optional<std::string>(role_name(role));
+    const auto adapter = is_base ? std::nullopt : std::optional<std::string>(name_of(role));
     return lora_.with(adapter, [&] {
       const at::AutoGradMode gradient(at::GradMode::is_enabled() && role == Role::current);
       return velocity_of(model_, x_t, t, condition);
@@ -83,7 +83,7 @@ class LoraPolicy {
   }
 
   /// What is trained: the adapter of the current role.
-  std::vector<Tensor> parameters() { return lora_.parameters(role_name(Role::current)); }
+  std::vector<Tensor> parameters() { return lora_.parameters(name_of(Role::current)); }
 
   /// Lets the average follow; @p step counts gradient steps since the start.
   void after_gradient_step(std::int64_t step) {
@@ -91,12 +91,12 @@ class LoraPolicy {
   }
   /// Lets the old role follow; @p step counts gradient steps since the start.
   void after_epoch(std::int64_t step) {
-    if (lora_.has(role_name(Role::old))) follow(Role::old, options_.old_decay(step));
+    if (lora_.has(name_of(Role::old))) follow(Role::old, options_.old_decay(step));
   }
-  /// `|current - old| / |old|` over the adapters; 0 where no old role is kept.
-  double old_deviation() {
-    if (!lora_.has(role_name(Role::old))) return 0;
-    return relative_distance(parameters(), lora_.parameters(role_name(Role::old)));
+  /// `|current - old| / |old|` over the adapters; nothing where no old role is kept.
+  std::optional<double> old_deviation() {
+    if (!lora_.has(name_of(Role::old))) return std::nullopt;
+    return relative_distance(parameters(), lora_.parameters(name_of(Role::old)));
   }
 
   /// The shape of a sample, where the model knows it.
@@ -108,7 +108,7 @@ class LoraPolicy {
   /// The adapters, under the names of the roles.
   Lora& lora() { return lora_; }
   /// The values of a role's adapter, to be written to a file.
-  LoraWeights weights(Role role) const { return lora_.weights(role_name(role)); }
+  LoraWeights weights(Role role) const { return lora_.weights(name_of(role)); }
 
   /// Every tensor of every role's adapter, as "role.module.lora_A.weight"; the base is not part.
   std::map<std::string, Tensor> state() {
@@ -124,11 +124,13 @@ class LoraPolicy {
   void load(const std::map<std::string, Tensor>& tensors) { restore(state(), tensors); }
 
  private:
+  static std::string name_of(Role role) { return std::string(role.name()); }
+
   void add_copy(Role role) {
-    if (!lora_.has(role_name(role))) lora_.copy(role_name(Role::current), role_name(role));
+    if (!lora_.has(name_of(role))) lora_.copy(name_of(Role::current), name_of(role));
   }
   void follow(Role role, double decay) {
-    move_average(lora_.parameters(role_name(role)), parameters(), decay);
+    move_average(lora_.parameters(name_of(role)), parameters(), decay);
   }
 
   M model_;

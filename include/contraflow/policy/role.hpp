@@ -3,35 +3,53 @@
 /// @file
 /// Whose velocity is meant.
 
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <string_view>
+
 #include <contraflow/core/meta.hpp>
 
 namespace contraflow {
 
-/// Which of a policy's velocities is meant.
-enum class Role {
-  current,    ///< v_theta: is trained
-  old,        ///< v_old: collects samples and follows `current` slowly
-  reference,  ///< v_ref: the frozen start
-  average,    ///< a running average of `current`: is evaluated and exported
+/// Which of a policy's velocities is meant: a name, which can be a template argument.
+///
+/// A program adds roles of its own, such as a teacher: `inline constexpr cf::Role
+/// teacher{"teacher"};`, and a policy that answers for them by with_role().
+struct Role {
+  static constexpr std::size_t capacity = 24;  ///< of a name, with its final zero
+
+  char text[capacity]{};  ///< with its final zero; public, as a template argument's members are
+
+  /// @param name a literal of fewer characters than `capacity`
+  template <std::size_t N>
+  consteval explicit Role(const char (&name)[N]) {  // NOLINT: a literal is an array
+    static_assert(N <= capacity, "contraflow: the name of a Role has at most 23 characters");
+    std::copy_n(name, N, text);
+  }
+
+  /// The name.
+  constexpr std::string_view name() const { return text; }
+  /// The name and what follows, such as "old.weight".
+  std::string name_with(std::string_view suffix) const {
+    return std::string(name()).append(suffix);
+  }
+  /// Roles of one name are one role.
+  friend constexpr bool operator==(const Role&, const Role&) = default;
+
+  static const Role current;    ///< v_theta: is trained
+  static const Role old;        ///< v_old: collects samples and follows `current` slowly
+  static const Role reference;  ///< v_ref: the frozen start
+  static const Role average;    ///< a running average of `current`: is evaluated and exported
 };
+
+inline constexpr Role Role::current{"current"};
+inline constexpr Role Role::old{"old"};
+inline constexpr Role Role::reference{"reference"};
+inline constexpr Role Role::average{"average"};
 
 /// A set of roles, as a type.
 template <Role... R>
 using Roles = meta::Set<R...>;
-
-/// Name of a role.
-constexpr const char* role_name(Role role) {
-  switch (role) {
-    case Role::current:
-      return "current";
-    case Role::old:
-      return "old";
-    case Role::reference:
-      return "reference";
-    case Role::average:
-      return "average";
-  }
-  return "unknown";
-}
 
 }  // namespace contraflow

@@ -11,6 +11,7 @@
 
 #include <contraflow/policy/average.hpp>
 #include <contraflow/policy/concept.hpp>
+#include <contraflow/policy/role_tensors.hpp>
 #include <contraflow/time/schedule.hpp>
 
 namespace contraflow {
@@ -67,18 +68,13 @@ class SnapshotPolicy {
     std::optional<M>& snapshot = role == Role::old         ? old_
                                  : role == Role::reference ? reference_
                                                            : average_;
-    if (!snapshot) throw Error("role", "a role that was kept before training", role_name(role));
+    if (!snapshot)
+      throw Error("role", "a role that was kept before training", std::string(role.name()));
     return *snapshot;
   }
 
   /// What is trained: the parameters of the current model that require gradients.
-  std::vector<Tensor> parameters() {
-    std::vector<Tensor> trained;
-    for (const Tensor& parameter : module_of(current_)->parameters()) {
-      if (parameter.requires_grad()) trained.push_back(parameter);
-    }
-    return trained;
-  }
+  std::vector<Tensor> parameters() { return trained_parameters(current_); }
 
   /// Lets the average follow; @p step counts gradient steps since the start.
   void after_gradient_step(std::int64_t step) {
@@ -89,8 +85,11 @@ class SnapshotPolicy {
     if (old_) follow(old_, options_.old_decay(step));
   }
 
-  /// `|current - old| / |old|` over the weights; 0 where no old role is kept.
-  double old_deviation() { return old_ ? relative_distance(weights(current_), weights(*old_)) : 0; }
+  /// `|current - old| / |old|` over the weights; nothing where no old role is kept.
+  std::optional<double> old_deviation() {
+    if (!old_) return std::nullopt;
+    return relative_distance(weights(current_), weights(*old_));
+  }
 
   /// The shape of a sample, where the model knows it.
   std::vector<std::int64_t> sample_shape() requires HasSampleShape<M> {
@@ -100,11 +99,7 @@ class SnapshotPolicy {
   /// Every tensor of every role, as "role.parameter".
   std::map<std::string, Tensor> state() {
     std::map<std::string, Tensor> tensors;
-    for_each_model([&](Role role, M& model) {
-      for (const auto& [name, tensor] : named(model)) {
-        tensors.emplace(std::string(role_name(role)) + "." + name, tensor);
-      }
-    });
+    for_each_model([&](Role role, M& model) { tensors.merge(named_tensors(model, role)); });
     return tensors;
   }
 
@@ -123,17 +118,6 @@ class SnapshotPolicy {
 
   void follow(std::optional<M>& snapshot, double decay) {
     move_average(weights(*snapshot), weights(current_), decay);
-  }
-
-  static std::map<std::string, Tensor> named(M& model) {
-    std::map<std::string, Tensor> tensors;
-    for (const auto& item : module_of(model)->named_parameters()) {
-      tensors.emplace(item.key(), item.value());
-    }
-    for (const auto& item : module_of(model)->named_buffers()) {
-      tensors.emplace(item.key(), item.value());
-    }
-    return tensors;
   }
 
   static std::vector<Tensor> weights(M& model) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <exception>
 #include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -126,10 +127,17 @@ inline ScoreSheet unscored(std::size_t rewards, std::int64_t samples) {
 /// in the sheet.
 template <class F>
 void fill(ScoreSheet& sheet, std::size_t row, std::string name, F&& scores) {
+  std::optional<Tensor> given;
   try {
-    sheet.scores[std::int64_t(row)].copy_(scores());
+    given = scores();
   } catch (const std::exception& failure) {
     sheet.failures.push_back(name + ": " + failure.what());
+  }
+  if (given) {
+    const Tensor own = sheet.scores[std::int64_t(row)];
+    // What breaks the contract does so in every epoch: it ends the run instead of masking all.
+    expects_scores(*given, own.size(0), "reward " + name);
+    own.copy_(*given);
   }
   sheet.names.push_back(std::move(name));
 }
@@ -137,7 +145,7 @@ void fill(ScoreSheet& sheet, std::size_t row, std::string name, F&& scores) {
 }  // namespace detail
 
 /// What a trainer asks of several rewards together: `b.combine(scores)` and `b.combine_raw(scores)`
-/// turn scores [R, N] into one reward a sample [N]; `b.score(x0, condition)` gives a ScoreSheet.
+/// turn scores [R, N] into one reward a sample [N]; `b.score(x0, reference)` gives a ScoreSheet.
 template <class B>
 concept RewardBag = requires(const B& bag, const Tensor& scores) {
   { bag.combine(scores) } -> std::convertible_to<Tensor>;
@@ -167,13 +175,16 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
   /// end the run.
   /// @par Shape
   /// @p x0 [B, ...]
-  template <class C>
-  ScoreSheet score(const Tensor& x0, const C& condition) const {
+  /// @param x0 clean samples
+  /// @param reference of their prompts, B entries
+  /// @throws Error if a reward does not give one score a sample
+  template <class Reference>
+  ScoreSheet score(const Tensor& x0, const Reference& reference) const {
     ScoreSheet sheet = detail::unscored(count, x0.size(0));
     entries_.for_each([&](std::size_t row, std::string_view name, const auto& entry) {
-      static_assert(explain_reward<std::remove_cvref_t<decltype(entry.reward)>, C>());
+      static_assert(explain_reward<std::remove_cvref_t<decltype(entry.reward)>, Reference>());
       detail::fill(sheet, row, std::string(name),
-                   [&] { return scores_of(entry.reward, x0, condition); });
+                   [&] { return detail::given_scores(entry.reward, x0, reference); });
     });
     return sheet;
   }

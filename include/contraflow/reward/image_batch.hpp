@@ -12,7 +12,8 @@
 
 namespace contraflow {
 
-/// Captions of images, one each, in UTF-8: what rewards on text and image take as their condition.
+/// Captions of images, one each, in UTF-8: what rewards on text and image take as their reference,
+/// and `PromptRows(condition, captions)` gives them.
 using Captions = std::vector<std::string>;
 
 namespace detail {

@@ -3,6 +3,7 @@
 /// @file
 /// Rewards that are chosen while a program runs.
 
+#include <concepts>
 #include <functional>
 #include <string>
 #include <utility>
@@ -14,29 +15,29 @@ namespace contraflow {
 
 /// A bag of named rewards whose names are known only when the program runs, such as from its
 /// command line. Where they are known before, rewards() finds mistakes earlier.
-/// @tparam C what the prompts give
-template <class C>
+/// @tparam Reference what the prompts tell rewards: `Captions`, `Records`, or their condition
+template <class Reference>
 class RewardList {
  public:
-  /// Scores of samples [B, ...] under a condition of B rows.
-  using Score = std::function<Tensor(const Tensor& x0, const C& condition)>;
+  /// Scores of samples [B, ...] for a reference of B rows.
+  using Score = std::function<Tensor(const Tensor& x0, const Reference& reference)>;
 
   /// Adds a reward.
   /// @param name not used yet
-  /// @param reward a Reward under the condition
+  /// @param reward a Reward under the reference
   /// @param weight of its scores in the sum
   /// @param normalisation of its scores before they are summed
   /// @throws Error if the name is used
   template <class R>
   void add(const std::string& name, R reward, double weight = 1,
            Normalisation normalisation = Normalisation::none) {
-    static_assert(explain_reward<R, C>());
+    static_assert(explain_reward<R, Reference>());
     for (const Entry& entry : entries_) {
       expects(entry.name != name, "name", "a reward that is not in the list yet", name);
     }
     entries_.push_back({name,
-                        [reward = std::move(reward)](const Tensor& x0, const C& condition) {
-                          return scores_of(reward, x0, condition);
+                        [reward = std::move(reward)](const Tensor& x0, const Reference& reference) {
+                          return detail::given_scores(reward, x0, reference);
                         },
                         weight, normalisation});
   }
@@ -47,13 +48,23 @@ class RewardList {
   /// Scores samples with every reward; one that throws leaves NaN and its text in the sheet.
   /// @par Shape
   /// @p x0 [B, ...]
-  ScoreSheet score(const Tensor& x0, const C& condition) const {
+  /// @throws Error if a reward does not give one score a sample
+  ScoreSheet score(const Tensor& x0, const Reference& reference) const {
     ScoreSheet sheet = detail::unscored(entries_.size(), x0.size(0));
     for (std::size_t row = 0; row < entries_.size(); ++row) {
       detail::fill(sheet, row, entries_[row].name,
-                   [&] { return entries_[row].score(x0, condition); });
+                   [&] { return entries_[row].score(x0, reference); });
     }
     return sheet;
+  }
+  /// Says in a sentence that the prompts give another reference than the list was made for.
+  template <class Other>
+  ScoreSheet score(const Tensor&, const Other&) const
+      requires(!std::convertible_to<const Other&, Reference>) {
+    static_assert(std::same_as<Other, Reference>,
+                  "contraflow: a RewardList<Reference> is scored under that reference, and the "
+                  "prompts give another: `PromptRows(condition, references)` says which");
+    return {};
   }
   /// The weighted sum of normalised scores of samples that have all scores.
   /// @par Shape

@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <concepts>
 #include <csignal>
 #include <cstdint>
 #include <ctime>
 #include <functional>
 #include <limits>
+#include <map>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -27,6 +29,7 @@
 #include <contraflow/io/png.hpp>
 #include <contraflow/io/settings.hpp>
 #include <contraflow/reward/image_batch.hpp>
+#include <contraflow/reward/records.hpp>
 
 namespace contraflow {
 
@@ -146,14 +149,30 @@ inline std::vector<float> scores_in(const std::string& url, const std::string& b
   return scores;
 }
 
-// The request for some images; bytes of captions that are not UTF-8 are replaced.
-inline std::string request_for(const Tensor& bytes, const std::string* captions) {
+// What a request says of its images beside them: lists of one entry an image, by name.
+using RequestLists = std::map<std::string, Records>;
+
+// The captions of records, where all of them have one: a judge need not know records.
+inline RequestLists lists_of(const Records& records) {
+  RequestLists lists{{"metadata", records}};
+  const bool all_captioned = std::all_of(records.begin(), records.end(), [](const auto& record) {
+    return caption_in(record, "prompt") != nullptr;
+  });
+  if (!all_captioned) return lists;
+  const Captions captions = captions_of(records);
+  lists["captions"] = Records(captions.begin(), captions.end());
+  return lists;
+}
+
+// The request for some images, from number `first` on; bytes of texts that are not UTF-8 are
+// replaced.
+inline std::string request_for(const Tensor& bytes, const RequestLists& lists, std::int64_t first) {
   nlohmann::json request{{"images", nlohmann::json::array()}};
   for (const Tensor& image : bytes.unbind()) {
     request["images"].push_back(encode_base64(encode_png(image)));
   }
-  if (captions != nullptr) {
-    request["captions"] = std::vector<std::string>(captions, captions + bytes.size(0));
+  for (const auto& [name, list] : lists) {
+    request[name] = Records(list.begin() + first, list.begin() + first + bytes.size(0));
   }
   return request.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
@@ -163,12 +182,13 @@ inline std::string request_for(const Tensor& bytes, const std::string* captions)
 /// A reward that is asked over HTTP: a detector, a reader of text, a vision-language judge in a
 /// process or on a machine of its own.
 ///
-/// A request is `POST` of `{"images": ["<PNG in Base64>", ...], "captions": ["...", ...]}`, without
-/// captions where there are none; its answer, with status 200, is `{"scores": [0.7, null, ...]}`,
-/// in their order, null for an image that cannot be scored. No connection, no answer in time, and
-/// status 429 or 5xx are tried again; any other status and any other answer are not. The scores of
-/// a request that is given up are NaN, so that its samples are masked and the others are trained
-/// on; an exception is thrown only where no request had an answer.
+/// A request is `POST` of `{"images": ["<PNG in Base64>", ...], "captions": ["...", ...],
+/// "metadata": [{...}, ...]}`, without captions where there are none, and with metadata where the
+/// reference of the prompts are JSON records; its answer, with status 200, is `{"scores": [0.7,
+/// null, ...]}`, in their order, null for an image that cannot be scored. No connection, no answer
+/// in time, and status 429 or 5xx are tried again; any other status and any other answer are not.
+/// The scores of a request that is given up are NaN, so that its samples are masked and the others
+/// are trained on; an exception is thrown only where no request had an answer.
 struct Remote {
   std::string url;              ///< such as `http://127.0.0.1:8000/score`
   std::int64_t batch = 32;      ///< images a request, at least 1
@@ -185,7 +205,7 @@ struct Remote {
   /// @throws Error for anything else, an option out of range, or where no request had an answer
   Tensor operator()(const Tensor& images) const {
     detail::expects_images(images);
-    return scores(images, nullptr);
+    return scores(images, {});
   }
 
   /// Scores of images with their captions.
@@ -197,11 +217,27 @@ struct Remote {
   Tensor operator()(const Tensor& images, const Captions& captions) const {
     detail::expects_images(images);
     detail::expects_captions(captions, images);
-    return scores(images, captions.data());
+    return scores(images, {{"captions", Records(captions.begin(), captions.end())}});
+  }
+
+  /// Scores of images with all that is known of their prompts: the records go out as `metadata`,
+  /// and their `prompt` as captions, where all have one.
+  /// @par Shape
+  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 [B], on the CPU
+  /// @param images any size
+  /// @param records one an image
+  /// @throws Error for anything else, an option out of range, or where no request had an answer
+  template <std::same_as<Records> List>  // so that {"a", "b"} are captions
+  Tensor operator()(const Tensor& images, const List& records) const {
+    detail::expects_images(images);
+    if (std::int64_t(records.size()) != images.size(0)) {
+      throw Error("records", "one an image, " + shown(images.size(0)), shown(records.size()));
+    }
+    return scores(images, detail::lists_of(records));
   }
 
  private:
-  Tensor scores(const Tensor& images, const std::string* captions) const {
+  Tensor scores(const Tensor& images, const detail::RequestLists& lists) const {
     check();
     const detail::Address address = detail::address_of(url);
     httplib::Client client = detail::client_of(url, address.server);
@@ -213,9 +249,8 @@ struct Remote {
     bool any_answer = false;
     for (std::int64_t first = 0; first < bytes.size(0); first += batch) {
       const Tensor part = bytes.slice(0, first, std::min(first + batch, bytes.size(0)));
-      const std::string* texts = captions == nullptr ? nullptr : captions + first;
       try {
-        const std::string body = detail::request_for(part, texts);
+        const std::string body = detail::request_for(part, lists, first);
         const auto answer = asked(client, address.path, body, std::size_t(part.size(0)));
         result.narrow(0, first, part.size(0)).copy_(at::tensor(answer));
         any_answer = true;

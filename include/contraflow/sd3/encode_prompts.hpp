@@ -71,7 +71,8 @@ Tensor t5_encoded(const Folder& folder, const std::vector<std::string>& captions
 /// @param captions at least one; "" is the negative prompt of diffusers
 /// @param options how
 /// @param warn told of each caption that is longer than an encoder's window, and cut
-/// @return one row a caption, on the CPU, numbered from 0
+/// @return one row a caption, on the CPU: `PromptRows(condition, captions)` are prompts whose
+/// rewards read captions
 /// @throws Error naming the file or option at fault
 template <class Warn>
 TextCondition encode_prompts(const Folder& folder, const std::vector<std::string>& captions,
@@ -86,10 +87,7 @@ TextCondition encode_prompts(const Folder& folder, const std::vector<std::string
     const ClipTextOutput out = detail::clip_encoded(folder, number, captions, options, warn);
     clip[number - 1] = {{}, on_host(out.penultimate), on_host(out.pooled)};
   }
-  TextCondition condition =
-      combined(clip[0], clip[1], on_host(detail::t5_encoded(folder, captions, options, warn)));
-  condition.prompt = at::arange(std::int64_t(captions.size()), at::kLong);
-  return condition;
+  return combined(clip[0], clip[1], on_host(detail::t5_encoded(folder, captions, options, warn)));
 }
 /// The same, where nobody wants to hear of captions that are cut.
 inline TextCondition encode_prompts(const Folder& folder, const std::vector<std::string>& captions,

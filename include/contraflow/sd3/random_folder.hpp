@@ -17,8 +17,11 @@
 
 namespace contraflow::sd3 {
 
-/// What a folder with random weights holds.
+/// What a folder with random weights holds: set what differs, member by member.
 struct RandomFolderOptions {
+  // No aggregate: g++ destroys a nested one twice where a later initialiser throws.
+  RandomFolderOptions() = default;
+
   MmditOptions transformer = {};              ///< Stable Diffusion 3.5 Medium's by default
   VaeOptions vae = {};                        ///< the published one by default
   ClipTextOptions clip_l = clip_l_text();     ///< the published one by default

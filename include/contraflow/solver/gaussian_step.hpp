@@ -67,7 +67,7 @@ inline GaussianStep gaussian_step(const Tensor& x, const Tensor& v, double on_x,
   GaussianStep step{at::empty(x.sizes(), at::kFloat), at::empty(x.sizes(), at::kFloat)};
   fill_rows<philox::NormalNumbers>(
       x.sizes(), generator,
-      detail::MeanAndNext{x.const_data_ptr<float>(), v.const_data_ptr<float>(),
+      detail::MeanAndNext{data_of<const float>(x), data_of<const float>(v),
                           static_cast<float>(on_x), static_cast<float>(on_v),
                           static_cast<float>(std), step.mean.mutable_data_ptr<float>(),
                           step.next.mutable_data_ptr<float>()});

@@ -55,4 +55,21 @@ struct InverseRoot {
   }
 };
 
+/// A learning rate's whole life in a run of known length: it rises in a straight line over the
+/// first steps, and falls along half a cosine from 1 to `last`, where it stays.
+///
+/// `min(1, (i + 1) / warm_up) (last + (1 - last) (1 + cos(pi i / steps)) / 2)`.
+struct Cosine {
+  double steps = 1000;  ///< until it has fallen to `last`, above 0
+  double warm_up = 0;   ///< steps until it has risen; 0: it begins at 1
+  double last = 0;      ///< what is left in the end
+  /// The value at gradient step @p step.
+  double operator()(std::int64_t step) const {
+    const auto i = static_cast<double>(step);
+    const double risen = i + 1 < warm_up ? (i + 1) / warm_up : 1;
+    const double wave = i < steps ? (1 + std::cos(M_PI * i / steps)) / 2 : 0;
+    return risen * std::lerp(last, 1.0, wave);
+  }
+};
+
 }  // namespace contraflow

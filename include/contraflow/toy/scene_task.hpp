@@ -14,15 +14,15 @@
 #include <contraflow/core/tensor.hpp>
 #include <contraflow/toy/scenes.hpp>
 #include <contraflow/train/pretrain.hpp>
+#include <contraflow/train/prompts.hpp>
 
 namespace contraflow::toy::scenes {
 
-/// All prompts, and the way back from tokens to them.
+/// All prompts, each with a number: its place in this list.
 class Catalogue {
  public:
   Catalogue() : prompts_(all_prompts()), tokens_(tokens_of(prompts_)) {
     for (std::int64_t i = 0; i < size(); ++i) {
-      numbers_.emplace(key(data_of<const std::int64_t>(tokens_) + i * tokens), i);
       of_category_[std::size_t(prompts_[std::size_t(i)].category)].push_back(i);
     }
   }
@@ -38,43 +38,9 @@ class Catalogue {
     return of_category_[std::size_t(category)];
   }
 
-  /// Numbers of prompts from their tokens.
-  /// @param rows int64 [B, 8]
-  /// @return int64 [B]
-  /// @throws Error if shape or type do not fit, or a row is no prompt
-  Tensor numbers_of(const Tensor& rows) const {
-    expects_dtype(rows, at::kLong, "tokens");
-    if (rows.dim() != 2 || rows.size(1) != tokens) {
-      throw Error("tokens", "shape [B, " + shown(tokens) + "]", shape_text(rows));
-    }
-    const Tensor given = rows.to(at::kCPU).contiguous();
-    Tensor numbers = at::empty({given.size(0)}, at::kLong);
-    for (std::int64_t i = 0; i < given.size(0); ++i) {
-      const auto* row = data_of<const std::int64_t>(given) + i * tokens;
-      const auto found = numbers_.find(key(row));
-      // Tokens out of the vocabulary may have the key of others.
-      const bool is_prompt =
-          found != numbers_.end() &&
-          std::equal(row, row + tokens,
-                     data_of<const std::int64_t>(tokens_) + found->second * tokens);
-      expects(is_prompt, "tokens", "rows that are prompts", i);
-      numbers.mutable_data_ptr<std::int64_t>()[i] = found->second;
-    }
-    return numbers;
-  }
-
  private:
-  static std::int64_t key(const std::int64_t* row) {
-    std::int64_t number = 0;
-    for (std::int64_t k = 0; k < tokens; ++k) {
-      number = number * std::int64_t(vocabulary.size()) + row[k];
-    }
-    return number;
-  }
-
   std::vector<Prompt> prompts_;
   Tensor tokens_;
-  std::map<std::int64_t, std::int64_t> numbers_;
   std::array<std::vector<std::int64_t>, categories.size()> of_category_;
 };
 
@@ -82,6 +48,14 @@ class Catalogue {
 inline const Catalogue& catalogue() {
   static const Catalogue all;
   return all;
+}
+
+/// Prompts for trainers and evaluations: models are given their tokens, rewards their numbers.
+/// @param numbers int64 [P], in the catalogue, such as training_prompts()
+/// @throws Error if there is none, or not such a prompt
+inline PromptRows<Tensor, Tensor> prompts_of(const Tensor& numbers) {
+  const Tensor readable = detail::readable_ids(numbers, catalogue().size());
+  return {catalogue().all_tokens().index_select(0, readable), readable};
 }
 
 /// Tokens of the prompt that asks for nothing, int64 [1, 8]: the negative of guidance.
@@ -140,10 +114,11 @@ inline Tensor evaluation_prompts(std::int64_t per_category = 100) {
 
 /// Scenes with their prompts.
 /// @par Shape
-/// latents float32 [N, 8, 4, 4], tokens int64 [N, 8]
+/// latents float32 [N, 8, 4, 4], captions int64 [N, 8], numbers int64 [N]
 struct Captioned {
-  Tensor latents;   ///< the scenes
-  Tensor captions;  ///< tokens of the prompts that they answer
+  Tensor latents;       ///< the scenes
+  Tensor captions;      ///< tokens of the prompts that they answer
+  Tensor numbers = {};  ///< of these prompts in the catalogue
 };
 
 /// The pre-training set, categories in equal number.
@@ -160,7 +135,7 @@ inline Captioned draw_captioned(const std::vector<Category>& list, std::int64_t 
   }
   const Tensor ids = at::cat(numbers);
   return {draw(catalogue().prompts(), ids, generator),
-          catalogue().all_tokens().index_select(0, ids)};
+          catalogue().all_tokens().index_select(0, ids), ids};
 }
 
 namespace detail {
@@ -211,35 +186,55 @@ inline Tensor spoilt(const Tensor& captions, const Spoiling& spoiling, Generator
 }
 
 /// Batches of captioned scenes for pretrain().
-struct CaptionedData {
-  Captioned set;           ///< from which batches are drawn
-  Spoiling spoiling = {};  ///< of the captions
+class CaptionedData {
+ public:
+  /// @param set from which batches are drawn
+  /// @param spoiling of the captions
+  explicit CaptionedData(Captioned set, Spoiling spoiling = {})
+      : set_(std::move(set)), spoiling_(spoiling) {}
 
   /// @p count scenes with their spoilt captions.
   ConditionedData<Tensor> operator()(std::int64_t count, Generator& generator) const {
-    const Tensor chosen = integers(set.latents.size(0), count, generator);
-    return {set.latents.index_select(0, chosen),
-            spoilt(set.captions.index_select(0, chosen), spoiling, generator)};
+    const Tensor chosen = integers(set_.latents.size(0), count, generator);
+    return {set_.latents.index_select(0, chosen),
+            spoilt(set_.captions.index_select(0, chosen), spoiling_, generator)};
   }
+
+ private:
+  Captioned set_;
+  Spoiling spoiling_;
 };
+
+namespace detail {
+/// What the detector says of latents by the numbers of their prompts.
+inline Judgements judged_by_number(const Tensor& x0, const Tensor& numbers) {
+  if (!numbers.defined() || numbers.dim() != 1 || numbers.size(0) != x0.size(0)) {
+    throw Error("reference",
+                "the number of each sample's prompt, shape [" + shown(x0.size(0)) +
+                    "], as scenes::prompts_of() gives them",
+                shape_text(numbers));
+  }
+  return judge(catalogue().prompts(), numbers, x0);
+}
+}  // namespace detail
 
 /// The detector's strict score: 1 where everything that is asked for is there, else 0.
 /// @par Shape
-/// x0 [B, 8, 4, 4], captions int64 [B, 8]; result float64 [B]
+/// x0 [B, 8, 4, 4], numbers int64 [B], of the prompts in the catalogue; result float64 [B]
 struct Strict {
   /// The scores.
-  Tensor operator()(const Tensor& x0, const Tensor& captions) const {
-    return judge(catalogue().prompts(), catalogue().numbers_of(captions), x0).strict;
+  Tensor operator()(const Tensor& x0, const Tensor& numbers) const {
+    return detail::judged_by_number(x0, numbers).strict;
   }
 };
 
 /// The detector's partial score, in [0, 1].
 /// @par Shape
-/// x0 [B, 8, 4, 4], captions int64 [B, 8]; result float64 [B]
+/// x0 [B, 8, 4, 4], numbers int64 [B], of the prompts in the catalogue; result float64 [B]
 struct Partial {
   /// The scores.
-  Tensor operator()(const Tensor& x0, const Tensor& captions) const {
-    return judge(catalogue().prompts(), catalogue().numbers_of(captions), x0).partial;
+  Tensor operator()(const Tensor& x0, const Tensor& numbers) const {
+    return detail::judged_by_number(x0, numbers).partial;
   }
 };
 

@@ -11,10 +11,11 @@
 #include <torch/serialize.h>
 
 #include <contraflow/io/safetensors.hpp>
-#include <contraflow/train/updater.hpp>
+#include <contraflow/observe/report.hpp>
+#include <contraflow/train/training.hpp>
 
 /// @file
-/// The whole state of a run on disk: every role, the optimiser, the random state, the counts.
+/// The whole state of a run on disk: every role, the optimiser, the seed, the counts.
 ///
 /// A checkpoint is a folder `epoch-<number>`; a run that is resumed from it continues with the same
 /// bits. A folder appears under its name only when it is complete, so a crash while writing leaves
@@ -24,22 +25,25 @@ namespace contraflow {
 
 namespace detail {
 
-inline constexpr std::int64_t checkpoint_version = 1;
+inline constexpr std::int64_t checkpoint_version = 2;
 
 inline std::string checkpoint_name(std::int64_t epoch) {
   std::string number = std::to_string(epoch);
   return "epoch-" + std::string(number.size() < 8 ? 8 - number.size() : 0, '0') + number;
 }
 
-inline std::int64_t count_in(const std::map<std::string, std::string>& metadata,
-                             const std::string& name, const std::filesystem::path& path) {
-  const auto found = metadata.find(name);
-  if (found == metadata.end()) throw Error(path.string(), "a checkpoint with " + name, "none");
-  try {
-    return std::stoll(found->second);
-  } catch (const std::exception&) {
-    throw Error(path.string(), "a whole number as " + name, found->second);
+/// The counts of a checkpoint's metadata.
+inline std::map<std::string, std::int64_t> counts_in(
+    const std::map<std::string, std::string>& metadata, const std::filesystem::path& path) {
+  std::map<std::string, std::int64_t> counts;
+  for (const auto& [name, text] : metadata) {
+    try {
+      counts[name] = std::stoll(text);
+    } catch (const std::exception&) {
+      throw Error(path.string(), "a whole number as " + name, text);
+    }
   }
+  return counts;
 }
 
 }  // namespace detail
@@ -57,7 +61,7 @@ inline std::vector<std::filesystem::path> checkpoints_in(const std::filesystem::
 }
 
 /// Writes the state of a trainer to `directory/epoch-<number>`.
-/// @param trainer a Trainer
+/// @param trainer a Trainer, an OfflineTrainer or a Pretrainer
 /// @param directory is made where it is missing
 /// @return the checkpoint's folder
 /// @throws Error if a file cannot be written
@@ -69,18 +73,11 @@ std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& d
   try {
     fs::remove_all(partial);
     fs::create_directories(partial);
-    std::map<std::string, Tensor> tensors = trainer.policy().state();
-    tensors.emplace("random_state", trainer.generator().get_state());
-    tensors.emplace("loss_scale", trainer.loss_scale().state());
-    const EvaluationCount& evaluations = trainer.evaluations();
-    const std::int64_t nanoseconds = std::llround(trainer.seconds() * 1e9);
-    write_safetensors(partial / "state.safetensors", tensors,
-                      {{"version", std::to_string(detail::checkpoint_version)},
-                       {"epoch", std::to_string(trainer.epoch())},
-                       {"gradient_steps", std::to_string(trainer.gradient_steps())},
-                       {"forward_evaluations", std::to_string(evaluations.forward)},
-                       {"backward_evaluations", std::to_string(evaluations.backward)},
-                       {"nanoseconds", std::to_string(nanoseconds)}});
+    const TrainerState state = trainer.state();
+    std::map<std::string, std::string> metadata{
+        {"version", std::to_string(detail::checkpoint_version)}};
+    for (const auto& [name, count] : state.counts) metadata.emplace(name, std::to_string(count));
+    write_safetensors(partial / "state.safetensors", state.tensors, metadata);
     torch::serialize::OutputArchive archive;
     trainer.optimizer().save(archive);
     archive.save_to((partial / "optimizer.pt").string());
@@ -96,38 +93,30 @@ std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& d
 }
 
 /// Gives a trainer the state of a checkpoint.
-/// @param trainer a Trainer of the same composition
+/// @param trainer of the same composition
 /// @param checkpoint a folder `epoch-<number>`
 /// @throws Error if the checkpoint is incomplete or of another composition
 template <class T>
 void load_checkpoint(T& trainer, const std::filesystem::path& checkpoint) {
   const std::filesystem::path path = checkpoint / "state.safetensors";
   const SafetensorsFile file = read_safetensors(path);
-  const auto count = [&](const char* name) { return detail::count_in(file.metadata, name, path); };
-  expects(count("version") == detail::checkpoint_version, "checkpoint",
-          "a version this library writes", count("version"));
-  const auto& tensors = file.tensors;
-  const auto expected = [&](const char* name) {
-    const auto found = tensors.find(name);
-    if (found == tensors.end())
-      throw Error(path.string(), "a tensor named " + std::string(name), "none");
-    return found->second.clone();
-  };
-  const Tensor random = expected("random_state"), loss_scale = expected("loss_scale");
+  TrainerState state{{}, detail::counts_in(file.metadata, path)};
+  const auto written_by = state.counts.find("version");
+  if (written_by == state.counts.end()) {
+    throw Error(path.string(), "a checkpoint's version", "none");
+  }
+  expects(written_by->second == detail::checkpoint_version, "checkpoint",
+          "a version this library writes", written_by->second);
+  for (const auto& [name, tensor] : file.tensors) state.tensors.emplace(name, tensor.clone());
   try {
     torch::serialize::InputArchive archive;
     archive.load_from((checkpoint / "optimizer.pt").string());
     trainer.optimizer().load(archive);
-    trainer.generator().set_state(random);
   } catch (const c10::Error& failure) {
-    throw Error(checkpoint.string(), "the optimiser and the random state of this composition",
+    throw Error(checkpoint.string(), "the optimiser of this composition",
                 failure.what_without_backtrace());
   }
-  trainer.policy().load(tensors);
-  trainer.loss_scale().load(loss_scale);
-  trainer.resume(count("epoch"), count("gradient_steps"),
-                 {count("forward_evaluations"), count("backward_evaluations")},
-                 static_cast<double>(count("nanoseconds")) * 1e-9);
+  trainer.load(state);
 }
 
 /// Gives a trainer the newest checkpoint of a folder.
@@ -139,5 +128,46 @@ bool resume(T& trainer, const std::filesystem::path& directory) {
   load_checkpoint(trainer, checkpoints.back());
   return true;
 }
+
+/// Observer that writes the whole state of its trainer every few epochs and at the end.
+///
+/// `trainer.run(200, cf::Checkpoint{.directory = "run"})`; after a crash `resume(trainer, "run")`
+/// continues with the same bits. Is called when all others were told of an epoch, so that what they
+/// have written is never behind the newest checkpoint.
+///
+/// @throws Error from `after` and `finish` if an option is out of range or nothing can be written
+struct Checkpoint {
+  std::filesystem::path directory;  ///< is made where it is missing
+  std::int64_t every = 10;          ///< epochs between checkpoints, at least 1
+  std::int64_t keep = 2;            ///< newest checkpoints that are kept, at least 1
+  std::int64_t written = -1;        ///< epoch of the last one; kept by the observer
+
+  /// Refuses options out of range before any work is done.
+  void start(const RunInfo&) const {
+    expects(!directory.empty(), "directory", "a folder for checkpoints", "nothing");
+    expects(every >= 1, "every", "at least 1", every);
+    expects(keep >= 1, "keep", "at least 1", keep);
+  }
+  /// Writes where it is due.
+  template <class T>
+  void after(T& trainer, const EpochReport& report) {
+    if (report.epoch % every == 0) write(trainer);
+  }
+  /// Writes the last epoch, unless that has been done.
+  template <class T>
+  void finish(T& trainer, const RunReport& report) {
+    if (report.epochs != written && report.epochs > 0) write(trainer);
+  }
+
+ private:
+  template <class T>
+  void write(T& trainer) {
+    save_checkpoint(trainer, directory);
+    written = trainer.epoch();
+    const auto all = checkpoints_in(directory);
+    const auto kept = static_cast<std::size_t>(keep);
+    for (std::size_t i = 0; i + kept < all.size(); ++i) std::filesystem::remove_all(all[i]);
+  }
+};
 
 }  // namespace contraflow

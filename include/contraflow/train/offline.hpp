@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <utility>
 
-#include <contraflow/advantage/advantages.hpp>
-#include <contraflow/observe/concept.hpp>
-#include <contraflow/train/updater.hpp>
+#include <contraflow/core/stopwatch.hpp>
+#include <contraflow/train/components.hpp>
+#include <contraflow/train/training.hpp>
 
 namespace contraflow {
 
@@ -35,124 +35,148 @@ inline StoredSamples good_and_bad(const Tensor& good, const Tensor& bad) {
   return {x0, reward, at::zeros({x0.size(0)}, at::kLong)};
 }
 
-/// Settings of training on stored samples.
-struct OfflineOptions {
-  UpdateOptions update = {};     ///< how samples become gradient steps
-  TimeGrid grid = sd3_grid(10);  ///< which GridTimes follow
-  std::uint64_t seed = 0;        ///< of everything that is drawn
+/// Samples of a store, with their scores: they are collected once.
+/// @param samples of the prompts 0 ... @p prompts - 1
+/// @param prompts number of prompts there are
+/// @param advantage of the stored rewards
+/// @return those that have a score
+/// @throws Error if shapes do not fit or no sample has a score
+template <class Record, class A>
+ScoredRollout<Record> stored(const StoredSamples& samples, std::int64_t prompts,
+                             const A& advantage) {
+  expects_samples(samples.x0, "x0");
+  expects_per_sample(samples.reward, samples.x0, "reward");
+  expects_per_sample(samples.prompt, samples.x0, "prompt");
+  const Tensor prompt = samples.prompt.to(at::kCPU, at::kLong);
+  const auto first = prompt.min().item<std::int64_t>(), last = prompt.max().item<std::int64_t>();
+  expects(first >= 0 && last < prompts, "prompt", "numbers of prompts that there are",
+          first < 0 ? first : last);
+  const Tensor reward = samples.reward.to(at::kCPU, at::kDouble);
+  const Tensor scored = reward.isfinite().nonzero().flatten();
+  expects(scored.numel() > 0, "reward", "at least one finite value", "none");
+  const Rollout<Record> all{
+      wide(samples.x0), prompt, prompt, at::arange(prompt.numel(), at::kLong), {}};
+  ScoredRollout<Record> result{all.select(scored), {}};
+  result.scores.reward = reward.index_select(0, scored);
+  result.scores.group = result.rollout.group;
+  result.scores.advantage = advantage(result.scores.reward, result.scores.group);
+  return result;
+}
+
+/// An OfflineTrainer whose composition makes sense, see there.
+template <class P, class O, class... Components>
+class StoredTrainer : public Training<StoredTrainer<P, O, Components...>, P, O,
+                                      detail::Pick<detail::PromptKind, NoPrompts, Components...>> {
+  using Prompts = detail::Pick<detail::PromptKind, NoPrompts, Components...>;
+  using Base = Training<StoredTrainer, P, O, Prompts>;
+
+ public:
+  /// See OfflineTrainer.
+  StoredTrainer(P policy, const StoredSamples& samples, O objective,
+                const Components&... components)
+      : Base(std::move(policy), std::move(objective),
+             detail::pick<detail::PromptKind, NoPrompts>(components...),
+             detail::pick<detail::SeedKind, Seed>(components...).value,
+             detail::pick<detail::LearningKind, Learning>(components...),
+             detail::pick<detail::OptimizationKind, Optimization>(components...), adamw()),
+        samples_(stored<RecordOf<O>>(
+            samples, this->source_.size(),
+            detail::pick<detail::AdvantageKind, GroupAdvantage>(components...))),
+        masked_(samples.x0.size(0) - samples_.rollout.size()) {
+    auto forward = detail::pick<detail::ForwardKind, ForwardProcess>(components...);
+    if (!forward.times) forward.times = UniformTimes{};
+    this->learner_.set(std::move(forward));
+  }
+
+  using Base::run_epoch;
+  /// One pass over the samples. The role `old` stands for whoever made them, and stays where it is.
+  template <class Warn>
+  EpochReport run_epoch(Warn&&) {
+    const Stopwatch watch;
+    EpochReport report;
+    report.add("reward/masked", double(masked_));
+    const Generator stream =
+        seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
+    LearnReport learnt;
+    this->learner_.learn(samples_, grid_, stream, learnt);
+    this->add_learnt(report, learnt);
+    this->seconds_ += watch.seconds();
+    report.add("seconds/epoch", watch.seconds());
+    this->finish(report);
+    return report;
+  }
+
+ private:
+  ScoredRollout<RecordOf<O>> samples_;
+  std::int64_t masked_;
+  TimeGrid grid_ = sd3_grid(10);  ///< for GridTimes without a grid of their own
 };
+
+namespace detail {
+
+/// Whether stored samples can be trained on by an objective, and in a sentence why not.
+template <class P, class O, class... Components>
+struct OfflineComposition {
+  using C = ConditionOf<Pick<PromptKind, NoPrompts, Components...>>;
+  static constexpr bool learns = !O::uses_transitions && O::size > 0;
+  static constexpr bool has_settings_of_rollouts =
+      count_of<CollectionKind, Components...> + count_of<EvaluationKind, Components...> > 0;
+
+  static consteval bool explain() {
+    static_assert(!O::uses_transitions,
+                  "contraflow: stored samples have no transitions: use an objective on the forward "
+                  "process such as Nft, Awm, Dpo or BestOfGroup");
+    static_assert(!has_settings_of_rollouts,
+                  "contraflow: an OfflineTrainer neither collects nor evaluates: leave out "
+                  "Collection and EvaluationOptions");
+    static_assert(explain_trained<P, C>());
+    if constexpr (Policy<P, C>) static_assert(explain_roles<O, P>());
+    if constexpr (learns) static_assert(explain_components<O, Components...>());
+    return true;
+  }
+  static consteval bool fits() {
+    if constexpr (!Policy<P, C>) {
+      return false;
+    } else {
+      return learns && !has_settings_of_rollouts && has_roles_of<O, P>() &&
+             fits_components<O, Components...>();
+    }
+  }
+};
+
+}  // namespace detail
 
 /// Reinforcement learning from stored samples: no policy is asked to generate.
 ///
-/// Works with every objective on the forward process. The old policy stands for whoever made the
-/// samples; since nothing new is collected it should stay where it is: `SnapshotPolicy(model,
-/// {.old_decay = Constant{1}})`.
-template <class P, class O, class Prompts = NoPrompts, class A = GroupAdvantage,
-          class Times = UniformTimes>
-class OfflineTrainer {
+/// Works with every objective on the forward process. The role `old` stands for whoever made the
+/// samples and never moves, whatever the policy's schedule.
+///
+/// `OfflineTrainer(policy, samples, objective, components...)`: components are Learning,
+/// Optimization, ForwardProcess (default UniformTimes), Seed, a PromptSource (where the numbers of
+/// prompts lead) and an Advantage, in any order.
+template <class P, class O, class... Components>
+class OfflineTrainer
+    : public std::conditional_t<detail::OfflineComposition<P, O, Components...>::fits(),
+                                StoredTrainer<P, O, Components...>, detail::RefusedTrainer> {
+  static_assert(detail::OfflineComposition<P, O, Components...>::explain());
+  using Base = std::conditional_t<detail::OfflineComposition<P, O, Components...>::fits(),
+                                  StoredTrainer<P, O, Components...>, detail::RefusedTrainer>;
+
  public:
   /// @param policy is trained
   /// @param samples stored samples; those without a finite reward are left out and counted
   /// @param objective terms on the forward process
-  /// @param options settings
-  /// @param prompts where the numbers of prompts lead
-  /// @param advantage of the stored rewards
-  /// @param times at which samples are noised
-  /// @throws Error if shapes do not fit or no sample has a reward
+  /// @param components settings, prompts, an advantage: any of them, in any order
+  /// @throws Error if shapes do not fit, no sample has a reward, or an option is out of range
   template <class RawObjective>
-  OfflineTrainer(P policy, StoredSamples samples, RawObjective objective,
-                 const OfflineOptions& options = {}, Prompts prompts = {}, A advantage = {},
-                 Times times = {})
-      : policy_(std::move(policy)),
-        prompts_(std::move(prompts)),
-        grid_(options.grid),
-        generator_(seeded(options.seed)),
-        updater_(policy_, as_sum(std::move(objective)), prompts_, std::move(times),
-                 options.update) {
-    static_assert(!O::uses_transitions,
-                  "contraflow: stored samples have no transitions: use an objective on the forward "
-                  "process such as Nft, Awm, Dpo or BestOfGroup");
-    static_assert(explain_prompt_source<Prompts>());
-    static_assert(explain_advantage<A>());
-    store(samples, advantage);
-  }
-
-  OfflineTrainer(const OfflineTrainer&) = delete;
-  OfflineTrainer& operator=(const OfflineTrainer&) = delete;
-
-  /// Passes over the samples until @p epochs are finished in total, or an observer stops.
-  /// @param epochs in total
-  /// @param observers told in this order
-  /// @return how it ended
-  template <class... Os>
-  RunReport run(std::int64_t epochs, Os&&... observers) {
-    Observers<std::remove_reference_t<Os>...> all(observers...);
-    all.start({epoch_ + 1, epochs});
-    RunReport report{epoch_, false, {}, {}};
-    while (epoch_ < epochs && !report.stopped) {
-      report.last = run_epoch();
-      const Verdict verdict = all(report.last);
-      report.epochs = epoch_;
-      report.stopped = verdict.stop;
-      report.reason = verdict.reason;
-    }
-    all.finish(report);
-    return report;
-  }
-
-  /// The policy that is trained.
-  P& policy() { return policy_; }
-  /// Samples that were left out for want of a finite reward.
-  std::int64_t masked() const { return masked_; }
-
- private:
-  void store(const StoredSamples& samples, const A& advantage) {
-    expects_samples(samples.x0, "x0");
-    expects_per_sample(samples.reward, samples.x0, "reward");
-    expects_per_sample(samples.prompt, samples.x0, "prompt");
-    const Tensor reward = samples.reward.to(at::kDouble);
-    rows_ = reward.isfinite().nonzero().flatten();
-    masked_ = reward.numel() - rows_.numel();
-    expects(rows_.numel() > 0, "reward", "at least one finite value", "none");
-    rollout_.x0 = wide(samples.x0);
-    rollout_.prompt = rollout_.group = samples.prompt.to(at::kLong);
-    scores_.reward = reward.index_select(0, rows_);
-    scores_.group = rollout_.group.index_select(0, rows_);
-    scores_.advantage = advantage(scores_.reward, scores_.group);
-  }
-
-  EpochReport run_epoch() {
-    const UpdateReport update = updater_.update(rollout_, rows_, scores_, grid_, generator_);
-    policy_.after_epoch(updater_.gradient_steps());
-    EpochReport report;
-    report.epoch = ++epoch_;
-    report.gradient_steps = updater_.gradient_steps();
-    report.forward_evaluations = updater_.evaluations().forward;
-    report.backward_evaluations = updater_.evaluations().backward;
-    report.metrics.push_back({"reward/masked", double(masked_)});
-    add_metrics(report, update);
-    return report;
-  }
-
-  P policy_;
-  Prompts prompts_;
-  TimeGrid grid_;
-  Generator generator_;
-  Updater<P, O, Prompts, Times> updater_;
-  Rollout<RecordOf<O>> rollout_;
-  Tensor rows_;
-  Scores scores_;
-  std::int64_t masked_ = 0;
-  std::int64_t epoch_ = 0;
+  OfflineTrainer(P policy, const StoredSamples& samples, RawObjective objective,
+                 const Components&... components)
+      : Base(std::move(policy), samples, as_sum(std::move(objective)), components...) {}
 };
 
-/// Deduces the types of policy and objective.
-template <class P, class O>
-OfflineTrainer(P, StoredSamples, O) -> OfflineTrainer<P, decltype(as_sum(std::declval<O>()))>;
-
-/// Deduces the types of policy, objective and components.
-template <class P, class O, class... Rest>
-OfflineTrainer(P, StoredSamples, O, OfflineOptions, Rest...)
-    -> OfflineTrainer<P, decltype(as_sum(std::declval<O>())), Rest...>;
+/// Deduces the types of all parts.
+template <class P, class O, class... Components>
+OfflineTrainer(P, StoredSamples, O, Components...)
+    -> OfflineTrainer<P, decltype(as_sum(std::declval<O>())), Components...>;
 
 }  // namespace contraflow

@@ -3,19 +3,16 @@
 /// @file
 /// Plain flow matching.
 
-#include <cmath>
+#include <algorithm>
 #include <concepts>
-#include <limits>
+#include <tuple>
 #include <utility>
 
-#include <contraflow/model/concept.hpp>
+#include <contraflow/core/stopwatch.hpp>
 #include <contraflow/objective/regression.hpp>
-#include <contraflow/observe/concept.hpp>
-#include <contraflow/path/rectified_flow.hpp>
-#include <contraflow/policy/average.hpp>
-#include <contraflow/time/schedule.hpp>
-#include <contraflow/time/training_times.hpp>
-#include <contraflow/train/optimizer.hpp>
+#include <contraflow/policy/single_model.hpp>
+#include <contraflow/train/components.hpp>
+#include <contraflow/train/training.hpp>
 
 namespace contraflow {
 
@@ -26,109 +23,172 @@ struct ConditionedData {
   C condition;  ///< one row a sample
 };
 
-/// Settings of plain flow matching.
-struct PretrainOptions {
-  std::int64_t steps = 2000;                                    ///< gradient steps, at least 1
-  std::int64_t batch = 256;                                     ///< samples a step, at least 1
-  OptimizerFactory optimizer = adamw({.learning_rate = 2e-3});  ///< makes the optimiser
-  Schedule learning_rate_factor = Constant{1};  ///< of the optimiser's own, by gradient step
-  double max_gradient_norm = 1;                 ///< 0: never clipped
-  std::int64_t report_every = 100;  ///< steps in an "epoch" of the reports to observers, at least 1
-  std::uint64_t seed = 0;           ///< of data, noise and times
+/// How much data plain flow matching sees: a component of a Pretrainer.
+struct Pretraining {
+  std::int64_t steps = 2000;        ///< gradient steps, at least 1
+  std::int64_t batch = 256;         ///< samples a step, at least 1
+  std::int64_t report_every = 100;  ///< gradient steps in an "epoch" of the reports, at least 1
 };
 
-/// Trains a model by flow matching, `mean (v_theta(x_t, t) - (eps - x0))^2`.
+namespace detail {
+
+using PretrainingKind = KindOf<Pretraining>;
+
+/// Whether a type is a component of a Pretrainer.
+template <class T>
+inline constexpr bool is_pretraining_component =
+    is_any<T, PretrainingKind, OptimizationKind, ForwardKind, SeedKind>;
+
+template <class Data>
+using DataOf = std::remove_cvref_t<std::invoke_result_t<Data&, std::int64_t, Generator&>>;
+
+/// The condition of a batch of data.
+template <class Batch>
+struct DataCondition {
+  using type = Unconditional;
+};
+template <class C>
+struct DataCondition<ConditionedData<C>> {
+  using type = C;
+};
+
+/// The last batch of data as a source of conditions: sample i is under condition i.
+template <class C>
+class BatchSource {
+ public:
+  std::int64_t size() const { return size_; }
+  C condition(const Tensor& ids) const { return select(*rows_, ids); }
+  void set(C rows, std::int64_t size) {
+    rows_ = std::move(rows);
+    size_ = size;
+  }
+
+ private:
+  std::optional<C> rows_;
+  std::int64_t size_ = 0;
+};
+
+}  // namespace detail
+
+/// Trains a model by flow matching, `mean (v_theta(x_t, t) - (eps - x0))^2`: the term FlowMatching
+/// on a stream of data.
 ///
+/// `Pretrainer(model, data, components...)`; components are Pretraining, Optimization (default
+/// adamw() of learning rate 2e-3), ForwardProcess (default UniformTimes) and Seed, in any order. An
+/// epoch is `report_every` gradient steps. For the whole of it in one call see pretrain().
+template <class M, class Data>
+class Pretrainer
+    : public Training<
+          Pretrainer<M, Data>, SingleModel<M>, Sum<FlowMatching>,
+          detail::BatchSource<typename detail::DataCondition<detail::DataOf<Data>>::type>> {
+  using C = typename detail::DataCondition<detail::DataOf<Data>>::type;
+  using Base =
+      Training<Pretrainer<M, Data>, SingleModel<M>, Sum<FlowMatching>, detail::BatchSource<C>>;
+
+ public:
+  /// @param model a TrainableModel; its own weights are trained
+  /// @param data called as `data(count, generator)`, gives x0 [count, ...] or ConditionedData
+  /// @param components any of them, in any order
+  /// @throws Error if an option is out of range
+  template <class... Components>
+  Pretrainer(M model, Data data, const Components&... components)
+      : Base(SingleModel<M>(std::move(model)), as_sum(FlowMatching{}), {},
+             detail::pick<detail::SeedKind, Seed>(components...).value, Learning{},
+             detail::pick<detail::OptimizationKind, Optimization>(components...),
+             adamw({.learning_rate = 2e-3})),
+        data_(std::move(data)),
+        options_(detail::pick<detail::PretrainingKind, Pretraining>(components...)) {
+    static_assert((detail::is_pretraining_component<Components> && ...),
+                  "contraflow: a component of a Pretrainer must be Pretraining, Optimization, "
+                  "ForwardProcess or Seed");
+    expects(options_.steps >= 1, "steps", "at least 1", options_.steps);
+    expects(options_.batch >= 1, "batch", "at least 1", options_.batch);
+    expects(options_.report_every >= 1, "report_every", "at least 1", options_.report_every);
+    auto forward = detail::pick<detail::ForwardKind, ForwardProcess>(components...);
+    if (!forward.times) forward.times = UniformTimes{};
+    this->learner_.set(std::move(forward));
+  }
+
+  /// Epochs in which all steps are made; the last may have fewer.
+  std::int64_t epochs() const {
+    return (options_.steps + options_.report_every - 1) / options_.report_every;
+  }
+
+  using Base::run_epoch;
+  /// `report_every` gradient steps.
+  template <class Warn>
+  EpochReport run_epoch(Warn&&) {
+    const Stopwatch watch;
+    LearnReport learnt;
+    const std::int64_t first = this->epoch_ * options_.report_every;
+    const std::int64_t last = std::min(first + options_.report_every, options_.steps);
+    for (std::int64_t step = first; step < std::max(last, first + 1); ++step) {
+      learn(static_cast<std::uint64_t>(step), learnt);
+    }
+    this->seconds_ += watch.seconds();
+    EpochReport report;
+    this->add_learnt(report, learnt);
+    report.add("seconds/epoch", watch.seconds());
+    this->finish(report);
+    return report;
+  }
+
+ private:
+  void learn(std::uint64_t step, LearnReport& learnt) {
+    Generator of_data = seeded(this->seed_).stream(Purpose::data, step);
+    auto batch = data_(options_.batch, of_data);
+    ScoredRollout<NothingRecorded> samples;
+    Rollout<NothingRecorded>& rollout = samples.rollout;
+    if constexpr (std::convertible_to<decltype(batch), Tensor>) {
+      rollout.x0 = batch;
+      this->source_.set({}, rollout.x0.size(0));
+    } else {
+      rollout.x0 = batch.x0;
+      this->source_.set(std::move(batch.condition), rollout.x0.size(0));
+    }
+    expects_samples(rollout.x0, "data");
+    rollout.prompt = rollout.group = rollout.id = at::arange(rollout.size(), at::kLong);
+    this->learner_.learn(samples, grid_, seeded(this->seed_).stream(Purpose::order, step), learnt);
+  }
+
+  Data data_;
+  Pretraining options_;
+  TimeGrid grid_ = uniform_grid(1000);  ///< for GridTimes without a grid of their own
+};
+
+template <class M, class Data, class... Components>
+Pretrainer(M, Data, Components...) -> Pretrainer<M, Data>;
+
+/// Trains a model by flow matching, as a Pretrainer, to its last step.
 /// @param model a TrainableModel; its own weights are trained
 /// @param data called as `data(count, generator)`, gives x0 [count, ...] or ConditionedData
-/// @param options settings
-/// @param times TrainingTimes
-/// @param observers told after every `report_every` steps, with the metric "loss"
+/// @param parts components of a Pretrainer and observers, in any order
 /// @return how it ended; steps whose loss is not finite are skipped and counted
 /// @throws Error if an option is out of range
-/// @par Random numbers
-/// from a generator of its own, made from the seed of the options
-template <class M, class Data, class Times = UniformTimes, class... Os>
-RunReport pretrain(M& model, Data&& data, const PretrainOptions& options, const Times& times = {},
-                   Os&&... observers) {
-  static_assert(explain_trainable<M>());
-  expects(options.steps >= 1, "steps", "at least 1", options.steps);
-  expects(options.batch >= 1, "batch", "at least 1", options.batch);
-  expects(options.report_every >= 1, "report_every", "at least 1", options.report_every);
-  expects(options.max_gradient_norm >= 0, "max_gradient_norm", "at least 0",
-          options.max_gradient_norm);
-  Observers<std::remove_reference_t<Os>...> all(observers...);
-  Generator generator = seeded(options.seed);
-  const TimeGrid grid = uniform_grid(1000);
-  std::vector<Tensor> parameters = module_of(model)->parameters();
-  const auto optimizer = options.optimizer(parameters);
-  std::vector<double> rates;
-  for (const auto& group : optimizer->param_groups()) rates.push_back(group.options().get_lr());
-  const auto loss_of = [&](const Tensor& x0, const auto& condition) {
-    const Tensor eps = normal_like(x0, generator);
-    const Tensor t = times(x0.size(0), grid, generator).select(1, 0).to(x0.device());
-    const Tensor v = velocity_of(model, interpolate(x0, eps, t), t, condition);
-    return mean_per_sample((wide(v) - velocity_target(x0, eps)).square()).mean();
-  };
-  const auto next_loss = [&] {
-    auto batch = data(options.batch, generator);
-    if constexpr (std::convertible_to<decltype(batch), Tensor>) {
-      return loss_of(batch, Unconditional{});
+template <class M, class Data, class... Parts>
+RunReport pretrain(M& model, Data&& data, Parts&&... parts) {
+  const auto components_of = []<class T>(T& part) {
+    if constexpr (detail::is_pretraining_component<std::remove_cvref_t<T>>) {
+      return std::tuple<std::remove_cvref_t<T>>(part);
     } else {
-      return loss_of(batch.x0, batch.condition);
+      return std::tuple<>();
     }
   };
-
-  std::int64_t taken = 0, skipped = 0;
-  double norm = 0;
-  // The loss of a step, or NaN where it was skipped.
-  const auto train_step = [&] {
-    optimizer->zero_grad();
-    const Tensor loss = next_loss();
-    loss.backward();
-    norm = gradient_norm(parameters).template item<double>();
-    const auto value = loss.template item<double>();
-    if (!std::isfinite(value + norm)) {
-      ++skipped;
-      return std::numeric_limits<double>::quiet_NaN();
+  const auto observers_of = []<class T>(T& part) {
+    if constexpr (detail::is_pretraining_component<std::remove_cvref_t<T>>) {
+      return std::tuple<>();
+    } else {
+      return std::tuple<T&>(part);
     }
-    if (options.max_gradient_norm > 0 && norm > options.max_gradient_norm) {
-      scale_gradients(parameters, options.max_gradient_norm / norm);
-    }
-    const double factor = options.learning_rate_factor(taken++);
-    for (std::size_t i = 0; i < rates.size(); ++i) {
-      optimizer->param_groups()[i].options().set_lr(rates[i] * factor);
-    }
-    optimizer->step();
-    return value;
   };
-
-  RunReport report;
-  all.start({1, options.steps / options.report_every});
-  double loss_sum = 0;
-  std::int64_t losses = 0;
-  for (std::int64_t step = 1; step <= options.steps && !report.stopped; ++step) {
-    const double loss = train_step();
-    if (std::isfinite(loss)) {
-      loss_sum += loss;
-      ++losses;
-    }
-    if (step % options.report_every != 0) continue;
-    report.last = {};
-    report.last.epoch = report.epochs = step / options.report_every;
-    report.last.gradient_steps = taken;
-    report.last.forward_evaluations = report.last.backward_evaluations = step * options.batch;
-    if (losses > 0) report.last.metrics.push_back({"loss", loss_sum / double(losses)});
-    report.last.metrics.push_back({"gradient_norm", norm});
-    report.last.metrics.push_back({"skipped_steps", double(skipped)});
-    loss_sum = 0;
-    losses = 0;
-    const Verdict verdict = all(report.last);
-    report.stopped = verdict.stop;
-    report.reason = verdict.reason;
-  }
-  all.finish(report);
-  return report;
+  const auto make = [&](const auto&... components) {
+    return std::make_unique<Pretrainer<M, std::reference_wrapper<std::remove_reference_t<Data>>>>(
+        model, std::ref(data), components...);
+  };
+  const auto trainer = std::apply(make, std::tuple_cat(components_of(parts)...));
+  return std::apply(
+      [&](auto&... observers) { return trainer->run(trainer->epochs(), observers...); },
+      std::tuple_cat(observers_of(parts)...));
 }
 
 }  // namespace contraflow

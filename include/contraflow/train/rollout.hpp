@@ -14,7 +14,10 @@
 namespace contraflow {
 
 /// The record of an objective that needs none: no trajectory exists.
-struct NothingRecorded {};
+struct NothingRecorded {
+  /// Nothing.
+  NothingRecorded select(const Tensor&) const { return {}; }
+};
 
 /// The record of an objective that trains on transitions: the stochastic steps of a rollout.
 /// @par Shape
@@ -28,6 +31,15 @@ struct RecordedSteps {
   Tensor log_prob;                      ///< under the collecting policy, float32
   Tensor mean;                          ///< of the transitions, float32; undefined if not recorded
   std::vector<double> sigma;            ///< at which each step starts
+
+  /// The samples @p rows, int64 [K] on the device of the record.
+  RecordedSteps select(const Tensor& rows) const {
+    RecordedSteps fewer = *this;
+    fewer.states = states.index_select(1, rows);
+    fewer.log_prob = log_prob.index_select(1, rows);
+    if (mean.defined()) fewer.mean = mean.index_select(1, rows);
+    return fewer;
+  }
 };
 
 /// What the rollout must record for the objective @p S, a Sum.
@@ -36,14 +48,27 @@ using RecordOf =
     std::conditional_t<S::uses_transitions, RecordedSteps<S::records_mean>, NothingRecorded>;
 
 /// The samples of an epoch.
+///
+/// Their positions 0 ... N - 1 are the only numbering there is. `id` names their random numbers:
+/// what is drawn for a sample does not depend on which others are left beside it.
 /// @par Shape
-/// x0 [N, ...]; prompt and group int64 [N]
+/// x0 [N, ...]; prompt, group and id int64 [N] on the CPU
 template <class Record>
 struct Rollout {
   Tensor x0;                                 ///< clean samples, float32
   Tensor prompt;                             ///< number of each sample's prompt
   Tensor group;                              ///< which samples were drawn for one prompt together
+  Tensor id;                                 ///< number of each sample in its epoch
   [[no_unique_address]] Record record = {};  ///< what the objective needs beside them
+
+  /// Number of samples.
+  std::int64_t size() const { return x0.size(0); }
+  /// The samples @p rows, int64 [K].
+  Rollout select(const Tensor& rows) const {
+    const Tensor here = rows.to(x0.device());
+    return {x0.index_select(0, here), prompt.index_select(0, rows), group.index_select(0, rows),
+            id.index_select(0, rows), record.select(here)};
+  }
 };
 
 /// Plans and fills the record of a rollout.

@@ -10,5 +10,7 @@ void run() {
   auto observer = [](int) {};
 #endif
   cf::Observers<decltype(observer)> all(observer);
-  all.start({});
+  cf::ProbeTrainer trainer;
+  cf::EpochReport report;
+  all.measure(trainer, report);
 }

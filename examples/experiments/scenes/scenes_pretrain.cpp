@@ -1,0 +1,183 @@
+// Makes the base model of scenes: clean captions until it binds, then spoilt ones, so that without
+// guidance it shows little of what it knows.
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <ATen/Parallel.h>
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include <contraflow/core/memory.hpp>
+#include <contraflow/core/stopwatch.hpp>
+#include <contraflow/observe/progress_bar.hpp>
+#include <contraflow/observe/stop_on_interrupt.hpp>
+
+#include "files.hpp"
+#include "pretraining.hpp"
+#include "support/format.hpp"
+#include "support/table.hpp"
+
+namespace {
+
+using namespace scenes_example;
+
+struct Options {
+  std::filesystem::path output = "out/scenes_base/base.safetensors";
+  std::filesystem::path check = "";  // a record of another run
+  std::size_t from_phase = 1;        // counted from 1
+  std::uint64_t seed = 7;
+  int threads = int(std::max(1U, std::thread::hardware_concurrency()));
+};
+
+/// Seed of a phase's batches.
+std::uint64_t seed_of(const Options& options, std::size_t phase) {
+  return cf::stream_seed(options.seed, 2 + phase);
+}
+
+cf::OnThreads<SceneFlow> new_model(const Options& options) {
+  return {SceneFlow({}, options.seed), options.threads};
+}
+
+/// "base.after-1.safetensors" beside "base.safetensors".
+std::filesystem::path after_phase(const Options& options, std::size_t phase) {
+  std::filesystem::path path = options.output;
+  return path.replace_extension(".after-" + std::to_string(phase) + ".safetensors");
+}
+
+/// The record of the phases before the first that is trained; the seed is that of the record.
+Json record_of(Options& options) {
+  Json record{{"seed", options.seed}, {"phases", Json::array()}};
+  if (options.from_phase == 1) return record;
+  std::filesystem::path path = options.output;
+  std::ifstream file(path.replace_extension(".json"));
+  cf::expects(file.good(), "--from-phase", "1, where there is no record of an earlier run",
+              path.string());
+  const Json before = Json::parse(file);
+  options.seed = before.at("seed").get<std::uint64_t>();
+  record["seed"] = options.seed;
+  const std::size_t recorded = before.at("phases").size();
+  cf::expects(recorded + 1 >= options.from_phase, "--from-phase",
+              "at most the phase behind those recorded",
+              std::to_string(options.from_phase) + " behind " + std::to_string(recorded));
+  for (std::size_t i = 0; i + 1 < options.from_phase; ++i) {
+    record["phases"].push_back(before.at("phases").at(i));
+  }
+  return record;
+}
+
+/// Keeps the losses of a phase.
+struct Losses {
+  std::vector<double> values = {};
+  void operator()(const cf::EpochReport& report) {
+    values.push_back(report.find("loss").value_or(std::nan("")));
+  }
+};
+
+/// Trains, and writes the weights and beside them a record: losses and scores of each phase.
+int make(Options options) {
+  const cf::Stopwatch watch;
+  Json record = record_of(options);
+  const scenes::Captioned set = pretraining_set(options.seed);
+  cf::OnThreads<SceneFlow> model =
+      options.from_phase == 1
+          ? new_model(options)
+          : cf::OnThreads<SceneFlow>(load_base(after_phase(options, options.from_phase - 1)),
+                                     options.threads);
+  support::Table table(header_of("strict score after"));
+  const std::vector<Phase> phases = curriculum();
+  std::filesystem::path beside = options.output;
+  beside.replace_extension(".json");
+  for (std::size_t i = options.from_phase - 1; i < phases.size(); ++i) {
+    const cf::Stopwatch of_phase;
+    std::cerr << phases[i].name << "\n";
+    Losses losses;
+    const cf::RunReport report = train(model, phases[i], set, seed_of(options, i), losses,
+                                       cf::ProgressBar{}, cf::StopOnInterrupt{});
+    if (report.stopped) {
+      std::cerr << "interrupted: go on with --from-phase " << i + 1 << "\n";
+      return 1;
+    }
+    const StrictScore plain = evaluated(model), with_guidance = evaluated(guided(model));
+    table.add(row_of(phases[i].name, plain));
+    table.add(row_of(phases[i].name + ", guidance 4.5", with_guidance));
+    record["phases"].push_back({{"name", phases[i].name},
+                                {"steps", phases[i].steps},
+                                {"unguided", to_json(plain)},
+                                {"guided", to_json(with_guidance)},
+                                {"seconds", of_phase.seconds()},
+                                {"losses", losses.values}});
+    cf::write_safetensors(after_phase(options, i + 1), cf::named_weights(*model.module()));
+    support::write_text(beside, record.dump(1) + "\n");
+  }
+  cf::write_safetensors(options.output, cf::named_weights(*model.module()));
+  std::cout << table.text() << "\n"
+            << support::fixed(watch.seconds(), 0) << " s; wrote " << options.output.string()
+            << " and " << beside.string() << "\n";
+  return 0;
+}
+
+/// Trains the first steps again and compares their losses with those of a record.
+int compare(const Options& options) {
+  constexpr std::size_t reports = 4;
+  // Other processors round differently, and training makes that grow.
+  constexpr double tolerance = 1e-3;
+  std::ifstream file(options.check);
+  cf::expects(file.good(), "--check", "a record that this program wrote", options.check.string());
+  const Json record = Json::parse(file);
+  Options same = options;
+  same.seed = record.at("seed").get<std::uint64_t>();
+  const auto expected = record.at("phases").at(0).at("losses").get<std::vector<double>>();
+  cf::expects(expected.size() >= reports, "--check", "a record of 40 steps or more",
+              expected.size());
+  auto model = new_model(same);
+  Losses losses;
+  const auto enough = [&](const cf::EpochReport&) {
+    return cf::Verdict{.stop = losses.values.size() >= reports};
+  };
+  train(model, curriculum().front(), pretraining_set(same.seed), seed_of(same, 0), losses, enough);
+  double worst = 0;
+  bool reproduces = true;
+  for (std::size_t i = 0; i < reports; ++i) {
+    const double difference = std::abs(losses.values.at(i) / expected[i] - 1);
+    worst = std::max(worst, difference);
+    // Written so that NaN does not.
+    reproduces = reproduces && difference < tolerance;
+    std::cout << "steps to " << 10 * (i + 1) << ": loss " << losses.values[i] << ", recorded "
+              << expected[i] << "\n";
+  }
+  std::cout << (reproduces ? "the record is reproduced" : "the record is NOT reproduced")
+            << ": largest relative difference " << worst << "\n";
+  return reproduces ? 0 : 1;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("Makes the base model of scenes");
+  app.add_option("--output", options.output, "the weights; a record is written beside them")
+      ->capture_default_str();
+  app.add_option("--seed", options.seed, "of weights, scenes and batches")->capture_default_str();
+  app.add_option("--threads", options.threads, "between which batches are divided")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--from-phase", options.from_phase, "go on with an earlier run's phase")
+      ->check(CLI::Range(std::size_t{1}, curriculum().size()));
+  app.add_option("--check", options.check, "only repeat the first 40 steps of this record");
+  CLI11_PARSE(app, argc, argv);
+  at::set_num_threads(1);
+  cf::keep_freed_memory();
+  try {
+    return options.check.empty() ? make(options) : compare(options);
+  } catch (const std::exception& failure) {
+    std::cerr << "scenes_pretrain: " << failure.what() << "\n";
+    return 1;
+  }
+}

@@ -1,0 +1,322 @@
+// Fine-tuning of Stable Diffusion 3.5 by reinforcement learning: a folder of weights, prompts and a
+// reward in, an adapter for diffusers and peft out. All settings are the published ones by default.
+//
+//   sd35_finetune --model stable-diffusion-3.5-medium --prompts prompts.txt --reward colourfulness
+//   sd35_finetune --tiny        a tiny model with random weights, to see the whole path at once
+
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include <contraflow/contraflow.hpp>
+#include <contraflow/io/contact_sheet.hpp>
+#include <contraflow/io/png.hpp>
+#include <contraflow/model/autocasting.hpp>
+#include <contraflow/observe/json_lines.hpp>
+#include <contraflow/observe/picture.hpp>
+#include <contraflow/observe/picture_files.hpp>
+#include <contraflow/observe/progress_bar.hpp>
+#include <contraflow/observe/stop_on_interrupt.hpp>
+#include <contraflow/observe/tensorboard.hpp>
+#include <contraflow/pipeline/decoded_rewards.hpp>
+#include <contraflow/pipeline/image_generation.hpp>
+#include <contraflow/pipeline/lora_files.hpp>
+#include <contraflow/policy/lora_policy.hpp>
+#include <contraflow/sd3/encode_prompts.hpp>
+#include <contraflow/sd3/latent_shape.hpp>
+#include <contraflow/train/checkpoint.hpp>
+
+#include "support/image_rewards.hpp"
+#include "support/phases.hpp"
+#include "support/sd35.hpp"
+
+namespace {
+
+namespace cf = contraflow;
+namespace fs = std::filesystem;
+
+using Model = cf::Guided<cf::Autocasting<cf::Mmdit>, cf::TextCondition>;
+using Policy = cf::LoraPolicy<Model>;
+using Rewards = cf::pipeline::DecodedRewards<support::ImageRewards>;
+using Prompts = decltype(cf::PromptRows(cf::TextCondition(), std::vector<std::string>()));
+
+struct Settings {
+  support::sd35::Model model;
+  fs::path prompt_file, lora, output = "out/finetune";
+  std::vector<std::string> rewards = {"colourfulness"};
+  std::string method = "nft", negative;
+  std::int64_t epochs = 100, prompts = 48, group = 24, size = 512;
+  std::int64_t gradient_steps = 1, micro_batch = 4, rollout_batch = 8, rank = 32;
+  std::int64_t save_every = 10, evaluate_every = 10, evaluation_images = 16;
+  int steps = 10, evaluation_steps = 40;
+  double learning_rate = 3e-4, alpha = 64, beta = 1, clip_range = 1e-4, noise_level = 0.7;
+  std::optional<double> kl, guidance;
+  std::optional<at::ScalarType> autocast;
+  std::uint64_t seed = 0;
+  bool recompute = false, resume = false;
+
+  bool is_grpo() const { return method.starts_with("grpo"); }
+  /// As published: 1e-4 for NFT, 0.04 for GRPO.
+  double kl_weight() const { return kl.value_or(is_grpo() ? 0.04 : 1e-4); }
+  /// As published: none for NFT, 4.5 for GRPO.
+  double guidance_scale() const { return guidance.value_or(is_grpo() ? 4.5 : 1.0); }
+};
+
+cf::Optimization optimization(const Settings& settings) {
+  cf::Optimization result{.optimizer = cf::adamw({.learning_rate = settings.learning_rate}),
+                          .micro_batch = settings.micro_batch};
+  if (settings.autocast == at::kHalf) result.loss_scale = cf::LossScaleOptions{};
+  return result;
+}
+
+cf::Collection collection(const Settings& settings, const cf::sd3::Folder& folder) {
+  return {.prompts_per_epoch = settings.prompts,
+          .group_size = settings.group,
+          .grid = folder.grid(settings.steps),
+          .rollout_batch = settings.rollout_batch,
+          .sample_shape =
+              cf::sd3::latent_shape(settings.size, settings.size, folder.autoencoder_options(),
+                                    folder.transformer_options())};
+}
+
+/// Pictures of the averaged policy, for fixed prompts and noise.
+struct Pictures {
+  cf::Tensor sheet;  ///< [3, H, W]
+  double reward;     ///< mean
+};
+template <class Trainer>
+Pictures drawn(Trainer& trainer, const cf::Vae& vae) {
+  const cf::Evaluation evaluation = trainer.evaluate();
+  std::vector<cf::Tensor> images;
+  for (const cf::Tensor& latents : evaluation.x0.split(1)) {
+    images.push_back(vae.decode(latents)[0].to(at::kCPU));
+  }
+  return {cf::contact_sheet(images, 4), evaluation.reward};
+}
+
+void save_adapter(Policy& policy, const fs::path& folder) {
+  const cf::LoraWeights weights = policy.weights(cf::Role::average);
+  cf::write_diffusers_lora(folder / "diffusers", weights);
+  cf::write_peft_lora(folder / "peft", weights);
+}
+
+/// What all methods share.
+struct Parts {
+  const Settings& settings;
+  const cf::sd3::Folder& folder;
+  Policy policy;
+  Rewards rewards;
+  Prompts prompts;
+  std::shared_ptr<cf::Vae> vae;
+  std::vector<cf::Warning> warnings;  ///< of prompts that were cut
+  support::Phases& phases;
+};
+
+template <class Solver, class Objective>
+void train(Parts parts, const Solver& solver, const Objective& objective) {
+  const Settings& settings = parts.settings;
+  const fs::path& output = settings.output;
+  cf::Trainer trainer(std::move(parts.policy), solver, std::move(parts.rewards), objective,
+                      std::move(parts.prompts), collection(settings, parts.folder),
+                      cf::Learning{.gradient_steps = settings.gradient_steps},
+                      optimization(settings),
+                      cf::EvaluationOptions{.samples = settings.evaluation_images,
+                                            .grid = parts.folder.grid(settings.evaluation_steps)},
+                      cf::Seed{settings.seed});
+  if (settings.resume && cf::resume(trainer, output / "checkpoints")) {
+    std::fprintf(stderr, "resumed after epoch %lld\n", static_cast<long long>(trainer.epoch()));
+  }
+  //! [observers]
+  const auto evaluation = [&](auto& of_run, cf::EpochReport& report) {
+    if (report.epoch % settings.evaluate_every != 0) return;
+    const Pictures pictures = drawn(of_run, *parts.vae);
+    report.add("evaluation/reward", pictures.reward);
+    report.pictures.push_back(cf::picture_of("evaluation", pictures.sheet));
+  };
+  const auto adapter_saver = [&](const cf::EpochReport& report) {
+    if (report.epoch % settings.save_every != 0) return;
+    save_adapter(trainer.policy(), output / "adapters" / ("epoch-" + std::to_string(report.epoch)));
+  };
+  //! [observers]
+  const auto prompt_warnings = [&](const cf::EpochReport&) -> cf::Verdict {
+    return {.warnings = std::exchange(parts.warnings, {})};
+  };
+  const auto evaluated = [&](const char* file) {
+    const Pictures pictures = drawn(trainer, *parts.vae);
+    cf::write_png(output / file, pictures.sheet);
+    return pictures.reward;
+  };
+
+  parts.phases.begin("evaluating before");
+  const double before = evaluated("before.png");
+  parts.phases.begin("training");
+  const cf::RunReport report = trainer.run(
+      settings.epochs, evaluation, cf::ProgressBar{}, cf::StopOnInterrupt{},
+      cf::JsonLines{output / "run.jsonl"}, cf::TensorBoard{output / "tensorboard"},
+      cf::PictureFiles{output / "pictures"}, prompt_warnings, adapter_saver,
+      cf::Checkpoint{.directory = output / "checkpoints", .every = settings.save_every});
+  parts.phases.begin("evaluating after");
+  const double after = evaluated("after.png");
+  save_adapter(trainer.policy(), output / "adapter");
+  std::cout << parts.phases.table().text() << "epochs " << report.epochs << ", gradient steps "
+            << trainer.gradient_steps() << ", evaluations of the network "
+            << trainer.evaluations().forward << '\n'
+            << "reward before " << before << ", after " << after << '\n'
+            << "adapters, pictures and records in " << output.string() << '\n';
+  if (report.stopped) std::cout << report.reason << '\n';
+}
+
+void train_by_method(Parts parts) {
+  const Settings& settings = parts.settings;
+  const std::string& method = settings.method;
+  const auto velocity_kl = settings.kl_weight() * cf::VelocityKl{};
+  const auto transition_kl = settings.kl_weight() * cf::TransitionKl{};
+  const cf::DpmSolver<2> ode;
+  const cf::FlowSde sde{.noise_level = settings.noise_level};
+  if (method == "nft") {
+    return train(std::move(parts), ode, cf::Nft{.beta = settings.beta} + velocity_kl);
+  }
+  if (method == "awm") return train(std::move(parts), ode, cf::Awm{} + velocity_kl);
+  if (method == "dpo") return train(std::move(parts), ode, cf::Dpo{});
+  if (method == "rwr") return train(std::move(parts), ode, cf::RewardWeighted{} + velocity_kl);
+  if (method == "sft") return train(std::move(parts), ode, cf::BestOfGroup{} + velocity_kl);
+  const cf::Grpo grpo{.clip_range = settings.clip_range};
+  if (method == "grpo") return train(std::move(parts), sde, grpo + transition_kl);
+  if (method == "grpo-fast") {
+    return train(std::move(parts), cf::Window<cf::FlowSde, cf::DpmSolver<2>>{.sde = sde},
+                 grpo + transition_kl);
+  }
+  train(std::move(parts), sde, cf::GrpoGuard{.clip_range = settings.clip_range} + transition_kl);
+}
+
+/// Encoded prompts, from the output folder where they are there already.
+cf::TextCondition encoded(const Settings& settings, const cf::sd3::Folder& folder,
+                          const std::vector<std::string>& captions,
+                          std::vector<cf::Warning>& warnings) {
+  const fs::path file = settings.output / "prompts.safetensors";
+  const std::string source = settings.model.prompt_source(folder);
+  if (auto known = cf::pipeline::read_prompts(file, captions, source)) return *known;
+  const cf::TextCondition condition =
+      cf::sd3::encode_prompts(folder, captions, settings.model.prompt_options(folder),
+                              [&](const cf::Warning& warning) { warnings.push_back(warning); });
+  cf::pipeline::write_prompts(file, condition, captions, source);
+  return condition;
+}
+
+void run(const Settings& settings) {
+  fs::create_directories(settings.output);
+  const cf::sd3::Folder folder = support::sd35::opened(settings.model, settings.output);
+  collection(settings, folder);  // finds faults now, not after the text encoders
+  support::ImageRewards rewards = support::image_rewards(settings.rewards);
+  std::vector<std::string> captions = {"a photo of a cat", "two red circles", "a house by the sea"};
+  if (!settings.prompt_file.empty()) captions = support::sd35::lines_of(settings.prompt_file);
+  if (captions.empty()) throw cf::Error(settings.prompt_file.string(), "a prompt a line", "none");
+
+  support::Phases phases;
+  phases.begin("encoding prompts");
+  std::vector<std::string> with_negative = captions;
+  with_negative.push_back(settings.negative);
+  std::vector<cf::Warning> warnings;
+  const cf::TextCondition condition = encoded(settings, folder, with_negative, warnings);
+  const auto count = std::int64_t(captions.size());
+
+  phases.begin("loading the networks");
+  const auto vae = folder.vae({.dtype = at::kFloat, .device = at::Device(settings.model.device)});
+  const cf::Mmdit transformer =
+      folder.transformer(settings.model.placement(), {.recompute = settings.recompute});
+  const cf::TextCondition negative = cf::select(condition, at::full({1}, count, at::kLong));
+  cf::LoraPolicyOptions options{.average_every = settings.is_grpo() ? 8 : 1, .seed = settings.seed};
+  if (!settings.lora.empty()) options.start = cf::read_lora(settings.lora);
+  Policy policy(
+      Model(cf::Autocasting(transformer, settings.autocast), negative, settings.guidance_scale()),
+      cf::LoraOptions{.rank = settings.rank, .alpha = settings.alpha}, options);
+  train_by_method({settings, folder, std::move(policy), Rewards(vae, std::move(rewards)),
+                   cf::PromptRows(cf::select(condition, at::arange(count)), captions), vae,
+                   std::move(warnings), phases});
+}
+
+void add_options(CLI::App& app, Settings& settings) {
+  static const std::map<std::string, at::ScalarType> halves{{"bfloat16", at::kBFloat16},
+                                                            {"float16", at::kHalf}};
+  support::sd35::add_options(app, settings.model);
+  const auto option = [&](const char* name, auto& value, const char* help) {
+    return app.add_option(name, value, help)->capture_default_str();
+  };
+  const auto count = [&](const char* name, auto& value, const char* help) {
+    option(name, value, help)->check(CLI::PositiveNumber);
+  };
+  option("--method", settings.method, "nft, awm, dpo, rwr, sft, grpo, grpo-fast or grpo-guard")
+      ->check(
+          CLI::IsMember({"nft", "awm", "dpo", "rwr", "sft", "grpo", "grpo-fast", "grpo-guard"}));
+  option("--reward", settings.rewards, support::reward_help);
+  app.add_option("--prompts", settings.prompt_file, "File with a prompt a line");
+  app.add_option("--negative", settings.negative, "Negative prompt, for guidance");
+  app.add_option("--lora", settings.lora, "Adapter to start from, which is then the reference");
+  option("--output", settings.output, "Folder for all results");
+  count("--epochs", settings.epochs, "Epochs in all");
+  count("--prompts-per-epoch", settings.prompts, "Prompts an epoch");
+  count("--group", settings.group, "Images a prompt");
+  count("--size", settings.size, "Pixels along a side, a multiple of 16");
+  count("--steps", settings.steps, "Sampling steps of collection");
+  count("--gradient-steps", settings.gradient_steps, "Gradient steps an epoch");
+  count("--micro-batch", settings.micro_batch, "Samples of one forward pass of the update");
+  count("--rollout-batch", settings.rollout_batch, "Images that are collected together");
+  count("--rank", settings.rank, "Of the adapter");
+  option("--alpha", settings.alpha, "Of the adapter: its change is alpha / rank times B A");
+  option("--learning-rate", settings.learning_rate, "Of AdamW");
+  option("--beta", settings.beta, "NFT: strength of the implicit branches");
+  option("--clip-range", settings.clip_range, "GRPO: clipping of the ratio");
+  option("--noise-level", settings.noise_level, "GRPO: strength of the sampler's noise");
+  app.add_option("--kl", settings.kl, "Weight of the KL term; 1e-4, for GRPO 0.04 by default");
+  app.add_option("--guidance", settings.guidance,
+                 "Guidance scale in collection and training; 1, for GRPO 4.5 by default");
+  app.add_option("--autocast", settings.autocast,
+                 "Compute in float16 or bfloat16 over a float32 base; float16 scales the loss")
+      ->transform(CLI::CheckedTransformer(halves, CLI::ignore_case));
+  app.add_flag("--recompute", settings.recompute,
+               "Compute activations again instead of keeping them");
+  count("--save-every", settings.save_every, "Epochs between adapters and checkpoints");
+  count("--evaluate-every", settings.evaluate_every, "Epochs between evaluations");
+  count("--evaluation-images", settings.evaluation_images, "Images of an evaluation");
+  count("--evaluation-steps", settings.evaluation_steps, "Sampling steps of an evaluation");
+  option("--seed", settings.seed, "Of everything that is drawn");
+  app.add_flag("--resume", settings.resume, "Go on from the newest checkpoint in the output");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("Fine-tuning of Stable Diffusion 3.5 by reinforcement learning.");
+  add_options(app, settings);
+  CLI11_PARSE(app, argc, argv);
+  if (settings.model.tiny) {
+    const auto unless_given = [&](const char* option, auto& value, auto tiny) {
+      if (app.count(option) == 0) value = tiny;
+    };
+    unless_given("--dtype", settings.model.dtype, at::kFloat);
+    unless_given("--t5-tokens", settings.model.t5_tokens, std::int64_t{20});
+    unless_given("--epochs", settings.epochs, std::int64_t{4});
+    unless_given("--prompts-per-epoch", settings.prompts, std::int64_t{2});
+    unless_given("--group", settings.group, std::int64_t{4});
+    unless_given("--size", settings.size, std::int64_t{64});
+    unless_given("--steps", settings.steps, 4);
+    unless_given("--rank", settings.rank, std::int64_t{4});
+    unless_given("--save-every", settings.save_every, std::int64_t{2});
+    unless_given("--evaluate-every", settings.evaluate_every, std::int64_t{2});
+    unless_given("--evaluation-images", settings.evaluation_images, std::int64_t{4});
+    unless_given("--evaluation-steps", settings.evaluation_steps, 4);
+  }
+  try {
+    run(settings);
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << '\n';
+    return 1;
+  }
+}

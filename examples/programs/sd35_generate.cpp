@@ -1,0 +1,199 @@
+// Images from prompts by Stable Diffusion 3.5: a folder of weights in, PNG files out.
+//
+//   sd35_generate --model stable-diffusion-3.5-medium "a photo of a cat" "a watercolour of a fox"
+//   sd35_generate --tiny        a tiny model with random weights, to see the whole path at once
+
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include <contraflow/io/contact_sheet.hpp>
+#include <contraflow/io/png.hpp>
+#include <contraflow/pipeline/image_generation.hpp>
+#include <contraflow/pipeline/lora_files.hpp>
+#include <contraflow/sd3/encode_prompts.hpp>
+#include <contraflow/sd3/latent_shape.hpp>
+#include <contraflow/solver/runge_kutta.hpp>
+#include <contraflow/solver/sde.hpp>
+
+#include "support/phases.hpp"
+#include "support/progress.hpp"
+#include "support/sd35.hpp"
+
+namespace {
+
+namespace cf = contraflow;
+namespace fs = std::filesystem;
+
+struct Settings {
+  support::sd35::Model model;
+  std::vector<std::string> prompts;
+  fs::path prompt_file, lora, output = "out/generate";
+  std::string negative, solver = "euler";
+  int steps = 40;
+  int images = 1;
+  std::int64_t batch = 1, height = 1024, width = 1024;
+  double guidance = 4.5, lora_scale = 1;
+  std::uint64_t seed = 0;
+};
+
+/// Calls @p f with the solver of a name.
+template <class F>
+cf::Tensor with_solver(const std::string& name, F&& f) {
+  if (name == "heun") return f(cf::Heun{});
+  if (name == "dpm2") return f(cf::DpmSolver<2>{});
+  if (name == "dpm3") return f(cf::DpmSolver<3>{});
+  if (name == "flow-sde") return f(cf::FlowSde{});
+  if (name == "cps") return f(cf::Cps{});
+  return f(cf::DpmSolver<1>{});
+}
+
+/// Draws a bar over all steps of all batches.
+class Bar {
+ public:
+  explicit Bar(int total) : progress_(total, "steps") {}
+  template <class State>
+  void operator()(const cf::Step&, const cf::Tensor&, const cf::Tensor&, const State&) {
+    progress_.advance("");
+  }
+  void finish() { progress_.finish(); }
+
+ private:
+  support::Progress progress_;
+};
+
+cf::Tensor latents_of(const Settings& settings, const cf::sd3::Folder& folder,
+                      const cf::TextCondition& encoded, std::int64_t prompts) {
+  const cf::Mmdit model = folder.transformer(settings.model.placement());
+  cf::Lora lora(model.module());
+  if (!settings.lora.empty()) {
+    lora.add("adapter", cf::read_lora(settings.lora), settings.lora.string());
+    lora.set_scale("adapter", settings.lora_scale);
+    lora.use("adapter");
+  }
+  const auto shape = cf::sd3::latent_shape(settings.height, settings.width,
+                                           folder.autoencoder_options(), model.network().options());
+  const std::int64_t count = prompts * settings.images;
+  const cf::Tensor noise =
+      cf::sd3::image_noise(count, shape, settings.seed).to(at::Device(settings.model.device));
+  const cf::Tensor prompt = at::arange(prompts).repeat_interleave(settings.images);
+  const auto negative = cf::select(encoded, at::full({1}, prompts, at::kLong));
+  const cf::TimeGrid grid = folder.grid(settings.steps);
+  const auto batches = int((count + settings.batch - 1) / settings.batch);
+  cf::Generator generator = cf::seeded(settings.seed);
+  Bar bar(settings.steps * batches);
+  std::vector<cf::Tensor> latents;
+  for (std::int64_t first = 0; first < count; first += settings.batch) {
+    const std::int64_t last = std::min(count, first + settings.batch);
+    const auto condition = cf::select(encoded, prompt.slice(0, first, last));
+    latents.push_back(with_solver(settings.solver, [&](const auto& solver) {
+      return cf::sd3::generate(model, noise.slice(0, first, last), condition, negative,
+                               settings.guidance, grid, solver, generator, bar);
+    }));
+  }
+  bar.finish();
+  return at::cat(latents);
+}
+
+void write_images(const Settings& settings, const cf::Vae& vae, const cf::Tensor& latents,
+                  const std::vector<std::string>& prompts) {
+  std::vector<cf::Tensor> images;
+  std::vector<std::pair<std::string, std::string>> pictures;
+  support::Progress progress(int(latents.size(0)), "images");
+  for (std::int64_t i = 0; i < latents.size(0); ++i) {
+    const cf::Tensor image = vae.decode(latents.narrow(0, i, 1))[0].to(at::kCPU);
+    char name[32];
+    std::snprintf(name, sizeof(name), "image-%03d.png", int(i));
+    cf::write_png(settings.output / name, image);
+    images.push_back(image);
+    pictures.emplace_back(name, prompts[std::size_t(i / settings.images)]);
+    progress.advance(name);
+  }
+  progress.finish();
+  cf::write_png(settings.output / "contact_sheet.png", cf::contact_sheet(images, 4));
+  support::sd35::write_sheet(settings.output / "contact_sheet.html", "Images", pictures);
+}
+
+void run(const Settings& settings) {
+  support::Phases phases;
+  fs::create_directories(settings.output);
+  std::vector<std::string> prompts = settings.prompts;
+  if (!settings.prompt_file.empty()) {
+    for (std::string& line : support::sd35::lines_of(settings.prompt_file)) {
+      prompts.push_back(std::move(line));
+    }
+  }
+  if (prompts.empty() && settings.model.tiny) prompts = {"a photo of a cat", "two red circles"};
+  if (prompts.empty()) throw cf::Error("prompts", "at least one, or --prompts FILE", "none");
+
+  const cf::sd3::Folder folder = support::sd35::opened(settings.model, settings.output);
+  // Found out now, not after the text encoders.
+  cf::sd3::latent_shape(settings.height, settings.width, folder.autoencoder_options(),
+                        folder.transformer_options());
+  phases.begin("encoding prompts");
+  std::vector<std::string> captions = prompts;
+  captions.push_back(settings.negative);
+  const cf::TextCondition encoded = cf::sd3::encode_prompts(
+      folder, captions, settings.model.prompt_options(folder), support::sd35::show);
+  phases.begin("generating latents");
+  const cf::Tensor latents = latents_of(settings, folder, encoded, std::int64_t(prompts.size()));
+  phases.begin("decoding images");
+  const auto vae = folder.vae({.dtype = at::kFloat, .device = at::Device(settings.model.device)});
+  write_images(settings, *vae, latents, prompts);
+  std::cout << phases.table().text() << latents.size(0) << " images in " << settings.output.string()
+            << "; open contact_sheet.html\n";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("Images from prompts by Stable Diffusion 3.5.");
+  support::sd35::add_options(app, settings.model);
+  app.add_option("prompt", settings.prompts, "Prompts, each in quotes");
+  app.add_option("--prompts", settings.prompt_file, "File with a prompt a line");
+  app.add_option("--negative", settings.negative, "What the images should not show");
+  app.add_option("--steps", settings.steps, "Sampling steps")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--guidance", settings.guidance, "Guidance scale; at most 1: none")
+      ->capture_default_str();
+  app.add_option("--solver", settings.solver, "euler, heun, dpm2, dpm3, flow-sde or cps")
+      ->check(CLI::IsMember({"euler", "heun", "dpm2", "dpm3", "flow-sde", "cps"}))
+      ->capture_default_str();
+  app.add_option("--height", settings.height, "Pixels, a multiple of 16")->capture_default_str();
+  app.add_option("--width", settings.width, "Pixels, a multiple of 16")->capture_default_str();
+  app.add_option("--images", settings.images, "Images a prompt")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--batch", settings.batch, "Images that are generated together")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--seed", settings.seed, "Of the noise")->capture_default_str();
+  app.add_option("--lora", settings.lora, "Adapter: a folder of peft or diffusers, or a file");
+  app.add_option("--lora-scale", settings.lora_scale, "Strength of the adapter")
+      ->capture_default_str();
+  app.add_option("--output", settings.output, "Folder for the images")->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  if (settings.model.tiny) {
+    const auto unless_given = [&](const char* option, auto& value, auto tiny) {
+      if (app.count(option) == 0) value = tiny;
+    };
+    unless_given("--dtype", settings.model.dtype, at::kFloat);
+    unless_given("--steps", settings.steps, 4);
+    unless_given("--height", settings.height, std::int64_t{64});
+    unless_given("--width", settings.width, std::int64_t{64});
+    unless_given("--t5-tokens", settings.model.t5_tokens, std::int64_t{20});
+  }
+  try {
+    run(settings);
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << '\n';
+    return 1;
+  }
+}

@@ -1,0 +1,134 @@
+#pragma once
+
+/// @file
+/// Scores of the averaged weights on prompts and noise of their own.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <contraflow/observe/report.hpp>
+#include <contraflow/solver/dpm_solver.hpp>
+#include <contraflow/train/collector.hpp>
+#include <contraflow/train/scorer.hpp>
+
+namespace contraflow {
+
+/// When and how the average of the weights is evaluated: a component of a Trainer.
+struct EvaluationOptions {
+  std::int64_t every = 0;        ///< epochs between evaluations; 0: never
+  std::int64_t samples = 256;    ///< at least 1
+  std::int64_t batch = 0;        ///< most samples generated and scored at a time; 0: no limit
+  TimeGrid grid = sd3_grid(40);  ///< 40 first-order steps as published
+  std::uint64_t seed = 0;        ///< of the noise
+};
+
+/// Scores of the averaged weights on fixed prompts and noise.
+struct Evaluation {
+  /// Weighted sum of the mean scores, not normalised; NaN where no sample has a score.
+  double reward = std::numeric_limits<double>::quiet_NaN();
+  std::vector<Metric> scores = {};         ///< mean of each reward, where any sample has all scores
+  std::int64_t masked = 0;                 ///< samples without a score
+  std::vector<std::string> failures = {};  ///< what() of exceptions that rewards threw
+  Tensor x0 = {};                          ///< the samples [N, ...]
+};
+
+/// Stands for the prompts of the training.
+struct TrainingPrompts {};
+
+/// Evaluates the averaged role on prompts and noise of its own, in batches, with a solver and a
+/// grid of its own: a component of a Trainer where EvaluationOptions are not enough.
+///
+/// `cf::Evaluator(cf::EvaluationOptions{.every = 10}, cf::DpmSolver<2>{}, held_out_prompts)`.
+template <class S = DpmSolver<1>, class Prompts = TrainingPrompts>
+class Evaluator {
+ public:
+  /// @param options when and how
+  /// @param solver a Solver or a Sampler
+  /// @param prompts a PromptSource with conditions like those of the training
+  /// @throws Error if an option is out of range
+  explicit Evaluator(EvaluationOptions options = {}, S solver = {}, Prompts prompts = {})
+      : options_(std::move(options)), solver_(std::move(solver)), prompts_(std::move(prompts)) {
+    static_assert(explain_solver<S>());
+    expects(options_.every >= 0, "every", "at least 0", options_.every);
+    expects(options_.samples >= 1, "samples", "at least 1", options_.samples);
+    expects(options_.batch >= 0, "batch", "at least 0", options_.batch);
+  }
+
+  /// When and how.
+  const EvaluationOptions& options() const { return options_; }
+  /// Whether an evaluation is due behind an epoch.
+  bool is_due(std::int64_t epoch) const {
+    return options_.every > 0 && epoch % options_.every == 0;
+  }
+  /// The evaluator's prompts, or those of the training.
+  template <class Training>
+  const auto& prompts_or(const Training& training) const {
+    if constexpr (std::same_as<Prompts, TrainingPrompts>) {
+      return training;
+    } else {
+      return prompts_;
+    }
+  }
+
+  /// Generates and scores.
+  /// @param policy whose role `average` is evaluated
+  /// @param rewards a bag
+  /// @param prompts in turn
+  /// @param sample_shape of one sample
+  template <class P, class R, class Source>
+  Evaluation evaluate(P& policy, const R& rewards, const Source& prompts,
+                      const std::vector<std::int64_t>& sample_shape) const {
+    const Tensor ids = at::arange(options_.samples, at::kLong);
+    const std::int64_t most = options_.batch > 0 ? options_.batch : options_.samples;
+    const Generator stream = seeded(options_.seed).stream(Purpose::evaluation);
+    EvaluationCount uncounted;
+    std::vector<Tensor> samples, scores;
+    ScoreSheet sheet;
+    Evaluation result;
+    for (const Tensor& id : ids.split(most)) {
+      const Tensor prompt = id.remainder(prompts.size());
+      samples.push_back(generated(policy, Role::average, solver_, options_.grid,
+                                  prompts.condition(prompt), {stream, id, sample_shape},
+                                  uncounted));
+      sheet = rewards.score(samples.back(), reference_of(prompts, prompt));
+      scores.push_back(sheet.scores);
+      result.failures.insert(result.failures.end(), sheet.failures.begin(), sheet.failures.end());
+    }
+    sheet.scores = at::cat(scores, 1);
+    result.x0 = at::cat(samples);
+    summarise(rewards, sheet, result);
+    return result;
+  }
+
+ private:
+  template <class R>
+  static void summarise(const R& rewards, const ScoreSheet& sheet, Evaluation& result) {
+    const Tensor valid = scored_samples(sheet);
+    const Tensor scores = sheet.scores.index_select(1, valid);
+    result.masked = sheet.scores.size(1) - valid.numel();
+    if (valid.numel() == 0) return;
+    result.reward = rewards.combine_raw(scores).mean().template item<double>();
+    for (std::size_t i = 0; i < sheet.names.size(); ++i) {
+      result.scores.push_back(
+          {sheet.names[i], scores[std::int64_t(i)].mean().template item<double>()});
+    }
+  }
+
+  EvaluationOptions options_;
+  S solver_;
+  Prompts prompts_;
+};
+
+namespace detail {
+template <class T>
+inline constexpr bool is_evaluator = false;
+template <class S, class Prompts>
+inline constexpr bool is_evaluator<Evaluator<S, Prompts>> = true;
+}  // namespace detail
+
+}  // namespace contraflow

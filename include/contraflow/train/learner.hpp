@@ -1,0 +1,256 @@
+#pragma once
+
+/// @file
+/// From scored samples to gradient steps.
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <contraflow/objective/algebra.hpp>
+#include <contraflow/observe/report.hpp>
+#include <contraflow/policy/concept.hpp>
+#include <contraflow/train/evaluation_count.hpp>
+#include <contraflow/train/gradient_step.hpp>
+#include <contraflow/train/micro_batches.hpp>
+#include <contraflow/train/scorer.hpp>
+
+namespace contraflow {
+
+/// How an epoch's samples become gradient steps: a component of a Trainer or an OfflineTrainer.
+struct Learning {
+  std::int64_t gradient_steps = 1;  ///< in which the samples are divided, at least 1
+  std::int64_t inner_epochs = 1;    ///< passes over the samples, each with fresh noise and times
+};
+
+/// What was learnt since the last report.
+struct LearnReport {
+  std::int64_t gradient_steps = 0;  ///< that were made
+  std::int64_t skipped_steps = 0;   ///< loss or gradient was not finite
+  double loss = 0;                  ///< sum over gradient steps
+  double gradient_norm = 0;         ///< sum over gradient steps, before clipping
+  Tensor velocity = {};             ///< v_theta of the last micro-batch
+  Statistics statistics = {};       ///< of the terms
+
+  /// Notes a step.
+  void add(const StepOutcome& outcome) {
+    if (!outcome.made) {
+      ++skipped_steps;
+      return;
+    }
+    ++gradient_steps;
+    loss += outcome.loss;
+    gradient_norm += outcome.gradient_norm;
+  }
+
+  /// Adds the metrics of what was learnt to a report; what was not measured is not among them, but
+  /// among those that other epochs have.
+  /// @param terms what was to be learnt
+  template <class... Terms>
+  void add_to(EpochReport& report, const Sum<Terms...>& /*terms*/) const {
+    const auto mean = [&](double sum) {
+      return gradient_steps > 0 ? std::optional(sum / double(gradient_steps)) : std::nullopt;
+    };
+    report.add("loss", mean(loss));
+    statistics.for_each([&](std::string_view name, double value) {
+      report.add("loss/" + std::string(name), value);
+    });
+    (add_if_missing(report, "loss/" + std::string(Terms::name)), ...);
+    report.add("gradient_norm", mean(gradient_norm));
+    std::optional<double> size;
+    if (velocity.defined()) {
+      size = wide(velocity).norm().template item<double>() /
+             std::sqrt(static_cast<double>(velocity.numel()));
+    }
+    report.add("velocity_norm", size);
+    report.add("skipped_steps", double(skipped_steps));
+  }
+
+ private:
+  static void add_if_missing(EpochReport& report, std::string name) {
+    if (!report.find(name)) report.add(std::move(name), std::nullopt);
+  }
+};
+
+/// Makes gradient steps out of samples: micro-batches, the velocities that are needed, the
+/// objective, the step, the averages. The same for every trainer.
+/// @tparam Source gives the condition of prompts
+template <class P, class O, class Source>
+class Learner {
+ public:
+  using Record = RecordOf<O>;            ///< what the rollout has recorded
+  using C = ConditionOf<Source>;         ///< what the prompts give
+  using Scored = ScoredRollout<Record>;  ///< what is learnt from
+
+  /// @param policy is trained; its roles are made here
+  /// @param objective a Sum
+  /// @param source of conditions; policy and source must outlive the learner
+  /// @param learning how samples become steps
+  /// @param step makes them
+  /// @param micro_batch most samples of one forward pass; 0: no limit
+  /// @throws Error if an option is out of range
+  Learner(P& policy, O objective, const Source& source, const Learning& learning, GradientStep step,
+          std::int64_t micro_batch)
+      : policy_(policy),
+        objective_(std::move(objective)),
+        source_(source),
+        learning_(learning),
+        step_(std::move(step)),
+        micro_batch_(micro_batch) {
+    expects(learning.gradient_steps >= 1, "gradient_steps", "at least 1", learning.gradient_steps);
+    expects(learning.inner_epochs >= 1, "inner_epochs", "at least 1", learning.inner_epochs);
+    expects(micro_batch >= 0, "micro_batch", "at least 0", micro_batch);
+  }
+
+  /// How samples are noised afresh, for the terms that want it.
+  void set(ForwardProcess forward) { forward_ = std::move(forward); }
+  /// Which transitions are trained on, for the terms that want it.
+  void set(const RecordedTransitions& transitions) {
+    expects(transitions.per_sample >= 0, "per_sample", "at least 0", transitions.per_sample);
+    transitions_ = transitions;
+  }
+
+  /// Learns from samples.
+  /// @param samples with scores, where the objective asks for any
+  /// @param grid of the rollout, which training times may follow
+  /// @param stream of the epoch: noise, times and order are drawn from streams of it
+  /// @param report is added to
+  void learn(const Scored& samples, const TimeGrid& grid, const Generator& stream,
+             LearnReport& report) {
+    Epoch epoch{samples, grid, objective_.shares(samples.scores, samples.rollout.x0.device()), {}};
+    if constexpr (O::uses_transitions) epoch.tables = TransitionTables::of(samples.rollout.record);
+    for (std::int64_t inner = 0; inner < learning_.inner_epochs; ++inner) {
+      const Generator own = stream.stream(static_cast<std::uint64_t>(inner));
+      const std::vector<Tensor> units = shuffled(epoch, own);
+      for (std::int64_t k = 0; k < learning_.gradient_steps; ++k) {
+        gradient_step(epoch, units, k, own, report);
+      }
+    }
+  }
+
+  /// Velocities computed so far.
+  EvaluationCount& evaluations() { return evaluations_; }
+  /// What makes the steps.
+  GradientStep& step() { return step_; }
+  /// The objective.
+  const O& objective() const { return objective_; }
+
+ private:
+  /// What is the same for all gradient steps of an epoch.
+  struct Epoch {
+    const Scored& samples;
+    const TimeGrid& grid;
+    typename O::Shares shares;
+    TransitionTables tables;
+  };
+
+  /// The units of each selection of terms, in the order in which they are learnt from.
+  std::vector<Tensor> shuffled(const Epoch& epoch, const Generator& stream) const {
+    std::vector<Tensor> all;
+    O::for_each_selection([&](auto selection) {
+      const Tensor units = units_of(selection, epoch);
+      // One step takes all of them, in whatever order.
+      if (units.size(0) == 0 || learning_.gradient_steps == 1) return all.push_back(units);
+      const Tensor first = units.select(1, 0);
+      Generator order =
+          stream.stream(Purpose::order).rows(epoch.samples.rollout.id.index_select(0, first));
+      all.push_back(units.index_select(0, permutation(units.size(0), order)));
+    });
+    return all;
+  }
+  template <class Selection>
+  Tensor units_of(Selection selection, const Epoch& epoch) const {
+    return objective_.units(selection, epoch.shares, epoch.samples.rollout.size());
+  }
+  template <std::size_t I>
+  Tensor units_of(PairedTerm<I> selection, const Epoch& epoch) const {
+    return objective_.pairs(selection, epoch.samples.scores);
+  }
+
+  void gradient_step(Epoch& epoch, const std::vector<Tensor>& units, std::int64_t k,
+                     const Generator& stream, LearnReport& report) {
+    step_.begin();
+    std::size_t which = 0;
+    O::for_each_selection([&](auto selection) {
+      const Tensor& all = units[which++];
+      const std::int64_t first = all.size(0) * k / learning_.gradient_steps;
+      const std::int64_t last = all.size(0) * (k + 1) / learning_.gradient_steps;
+      if (first < last) backward(selection, epoch, {all.slice(0, first, last)}, stream, report);
+    });
+    if (!step_.has_loss()) return;
+    const StepOutcome outcome = step_.finish();
+    report.add(outcome);
+    if (outcome.made) policy_.after_gradient_step(step_.count());
+  }
+
+  /// The backward passes of the terms of a selection.
+  template <class Selection>
+  void backward(Selection, Epoch& epoch, const StepUnits& units, const Generator& stream,
+                LearnReport& report) {
+    const auto points = points_of(typename Selection::At{}, epoch, units, stream);
+    objective_.template set_scales<Selection>(epoch.shares, units.members.flatten(),
+                                              points.per_sample());
+    const std::int64_t count = points.count(), size = units.size();
+    const std::int64_t most =
+        micro_batch_ > 0 ? std::max<std::int64_t>(micro_batch_ / size, 1) * size : count;
+    for (std::int64_t first = 0; first < count; first += most) {
+      micro_batch<Selection>(points, first, std::min(count, first + most), epoch, report);
+    }
+  }
+
+  auto points_of(ForwardProcess, const Epoch& epoch, const StepUnits& units,
+                 const Generator& stream) const {
+    return ForwardPoints<Record>(forward_, epoch.samples.rollout, units, epoch.grid, stream);
+  }
+  auto points_of(RecordedTransitions, const Epoch& epoch, const StepUnits& units,
+                 const Generator& stream) const {
+    return TransitionPoints<Record>(transitions_, epoch.samples.rollout, epoch.tables, units,
+                                    stream);
+  }
+
+  template <class Selection, class Points>
+  void micro_batch(const Points& points, std::int64_t first, std::int64_t last, const Epoch& epoch,
+                   LearnReport& report) {
+    using RoleSet = typename O::template VelocitiesOf<Selection>;
+    const Tensor members = points.members(first, last);
+    auto batch = points.template batch<RoleSet>(
+        first, last, source_.condition(epoch.samples.rollout.prompt.index_select(0, members)));
+    if constexpr (std::same_as<typename Selection::At, ForwardProcess>) {
+      evaluate(batch.velocities, batch.x_t, batch.t, batch.condition, report);
+    } else {
+      evaluate(batch.velocities, batch.x, points.times(first, last), batch.condition, report);
+    }
+    const Tensor loss =
+        objective_.template loss<Selection>(batch, members, epoch.shares, report.statistics);
+    if (loss.defined()) step_.backward(loss);
+  }
+
+  template <class RoleSet>
+  void evaluate(Velocities<RoleSet>& velocities, const Tensor& x, const Tensor& t,
+                const C& condition, LearnReport& report) {
+    RoleSet::for_each([&](auto role) {
+      constexpr Role which = decltype(role)::value;
+      velocities.template get<which>() = policy_.velocity(which, x, t, condition);
+      evaluations_.forward += x.size(0);
+      if (which == Role::current) evaluations_.backward += x.size(0);
+    });
+    if constexpr (RoleSet::template contains<Role::current>) {
+      report.velocity = velocities.template get<Role::current>().detach();
+    }
+  }
+
+  P& policy_;
+  O objective_;
+  const Source& source_;
+  Learning learning_;
+  GradientStep step_;
+  std::int64_t micro_batch_;
+  ForwardProcess forward_;
+  RecordedTransitions transitions_;
+  EvaluationCount evaluations_;
+};
+
+}  // namespace contraflow

@@ -1,0 +1,150 @@
+#pragma once
+
+/// @file
+/// What all trainers are: a policy that is learnt by steps, counted, saved and resumed.
+
+#include <cmath>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+
+#include <contraflow/train/learner.hpp>
+#include <contraflow/train/loop.hpp>
+
+namespace contraflow {
+
+/// The state of a trainer between two epochs, without the optimiser's own.
+struct TrainerState {
+  std::map<std::string, Tensor> tensors;       ///< of the policy, and the scale of the loss
+  std::map<std::string, std::int64_t> counts;  ///< epochs, steps, evaluations, time, and the seed
+};
+
+/// What Trainer, OfflineTrainer and Pretrainer share: policy, learner, counts, the run loop, state.
+/// @tparam Self the trainer, which has `EpochReport run_epoch(warn)`
+template <class Self, class P, class O, class Source>
+class Training {
+ public:
+  using Record = RecordOf<O>;     ///< what the rollout records
+  using C = ConditionOf<Source>;  ///< what the prompts give to models
+
+  Training(const Training&) = delete;
+  Training& operator=(const Training&) = delete;
+
+  /// Trains until @p epochs epochs are finished in total, or until an observer asks for the end.
+  /// @param epochs total, those of a resumed run included
+  /// @param observers in an epoch all of them measure, then all are told, in this order
+  /// @return how it ended
+  /// @throws Error from an observer, or from an option of a part that is out of range
+  template <class... Os>
+  RunReport run(std::int64_t epochs, Os&&... observers) {
+    return run_loop(self(), epochs, observers...);
+  }
+  /// One epoch by itself; warnings are dropped.
+  EpochReport run_epoch() {
+    return self().run_epoch([](const Warning&) {});
+  }
+
+  /// The policy that is trained.
+  P& policy() { return policy_; }
+  /// The objective, as a Sum.
+  const O& objective() const { return learner_.objective(); }
+  /// The source of conditions.
+  const Source& prompts() const { return source_; }
+  /// The optimiser, as its factory made it.
+  torch::optim::Optimizer& optimizer() { return learner_.step().optimizer(); }
+  /// What the loss is multiplied by.
+  LossScale& loss_scale() { return learner_.step().loss_scale(); }
+  /// Epochs finished, those of a resumed run included.
+  std::int64_t epoch() const { return epoch_; }
+  /// Gradient steps made, those of a resumed run included.
+  std::int64_t gradient_steps() { return learner_.step().count(); }
+  /// Velocities computed, those of a resumed run included.
+  const EvaluationCount& evaluations() { return learner_.evaluations(); }
+  /// Seconds of training so far, evaluations not counted.
+  double seconds() const { return seconds_; }
+  /// The seed of everything that is drawn.
+  std::uint64_t seed() const { return seed_; }
+
+  /// What a checkpoint needs beside the optimiser's state: what was drawn follows from the seed and
+  /// the counts.
+  TrainerState state() {
+    TrainerState state{policy_.state(), {}};
+    state.tensors.emplace("loss_scale", loss_scale().state());
+    state.counts = {{"epoch", epoch_},
+                    {"gradient_steps", gradient_steps()},
+                    {"forward_evaluations", evaluations().forward},
+                    {"backward_evaluations", evaluations().backward},
+                    {"nanoseconds", std::llround(seconds_ * 1e9)},
+                    {"seed", static_cast<std::int64_t>(seed_)}};
+    return state;
+  }
+  /// Takes over what state() gave: all of it, or nothing where an error is thrown.
+  /// @throws Error naming what is missing or of another composition
+  void load(const TrainerState& state) {
+    const auto count = [&](const char* name) {
+      const auto found = state.counts.find(name);
+      if (found == state.counts.end()) throw Error("state", "a count named " + shown(name), "none");
+      return found->second;
+    };
+    const EvaluationCount evaluations{count("forward_evaluations"), count("backward_evaluations")};
+    const std::int64_t epoch = count("epoch"), steps = count("gradient_steps");
+    const auto seed = static_cast<std::uint64_t>(count("seed"));
+    const double seconds = static_cast<double>(count("nanoseconds")) * 1e-9;
+    const auto scale = state.tensors.find("loss_scale");
+    if (scale == state.tensors.end()) throw Error("state", "a tensor named loss_scale", "none");
+    policy_.load(state.tensors);
+    loss_scale().load(scale->second);
+    learner_.step().resume(steps);
+    learner_.evaluations() = evaluations;
+    epoch_ = epoch;
+    seconds_ = seconds;
+    seed_ = seed;
+  }
+
+ protected:
+  Training(P policy, O objective, Source source, std::uint64_t seed, const Learning& learning,
+           const Optimization& optimization, const OptimizerFactory& unset)
+      : policy_(prepared(std::move(policy))),
+        source_(std::move(source)),
+        seed_(seed),
+        learner_(policy_, std::move(objective), source_, learning,
+                 GradientStep(policy_.parameters(), optimization, unset),
+                 optimization.micro_batch) {}
+  ~Training() = default;
+
+  /// Adds what was learnt in an epoch, and how far that took the policy from who collected.
+  void add_learnt(EpochReport& report, const LearnReport& learnt) {
+    learnt.add_to(report, objective());
+    if constexpr (requires { policy_.old_deviation(); }) {
+      if (const auto deviation = std::optional<double>(policy_.old_deviation())) {
+        report.add("old_deviation", *deviation);
+      }
+    }
+  }
+
+  /// Counts the epoch, and adds the numbers that all trainers report.
+  void finish(EpochReport& report) {
+    report.epoch = ++epoch_;
+    report.seconds = seconds_;
+    report.gradient_steps = gradient_steps();
+    report.forward_evaluations = evaluations().forward;
+    report.backward_evaluations = evaluations().backward;
+  }
+
+  P policy_;
+  Source source_;
+  std::uint64_t seed_;
+  Learner<P, O, Source> learner_;
+  std::int64_t epoch_ = 0;
+  double seconds_ = 0;
+
+ private:
+  static P prepared(P policy) {
+    policy.keep(typename O::AllVelocities{});
+    return policy;
+  }
+  Self& self() { return static_cast<Self&>(*this); }
+};
+
+}  // namespace contraflow

@@ -1,0 +1,87 @@
+// Prompts that are JSON records.
+
+#include <string>
+#include <vector>
+
+#include <catch2/catch_test_macros.hpp>
+
+#include <contraflow/reward/combination.hpp>
+#include <contraflow/reward/records.hpp>
+
+#include "laws/errors.hpp"
+#include "laws/reward.hpp"
+
+namespace cf = contraflow;
+using namespace cf::literals;
+using cf::Captions;
+using cf::Records;
+using cf::Tensor;
+using laws::check_error;
+using nlohmann::json;
+
+namespace {
+
+// As in GenEval's list of prompts.
+const Records records{
+    json::parse(R"({"tag": "counting", "include": [{"class": "cat", "count": 2}],
+                    "prompt": "two cats"})"),
+    json::parse(R"({"tag": "single_object", "include": [{"class": "dog", "count": 1}],
+                    "prompt": "a dog", "caption": "un chien"})"),
+    json::parse(R"({"prompt": ""})")};
+
+// Scores a sample by its caption alone.
+struct Lengths {
+  std::vector<double> operator()(const Tensor&, const Captions& captions) const {
+    std::vector<double> scores;
+    for (const std::string& caption : captions) scores.push_back(double(caption.size()));
+    return scores;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("captions are found in records") {
+  CHECK(cf::captions_of(records) == Captions{"two cats", "a dog", ""});
+  CHECK(cf::captions_of({records[1]}, "caption") == Captions{"un chien"});
+  CHECK(cf::captions_of({}).empty());
+}
+
+TEST_CASE("a record without a caption is shown") {
+  check_error([] { cf::captions_of(records, "caption"); }, "records",
+              "objects with a text \"caption\", got {\"include\":");
+  check_error([] { cf::captions_of({json{{"prompt", 3}}}); }, "records", "got {\"prompt\":3}");
+  check_error([] { cf::captions_of({json("two cats")}); }, "records", "got \"two cats\"");
+  check_error([] { cf::captions_of({json()}); }, "records", "got null");
+  check_error([] { cf::captions_of({json::array({"prompt"})}); }, "records", "got [\"prompt\"]");
+  check_error([] { cf::captions_of({json{{"text", "\xFF"}}}); }, "records", "{\"text\":");
+}
+
+TEST_CASE("a reward on captions scores prompts that are records") {
+  const cf::OnCaptions reward{Lengths{}};
+  static_assert(cf::Reward<decltype(reward), Records>);
+  static_assert(!cf::Reward<Lengths, Records>);
+  const Tensor x0 = laws::floats({3, 2});
+  CHECK(reward(x0, records) == std::vector<double>{8, 5, 0});
+  laws::reward(reward, x0, records);
+  CHECK(cf::OnCaptions(Lengths{}, "caption")(x0.narrow(0, 0, 1), {records[1]}) ==
+        std::vector<double>{8});
+}
+
+TEST_CASE("one bag holds rewards on captions and judges of records") {
+  const auto wanted = [](const Tensor&, const Records& list) {
+    std::vector<double> counts;
+    for (const json& record : list) {
+      counts.push_back(record.contains("include") ? record["include"][0]["count"].get<double>()
+                                                  : 0);
+    }
+    return counts;
+  };
+  const auto bag = cf::rewards("length"_r = cf::OnCaptions(Lengths{}), "count"_r = wanted);
+  const cf::ScoreSheet sheet = bag.score(laws::floats({3, 2}), records);
+  CHECK(at::equal(sheet.scores,
+                  at::tensor({8.0, 5.0, 0.0, 2.0, 1.0, 0.0}, at::kDouble).view({2, 3})));
+  const cf::ScoreSheet uncaptioned = bag.score(laws::floats({1, 2}), Records{{{"tag", "x"}}});
+  CHECK(uncaptioned.scores[0].isnan().all().item<bool>());
+  REQUIRE(uncaptioned.failures.size() == 1);
+  CHECK(uncaptioned.failures[0].starts_with("length: records: expected objects with a text"));
+}
