@@ -92,8 +92,10 @@ Tensor given_scores(const R& reward, const Tensor& x0, const Reference& referenc
   const auto called = [&]() -> decltype(auto) {
     if constexpr (HasReferencedScores<R, Reference>) {
       return reward(x0, reference);
-    } else {
+    } else if constexpr (HasScores<R>) {
       return reward(x0);
+    } else {
+      return Tensor();  // the sentence above says enough
     }
   };
   if constexpr (std::convertible_to<decltype(called()), Tensor>) {
