@@ -46,7 +46,7 @@
 #include <contraflow/toy/tasks.hpp>
 #include <contraflow/train/checkpoint.hpp>
 #ifdef CONTRAFLOW_ALL_COMPONENTS
-#include <contraflow/pipeline/generate.hpp>
+#include <contraflow/pipeline/image_generation.hpp>
 #include <contraflow/reward/clip_score.hpp>
 #include <contraflow/reward/exported.hpp>
 #include <contraflow/reward/image_measures.hpp>
