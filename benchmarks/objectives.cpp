@@ -29,9 +29,9 @@ void fill(cf::Velocities<RoleSet>& velocities, cf::Generator& generator) {
   velocities.template get<cf::Role::current>().set_requires_grad(true);
 }
 
-template <class Sum>
+template <class RoleSet>
 auto forward_batch(cf::Generator& generator) {
-  cf::ForwardBatch<typename Sum::ForwardVelocities> batch;
+  cf::ForwardBatch<RoleSet> batch;
   batch.x0 = latents(generator);
   batch.eps = latents(generator);
   batch.t = cf::uniform({batch_size}, generator);
@@ -40,9 +40,9 @@ auto forward_batch(cf::Generator& generator) {
   return batch;
 }
 
-template <class Sum>
+template <class RoleSet>
 auto transition_batch(cf::Generator& generator) {
-  cf::TransitionBatch<typename Sum::TransitionVelocities> batch;
+  cf::TransitionBatch<RoleSet> batch;
   const cf::TimeGrid grid = cf::sd3_grid(10);
   batch.x = latents(generator);
   batch.next = latents(generator);
@@ -54,26 +54,32 @@ auto transition_batch(cf::Generator& generator) {
   return batch;
 }
 
+/// Of the only selection that the objective has: all terms look at the same points.
 template <class Term>
 void forward_and_backward(benchmark::State& state, Term term) {
   at::set_num_threads(static_cast<int>(state.range(0)));
   cf::Generator generator = cf::seeded(0);
   const auto sum = cf::as_sum(term);
   using Sum = std::remove_cvref_t<decltype(sum)>;
-  using Points = std::conditional_t<Sum::uses_forward, cf::ForwardProcess, cf::RecordedTransitions>;
-  const auto batch = [&] {
-    if constexpr (Sum::uses_forward) {
-      return forward_batch<Sum>(generator);
-    } else {
-      return transition_batch<Sum>(generator);
+  auto shares = sum.shares(scores_of_batch(), at::kCPU);
+  const cf::Tensor members = at::arange(batch_size);
+  Sum::for_each_selection([&](auto selection) {
+    using Selection = decltype(selection);
+    using RoleSet = typename Sum::template VelocitiesOf<Selection>;
+    const auto batch = [&] {
+      if constexpr (Sum::uses_transitions) {
+        return transition_batch<RoleSet>(generator);
+      } else {
+        return forward_batch<RoleSet>(generator);
+      }
+    }();
+    sum.template set_scales<Selection>(shares, members, 1);
+    for (auto _ : state) {
+      cf::Statistics statistics;
+      sum.template loss<Selection>(batch, members, shares, statistics).backward();
+      cf::velocity<cf::Role::current>(batch).mutable_grad().reset();
     }
-  }();
-  const auto signals = sum.signals(scores_of_batch());
-  for (auto _ : state) {
-    cf::Statistics statistics;
-    sum.template loss<Points>(batch, signals, statistics).mean().backward();
-    cf::velocity<cf::Role::current>(batch).mutable_grad().reset();
-  }
+  });
 }
 
 /// What the fused operation replaces: the same loss in operations on whole tensors.

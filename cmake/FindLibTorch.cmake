@@ -13,8 +13,9 @@ The first of these places that holds ``include/torch/csrc/api/include/torch/torc
    else of ``python3`` on the path; the package is located, not imported;
 3. ``LibTorch_VENV``, else ``.venv`` in the top-level source folder.
 
-``LibTorch_CUDA`` (AUTO, ON, OFF) says whether the CUDA half is linked too. AUTO links it where a CUDA
-toolkit is found and ``libtorch_cuda.so`` can be loaded with everything it needs.
+``LibTorch_CUDA`` (AUTO, ON, OFF) says whether the CUDA half is linked too. AUTO links it where
+``libtorch_cuda.so`` can be loaded with everything it needs, be there a CUDA toolkit or not; only
+programs that include CUDA's own headers need one, and get its folder where it is found.
 
 Defines ``LibTorch::LibTorch``, ``LibTorch_FOUND``, ``LibTorch_VERSION``, ``LibTorch_ROOT_DIR`` and
 ``LibTorch_CUDA_FOUND``. Run as a script (``cmake -P FindLibTorch.cmake``) it prints the folder found
@@ -145,14 +146,11 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
   set_property(CACHE LibTorch_CUDA PROPERTY STRINGS AUTO ON OFF)
   set(LibTorch_CUDA_FOUND FALSE)
   if(LibTorch_CUDA AND EXISTS "${LibTorch_ROOT_DIR}/lib/libtorch_cuda.so")
-    find_package(CUDAToolkit QUIET)
-    if(CUDAToolkit_FOUND)
-      _libtorch_cuda_loads("${LibTorch_ROOT_DIR}" LibTorch_CUDA_FOUND)
-    endif()
+    _libtorch_cuda_loads("${LibTorch_ROOT_DIR}" LibTorch_CUDA_FOUND)
   endif()
   if(NOT LibTorch_CUDA_FOUND AND LibTorch_CUDA AND NOT LibTorch_CUDA STREQUAL "AUTO")
-    message(FATAL_ERROR "LibTorch_CUDA is ON, but there is no CUDA toolkit or libtorch_cuda.so in "
-                        "${LibTorch_ROOT_DIR}/lib does not load with all it needs")
+    message(FATAL_ERROR "LibTorch_CUDA is ON, but no libtorch_cuda.so in ${LibTorch_ROOT_DIR}/lib "
+                        "loads with all it needs")
   endif()
 
   add_library(LibTorch::LibTorch INTERFACE IMPORTED)
@@ -172,7 +170,10 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
   if(LibTorch_CUDA_FOUND)
     _libtorch_library(torch_cuda "${LibTorch_ROOT_DIR}")
     _libtorch_library(c10_cuda "${LibTorch_ROOT_DIR}")
-    target_include_directories(LibTorch::LibTorch INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
+    find_package(CUDAToolkit QUIET)
+    if(CUDAToolkit_FOUND)
+      target_include_directories(LibTorch::LibTorch INTERFACE ${CUDAToolkit_INCLUDE_DIRS})
+    endif()
     # No symbol of it is used by name: its operators register when it is loaded.
     target_link_options(LibTorch::LibTorch INTERFACE
       "LINKER:--no-as-needed,${LibTorch_ROOT_DIR}/lib/libtorch_cuda.so,--as-needed")

@@ -79,6 +79,34 @@ class CaptionedModel {
   torch::nn::Linear layer_{2, 2};
 };
 
+/// A TrainableModel, with labels or without, of sums and products of elements alone: a sample's
+/// velocity has the same bits whatever stands beside it.
+class ExactModel {
+ public:
+  ExactModel() {
+    const at::NoGradGuard no_gradient;
+    layer_->weight.copy_(at::tensor({0.5F, -0.25F}).unsqueeze(0));
+  }
+  Tensor operator()(const Tensor& x_t, const Tensor& t) {
+    return x_t * layer_->weight + t.unsqueeze(1);
+  }
+  Tensor operator()(const Tensor& x_t, const Tensor& t, const Tensor& label) {
+    return (*this)(x_t, t) + label.unsqueeze(1) * layer_->weight;
+  }
+  std::shared_ptr<torch::nn::Module> module() const { return layer_.ptr(); }
+  ExactModel clone() const {
+    ExactModel copy;
+    copy.layer_ = contraflow::clone_of(layer_);
+    return copy;
+  }
+  std::vector<std::int64_t> sample_shape() const { return {2}; }
+
+ private:
+  torch::nn::Linear layer_{torch::nn::LinearOptions(2, 1).bias(false)};
+};
+
+static_assert(contraflow::TrainableModel<ExactModel>);
+static_assert(contraflow::TrainableModel<ExactModel, Tensor>);
 static_assert(contraflow::TrainableModel<PlainModel> && !contraflow::HasSampleShape<PlainModel>);
 static_assert(contraflow::Condition<Caption>);
 static_assert(contraflow::TrainableModel<CaptionedModel, Caption>);

@@ -76,7 +76,8 @@ template <class RoleSet>
 contraflow::ForwardBatch<RoleSet> rows(const contraflow::ForwardBatch<RoleSet>& all,
                                        const Tensor& ids) {
   const auto own = [&](const Tensor& x) { return x.index_select(0, ids); };
-  return {own(all.x0), own(all.eps), own(all.t), own(all.x_t), {}, detail::rows(all.velocities, ids)};
+  return {own(all.x0),  own(all.eps), own(all.t),
+          own(all.x_t), {},           detail::rows(all.velocities, ids)};
 }
 
 template <class RoleSet>

@@ -109,11 +109,6 @@ def lines_of(text):
         yield f"CONTRAFLOW_AGGREGATE({count}, {name}{arguments})\n"
 
 
-def write_if_new(path, text):
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
-
-
 def main(arguments):
     if len(arguments) < 3:
         sys.exit(__doc__)
@@ -130,8 +125,8 @@ def main(arguments):
             headers.append(f"#include <contraflow/{name}>\n")
     if not lines:
         sys.exit(f"{folder}: no aggregates")
-    write_if_new(includes, "".join(headers))
-    write_if_new(listed, "".join(lines))
+    includes.write_text("".join(headers))
+    listed.write_text("".join(lines))
     print(f"{len(lines)} aggregates of {len(headers)} headers")
 
 

@@ -125,9 +125,7 @@ TEST_CASE("adapters on one base keep the laws of policies") {
   laws::policy([] { return make(); }, in.x_t, in.condition);
   laws::policy([] { return make_from_start(); }, in.x_t, in.condition);
   laws::policy(
-      [] {
-        return Policy(tiny::mmdit(1, {.recompute = true}), small_lora, {.average_every = 2});
-      },
+      [] { return Policy(tiny::mmdit(1, {.recompute = true}), small_lora, {.average_every = 2}); },
       in.x_t, in.condition);
 }
 
@@ -199,12 +197,13 @@ TEST_CASE("without an adapter to start from the reference is the base, with one 
 }
 
 TEST_CASE("old and average follow by their schedules") {
-  Policy policy(tiny::mmdit(), small_lora,
-                {.old_decay = cf::Constant{0.25},
-                 .average_decay = cf::Constant{0.5},
-                 .average_every = 2});
+  Policy policy(
+      tiny::mmdit(), small_lora,
+      {.old_decay = cf::Constant{0.25}, .average_decay = cf::Constant{0.5}, .average_every = 2});
   policy.keep(Policy::Available{});
-  const auto value = [&](Role role) { return policy.lora().parameters(std::string(role.name()))[0]; };
+  const auto value = [&](Role role) {
+    return policy.lora().parameters(std::string(role.name()))[0];
+  };
   const Tensor start = value(Role::current).detach().clone();
   laws::move_parameters(policy);
   const Tensor now = value(Role::current).detach().clone();
@@ -252,7 +251,7 @@ TEST_CASE("a seed gives the bits of the fresh adapter") {
   Policy one = make(1), same_seed = make(1), other = make(2);
   CHECK(same(one.state(), same_seed.state()));
   CHECK_FALSE(same(one.state(), other.state()));
-  check_error([] { Policy bad(tiny::mmdit(), {}, {.average_every = 0}); }, "average_every", "got 0");
-  check_error([] { Policy bad(tiny::mmdit(), {.targets = {"none"}}); }, "targets",
-              "got none");
+  check_error([] { Policy bad(tiny::mmdit(), {}, {.average_every = 0}); }, "average_every",
+              "got 0");
+  check_error([] { Policy bad(tiny::mmdit(), {.targets = {"none"}}); }, "targets", "got none");
 }

@@ -22,6 +22,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <contraflow/io/image.hpp>
 #include <contraflow/reward/combination.hpp>
 #include <contraflow/reward/remote.hpp>
 

@@ -1,8 +1,11 @@
-"""Holds the headers to the order of the rooms.
+"""Holds the headers to the order of the rooms, and the pages to the headers.
 
-A header includes only its own room and rooms of lower rank; rooms of one rank do not know each
-other. Boost.Hana is used by core/meta.hpp alone, device headers include neither LibTorch nor Hana,
-and every header has `#pragma once`. There are no exemptions.
+The order is the table of CONTRIBUTING.md; it stands nowhere else by itself. A header includes only its
+own room and rooms of lower rank; rooms of one rank do not know each other, and none names the details
+of another (details.py). Boost.Hana is used by core/meta.hpp alone, device headers include neither
+LibTorch nor Hana, every header has `#pragma once`, and no two have one name but for concept.hpp.
+There are no exemptions. The overview of the rooms among the pages has the same ranks, and so has each
+room's page.
 
 usage: rooms.py <folder of the rooms>
 """
@@ -11,27 +14,24 @@ import pathlib
 import re
 import sys
 
-RANKS = {
-    "core": 0,
-    "time": 1,
-    "kernels": 1,
-    "io": 1,
-    "distributed": 1,
-    "path": 2,
-    "text": 2,
-    "network": 2,
-    "observe": 2,
-    "model": 3,
-    "solver": 3,
-    "reward": 3,
-    "advantage": 3,
-    "policy": 4,
-    "objective": 5,
-    "train": 6,
-    "toy": 7,
-    "pipeline": 7,
-    "sd3": 8,
-}
+import details
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+ROW = re.compile(r"^\| (\d+) \| ((?:`\w+`(?:, )?)+) \|", re.MULTILINE)
+PAGE_ROW = re.compile(r"^\| (\d+) \| @subpage room_(\w+) \|", re.MULTILINE)
+PAGE_RANK = re.compile(r"\bRank (\d+)\b")
+
+
+def ranks_of(contributing):
+    """The ranks of the rooms, out of the table of CONTRIBUTING.md."""
+    return {
+        room: int(rank)
+        for rank, rooms in ROW.findall(contributing)
+        for room in re.findall(r"`(\w+)`", rooms)
+    }
+
+
+RANKS = ranks_of((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
 
 # Headers above the rooms: the version, and the umbrella that includes them all.
 ABOVE = {"version.hpp", "contraflow.hpp"}
@@ -91,6 +91,7 @@ def faults_of_header(name, text):
 
 
 def faults(folder):
+    headers = {}
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
             continue
@@ -98,15 +99,49 @@ def faults(folder):
         if path.suffix not in (".hpp", ".cuh"):
             yield f"{name} is not a header (.hpp or .cuh)"
             continue
-        for fault in faults_of_header(name, path.read_text(encoding="utf-8")):
+        headers[name] = path.read_text(encoding="utf-8")
+        for fault in faults_of_header(name, headers[name]):
             yield f"{name} {fault}"
+    yield from faults_of_names(headers)
+    yield from details.faults(headers)
+
+
+def faults_of_names(headers):
+    """A file's name says what it holds without its room, but for the concept of each room."""
+    rooms = {}
+    for name in headers:
+        room, _, file = name.rpartition("/")
+        if file != "concept.hpp":
+            rooms.setdefault(file, []).append(room)
+    for file, where in rooms.items():
+        if len(where) > 1:
+            yield f"{file} is the name of a header of {' and of '.join(where)}"
+
+
+def faults_of_pages(overview, pages):
+    """pages: text by room, for each room that has headers."""
+    shown = {room: int(rank) for rank, room in PAGE_ROW.findall(overview)}
+    for room in sorted(shown.keys() | pages.keys()):
+        if shown.get(room) != RANKS.get(room):
+            yield f"the overview has {room} at rank {shown.get(room)}, CONTRIBUTING.md at {RANKS.get(room)}"
+    for room, page in sorted(pages.items()):
+        if PAGE_RANK.findall(page) != [str(RANKS.get(room))]:
+            yield f"the page of {room} does not say its rank, {RANKS.get(room)}, once"
+
+
+def pages_of(folder, docs):
+    for room in sorted(path.name for path in folder.iterdir() if path.is_dir()):
+        page = docs / f"{room}.md"
+        yield room, page.read_text(encoding="utf-8") if page.is_file() else ""
 
 
 def main(arguments):
     if len(arguments) != 1:
         sys.exit(__doc__)
     folder = pathlib.Path(arguments[0])
-    found = list(faults(folder))
+    docs = ROOT / "docs" / "pages" / "rooms"
+    overview = (docs / "index.md").read_text(encoding="utf-8")
+    found = list(faults(folder)) + list(faults_of_pages(overview, dict(pages_of(folder, docs))))
     for fault in found:
         print(fault)
     headers = sum(1 for path in folder.rglob("*") if path.is_file())

@@ -1,10 +1,11 @@
-"""The check of the rooms finds each fault, and nothing where there is none."""
+"""The checks of rooms and targets find each fault, and nothing where there is none."""
 
 import pathlib
 import tempfile
 import unittest
 
 import rooms
+import targets
 
 
 def header(*included):
@@ -73,6 +74,65 @@ class Rooms(unittest.TestCase):
 
     def test_an_unknown_room(self):
         self.assert_fault({"toy/a.hpp": header("contraflow/utils/b.hpp")}, "utils is not a room")
+
+    def test_one_name_in_two_rooms(self):
+        self.assert_fault({"io/a.hpp": header(), "time/a.hpp": header()}, "a.hpp is the name of")
+        self.assertEqual(
+            self.faults({"model/concept.hpp": header(), "solver/concept.hpp": header()}), []
+        )
+
+    def test_details_of_another_room(self):
+        lower = "#pragma once\nnamespace contraflow::detail {\ninline int helper(int x) { return x; }\n}\n"
+        upper = header("contraflow/core/a.hpp") + "int f() { return detail::helper(1); }\n"
+        self.assert_fault({"core/a.hpp": lower, "time/b.hpp": upper}, "uses detail::helper of core/a.hpp")
+        within = header("contraflow/time/c.hpp") + "namespace contraflow {\nnamespace detail {\n"
+        within += "inline int g() { return helper(1); }\n}\n}\n"
+        between = header("contraflow/core/a.hpp")
+        self.assert_fault(
+            {"core/a.hpp": lower, "time/c.hpp": between, "path/d.hpp": within}, "path/d.hpp uses"
+        )
+
+    def test_details_of_the_own_room_of_others_and_in_comments(self):
+        lower = "#pragma once\nnamespace contraflow::detail {\nstruct Helper {};\n}\n"
+        own = header("contraflow/core/a.hpp") + "detail::Helper helper;\n"
+        foreign = header("contraflow/core/a.hpp") + "at::detail::Helper h;  // detail::Helper\n"
+        files = {"core/a.hpp": lower, "core/b.hpp": own, "time/c.hpp": foreign}
+        self.assertEqual(self.faults(files), [])
+
+    def test_pages_with_another_rank(self):
+        overview = "| 1 | @subpage room_time | grids |\n| 3 | @subpage room_path | conversions |\n"
+        pages = {"time": "Grids. Rank 1.", "path": "Conversions. Rank 2.", "io": "Files. Rank 2."}
+        found = list(rooms.faults_of_pages(overview, pages))
+        self.assertEqual(len(found), 3, found)
+        self.assertIn("path at rank 3", found[1])
+        self.assertIn("io at rank None", found[0])
+        self.assertIn("page of io", found[2])
+
+
+class Targets(unittest.TestCase):
+    lists = targets.lists_of(
+        "set(CONTRAFLOW_HEADERS_images io/png.hpp)\nset(CONTRAFLOW_HEADERS_text text/*.hpp)\n"
+        "set(CONTRAFLOW_NEEDS_text images)\n"
+    )
+    files = {"io/png.hpp": header("png.h"), "text/a.hpp": header("contraflow/io/png.hpp")}
+
+    def faults(self, files):
+        return list(targets.faults({**self.files, **files}, self.lists))
+
+    def test_nothing(self):
+        self.assertEqual(self.faults({"io/file.hpp": header()}), [])
+
+    def test_a_header_of_a_component(self):
+        found = self.faults({"io/file.hpp": header("contraflow/text/a.hpp")})
+        self.assertIn("includes <contraflow/text/a.hpp> of contraflow::text", found[0])
+
+    def test_a_library(self):
+        found = self.faults({"io/file.hpp": header("unicode/unistr.h")})
+        self.assertIn("of contraflow::text", found[0])
+
+    def test_a_list_of_what_is_not_there(self):
+        found = list(targets.faults({"io/png.hpp": header("png.h")}, self.lists))
+        self.assertIn("lists text/*.hpp", found[0])
 
 
 if __name__ == "__main__":

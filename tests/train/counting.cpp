@@ -73,7 +73,8 @@ std::int64_t rows_of(P& policy, Role role) {
 template <class S, class O>
 Rows counted(const S& solver, const O& objective,
              const small::Options& options = small::options()) {
-  auto trainer = small::trainer(cf::SnapshotPolicy(Counted{}), solver, small::reward(), objective, options);
+  auto trainer =
+      small::trainer(cf::SnapshotPolicy(Counted{}), solver, small::reward(), objective, options);
   const cf::EpochReport report = trainer.run_epoch();
   auto& policy = trainer.policy();
   const Rows rows{rows_of(policy, Role::current), rows_of(policy, Role::old),
@@ -146,7 +147,7 @@ TEST_CASE("only samples that teach anything are trained on") {
   const auto flat = [](const Tensor& x0) { return at::ones({x0.size(0)}); };
   const auto rows = [&](const auto& objective) {
     auto trainer = small::trainer(cf::SnapshotPolicy(Counted{}), cf::FlowSde{}, flat, objective,
-                        small::options());
+                                  small::options());
     const cf::EpochReport report = trainer.run_epoch();
     CHECK(report.find("zero_std_ratio") == 1);
     CHECK(report.gradient_steps == 0);
@@ -163,8 +164,8 @@ TEST_CASE("NFT trains on groups without a difference, unless it is told not to")
     return at::where(label == 0, at::ones_like(x0.select(1, 0)), x0.select(1, 0));
   };
   const auto rows = [&](const auto& objective) {
-    auto trainer = small::trainer(cf::SnapshotPolicy(CountedUnderLabels{}), cf::Euler{}, reward, objective,
-                        small::options(), cf::class_prompts(3));
+    auto trainer = small::trainer(cf::SnapshotPolicy(CountedUnderLabels{}), cf::Euler{}, reward,
+                                  objective, small::options(), cf::class_prompts(3));
     const cf::EpochReport report = trainer.run_epoch();
     CHECK_THAT(*report.find("zero_std_ratio"), Catch::Matchers::WithinAbs(1.0 / 3, 1e-12));
     CHECK(report.gradient_steps == 1);
@@ -184,7 +185,7 @@ TEST_CASE("NFT trains on groups without a difference, unless it is told not to")
 TEST_CASE("NFT that is told to leave out all groups takes no step") {
   const auto flat = [](const Tensor& x0) { return at::ones({x0.size(0)}); };
   auto trainer = small::trainer(cf::SnapshotPolicy(Counted{}), cf::Euler{}, flat,
-                      cf::Nft{.informative_only = true}, small::options());
+                                cf::Nft{.informative_only = true}, small::options());
   CHECK(trainer.run_epoch().gradient_steps == 0);
   CHECK(rows_of(trainer.policy(), Role::current) == 0);
 }
@@ -192,8 +193,8 @@ TEST_CASE("NFT that is told to leave out all groups takes no step") {
 TEST_CASE("an evaluation runs the average where it is due, and is not counted as training") {
   small::Options options = small::options();
   options.evaluation.every = 2;
-  auto trainer = small::trainer(cf::SnapshotPolicy(Counted{}), cf::Euler{}, small::reward(), cf::Nft{},
-                      options);
+  auto trainer = small::trainer(cf::SnapshotPolicy(Counted{}), cf::Euler{}, small::reward(),
+                                cf::Nft{}, options);
   const auto average = [&] { return rows_of(trainer.policy(), Role::average); };
   CHECK_FALSE(trainer.run_epoch().find("evaluation/reward").has_value());
   CHECK(average() == 0);

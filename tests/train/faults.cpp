@@ -250,9 +250,11 @@ TEST_CASE("options out of range are refused by name") {
       trainer_of(small::reward(), cf::Nft{}, options);
     };
   };
-  check_error(with([](auto& o) { o.collection.prompts_per_epoch = 0; }), "prompts_per_epoch", "got 0");
+  check_error(with([](auto& o) { o.collection.prompts_per_epoch = 0; }), "prompts_per_epoch",
+              "got 0");
   check_error(with([](auto& o) { o.collection.group_size = 1; }), "group_size", "at least 2");
-  check_error(with([](auto& o) { o.collection.rollout_batch = -1; }), "rollout_batch", "at least 0");
+  check_error(with([](auto& o) { o.collection.rollout_batch = -1; }), "rollout_batch",
+              "at least 0");
   check_error(with([](auto& o) { o.evaluation.samples = 0; }), "samples", "at least 1");
   check_error(with([](auto& o) { o.evaluation.every = -1; }), "every", "at least 0");
   check_error(with([](auto& o) { o.evaluation.batch = -1; }), "batch", "at least 0");
@@ -278,21 +280,21 @@ TEST_CASE("what a run cannot work with is refused by name") {
   check_error(
       [] {
         auto trainer = small::trainer(cf::SnapshotPolicy(archetypes::PlainModel(2)), cf::Euler{},
-                            small::reward(), cf::Nft{}, small::options());
+                                      small::reward(), cf::Nft{}, small::options());
       },
       "sample_shape", "nothing");
   check_error(
       [] {
         const cf::MlpVelocity frozen = small::model();
         for (const Tensor& p : frozen->parameters()) Tensor(p).set_requires_grad(false);
-        auto trainer = small::trainer(cf::SnapshotPolicy{frozen}, cf::Euler{}, small::reward(), cf::Nft{},
-                            small::options());
+        auto trainer = small::trainer(cf::SnapshotPolicy{frozen}, cf::Euler{}, small::reward(),
+                                      cf::Nft{}, small::options());
       },
       "policy", "at least one parameter");
   check_error(
       [] {
-        auto trainer = small::trainer(small::policy(), cf::FlowSde{.noise_level = 0}, small::reward(),
-                            cf::Grpo{}, small::options());
+        auto trainer = small::trainer(small::policy(), cf::FlowSde{.noise_level = 0},
+                                      small::reward(), cf::Grpo{}, small::options());
         trainer.run_epoch();
       },
       "solver", "stochastic step");
@@ -328,9 +330,9 @@ struct LateTimes {
 TEST_CASE("components that break their laws are found out") {
   check_error(
       [] {
-        auto trainer = small::trainer(cf::SnapshotPolicy(cf::MlpVelocity({.width = 8, .classes = 5})),
-                            cf::Euler{}, small::reward(), cf::Nft{}, small::options(),
-                            ShortPrompts{});
+        auto trainer = small::trainer(
+            cf::SnapshotPolicy(cf::MlpVelocity({.width = 8, .classes = 5})), cf::Euler{},
+            small::reward(), cf::Nft{}, small::options(), ShortPrompts{});
         trainer.run_epoch();
       },
       "condition", "got 11");

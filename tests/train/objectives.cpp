@@ -52,7 +52,7 @@ template <class S, class O>
 Gain gain(const S& solver, const O& objective, std::int64_t epochs,
           small::Options options = ring_options(2e-3)) {
   auto trainer = small::trainer(cf::SnapshotPolicy(cf::clone_of(pretrained())), solver,
-                      cf::toy::InModes{{1, 4}}, objective, options);
+                                cf::toy::InModes{{1, 4}}, objective, options);
   Gain result{trainer.evaluate().reward, 0};
   trainer.run(epochs);
   REQUIRE(small::is_finite(small::state_of(trainer)));
@@ -66,7 +66,7 @@ Gain gain(const S& solver, const O& objective, std::int64_t epochs,
 
 TEST_CASE("a pre-trained network draws the ring") {
   auto trainer = small::trainer(cf::SnapshotPolicy(cf::clone_of(pretrained())), cf::Euler{},
-                      cf::toy::InModes{{1, 4}}, cf::Nft{}, ring_options(1e-3));
+                                cf::toy::InModes{{1, 4}}, cf::Nft{}, ring_options(1e-3));
   const Tensor x0 = trainer.evaluate().x0;
   const Tensor near = cf::toy::InModes{{0, 1, 2, 3, 4, 5, 6, 7}}(x0);
   CHECK(near.mean().item<double>() > 0.7);

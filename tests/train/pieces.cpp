@@ -229,22 +229,24 @@ struct PlainTimes {
 TEST_CASE("the least models of all concepts together are enough for a run") {
   const archetypes::PlainModel model(2);
   runs(small::trainer(archetypes::PlainPolicy(model), archetypes::PlainSolver{}, plain_reward,
-                   archetypes::PlainTerm{}, shaped(PlainTimes{}), archetypes::PlainAdvantage{}));
+                      archetypes::PlainTerm{}, shaped(PlainTimes{}), archetypes::PlainAdvantage{}));
 }
 
 TEST_CASE("each least model works beside the library's own") {
   const auto plain_policy = [] { return archetypes::PlainPolicy(archetypes::PlainModel(2)); };
   runs(small::trainer(plain_policy(), cf::FlowSde{}, small::reward(), cf::Grpo{}, shaped()));
-  runs(small::trainer(plain_policy(), cf::Euler{}, small::reward(), cf::RewardWeighted{}, shaped()));
+  runs(
+      small::trainer(plain_policy(), cf::Euler{}, small::reward(), cf::RewardWeighted{}, shaped()));
   runs(small::trainer(cf::SnapshotPolicy(archetypes::PlainModel(2)), cf::Heun{}, small::reward(),
-                   cf::Nft{}, shaped()));
+                      cf::Nft{}, shaped()));
   runs(small::trainer(small::policy(), archetypes::PlainSolver{}, small::reward(), cf::Nft{},
-                   shaped()));
+                      shaped()));
   runs(small::trainer(small::policy(), archetypes::NoisySolver{}, small::reward(),
-                   cf::GrpoGuard{} + 0.1 * cf::TransitionKl{}, shaped()));
+                      cf::GrpoGuard{} + 0.1 * cf::TransitionKl{}, shaped()));
   runs(small::trainer(small::policy(), archetypes::NoisySolver{}, plain_reward,
-                   archetypes::PlainTransitionTerm{} + 0.1 * archetypes::PlainTerm{}, shaped()));
-  runs(small::trainer(small::policy(), archetypes::OneShot{}, small::reward(), cf::Nft{}, shaped()));
+                      archetypes::PlainTransitionTerm{} + 0.1 * archetypes::PlainTerm{}, shaped()));
+  runs(
+      small::trainer(small::policy(), archetypes::OneShot{}, small::reward(), cf::Nft{}, shaped()));
   runs(small::trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{},
                       shaped(PlainTimes{}), archetypes::PlainAdvantage{}));
 }
@@ -253,8 +255,9 @@ TEST_CASE("a condition of the user's goes through a run") {
   const auto reward = [](const Tensor& x0, const archetypes::Caption& caption) {
     return x0.select(1, 0) * at::tensor(caption.weight).to(at::kFloat);
   };
-  auto trainer = small::trainer(cf::SnapshotPolicy(archetypes::CaptionedModel{}), cf::DpmSolver<2>{}, reward,
-                      cf::Nft{}, shaped(), archetypes::CaptionPrompts{});
+  auto trainer =
+      small::trainer(cf::SnapshotPolicy(archetypes::CaptionedModel{}), cf::DpmSolver<2>{}, reward,
+                     cf::Nft{}, shaped(), archetypes::CaptionPrompts{});
   runs(trainer);
   CHECK(trainer.evaluate().x0.size(0) == 16);
   CHECK(trainer.sample(4).size(0) == 4);

@@ -305,8 +305,9 @@ TEST_CASE("the samples of a group share their prompt, and rewards see it") {
   };
   small::Options options = small::options();
   options.collection.prompts_per_epoch = 7;
-  auto trainer = small::trainer(cf::SnapshotPolicy(cf::MlpVelocity({.width = 16, .depth = 2, .classes = 3})),
-                      cf::DpmSolver<2>{}, reward, cf::Nft{}, options, cf::class_prompts(3));
+  auto trainer =
+      small::trainer(cf::SnapshotPolicy(cf::MlpVelocity({.width = 16, .depth = 2, .classes = 3})),
+                     cf::DpmSolver<2>{}, reward, cf::Nft{}, options, cf::class_prompts(3));
   const cf::EpochReport report = trainer.run_epoch();
   REQUIRE(seen.size() == 28);
   std::vector<int> groups(3);
@@ -330,8 +331,9 @@ TEST_CASE("an evaluation may be on other prompts") {
   const auto reward = [](const Tensor& x0, const Tensor& label) {
     return label.to(at::kDouble) + 0 * x0.select(1, 0);
   };
-  auto trainer = small::trainer(cf::SnapshotPolicy(cf::MlpVelocity({.width = 16, .depth = 2, .classes = 4})),
-                      cf::Euler{}, reward, cf::Nft{}, small::options(), cf::class_prompts(4));
+  auto trainer =
+      small::trainer(cf::SnapshotPolicy(cf::MlpVelocity({.width = 16, .depth = 2, .classes = 4})),
+                     cf::Euler{}, reward, cf::Nft{}, small::options(), cf::class_prompts(4));
   CHECK(trainer.evaluate().reward == 1.5);
   CHECK(trainer.evaluate(cf::PromptRows(at::tensor({3, 2}, at::kLong))).reward == 2.5);
 }
@@ -354,8 +356,8 @@ TEST_CASE("samples may be pictures") {
   options.optimization.micro_batch = 7;
   const auto brightness = [](const Tensor& x0) { return x0.flatten(1).mean(1); };
   const auto runs = [&](const auto& solver, const auto& objective) {
-    auto trainer = small::trainer(cf::SnapshotPolicy{picture_model()}, solver, brightness, objective,
-                        options);
+    auto trainer =
+        small::trainer(cf::SnapshotPolicy{picture_model()}, solver, brightness, objective, options);
     const small::State before = state_of(trainer);
     trainer.run(2);
     CHECK(small::is_finite(state_of(trainer)));
@@ -412,7 +414,8 @@ TEST_CASE("gradients are scaled down to the norm that is asked for") {
 TEST_CASE("a window slides with the epochs of a run") {
   // A reward of one, so that the trained steps of an epoch can be counted in evaluations.
   const cf::Window<> window{.place = {.first = 0, .length = 3, .slide_every = 1, .slide_until = 3}};
-  auto trainer = small::trainer(small::policy(), window, small::reward(), cf::Grpo{}, small::options());
+  auto trainer =
+      small::trainer(small::policy(), window, small::reward(), cf::Grpo{}, small::options());
   std::vector<std::int64_t> trained;
   std::int64_t last = 0;
   for (int epoch = 0; epoch < 5; ++epoch) {
@@ -427,8 +430,9 @@ TEST_CASE("a window slides with the epochs of a run") {
 TEST_CASE("the old policy moves after an epoch, never within") {
   small::Options options = small::options();
   options.learning.gradient_steps = 3;
-  auto trainer = small::trainer(cf::SnapshotPolicy(small::model(), {.old_decay = cf::Constant{0}}),
-                      cf::Euler{}, small::reward(), cf::Nft{} + 0.1 * cf::VelocityKl{}, options);
+  auto trainer =
+      small::trainer(cf::SnapshotPolicy(small::model(), {.old_decay = cf::Constant{0}}),
+                     cf::Euler{}, small::reward(), cf::Nft{} + 0.1 * cf::VelocityKl{}, options);
   const auto weight = [&](Role role) {
     return cf::module_of(trainer.policy().model(role))->parameters()[0].detach().clone();
   };

@@ -40,6 +40,11 @@ struct StoringTerm {
   }
 };
 
+// The same of pairs.
+struct StoringPairs : StoringTerm {
+  Tensor pairs(const cf::Scores& scores) const { return cf::Dpo{}.pairs(scores); }
+};
+
 small::Options options(bool shared_noise) {
   small::Options o = small::options();
   o.forward.times = cf::UniformTimes{.per_sample = 2};
@@ -135,28 +140,31 @@ TEST_CASE("micro-batches see the noise of their gradient step") {
   for (std::size_t i = 0; i < a.size(); ++i) CHECK(laws::same_bits(a[i], b[i]));
 }
 
-TEST_CASE("every gradient step has noise of its own, also for the rest of a group") {
+TEST_CASE("a pass over the samples has noise of its own, the same in all gradient steps") {
   small::Options o = options(true);
   o.learning.gradient_steps = 3;
   o.learning.inner_epochs = 2;
   const auto steps = batches_of(o);
   REQUIRE(steps.size() == 6);
-  std::int64_t sum = 0;
   for (const Noise& step : steps) {
-    const std::int64_t groups = std::get<0>(at::_unique(step.group)).numel();
-    check_points(step, groups, 2);
-    sum += groups * 2;
+    check_points(step, std::get<0>(at::_unique(step.group)).numel(), 2);
   }
-  CHECK(distinct(points(joined(steps))) == sum);
+  const auto of_pass = [&](std::size_t first) {
+    return joined(
+        {steps.begin() + std::ptrdiff_t(first), steps.begin() + std::ptrdiff_t(first) + 3});
+  };
+  // The rest of a group in another step is noised as the group is: its points belong to its name.
+  check_points(of_pass(0), 3, 2);
+  check_points(of_pass(3), 3, 2);
+  CHECK(distinct(points(joined(steps))) == 2 * 3 * 2);
 }
 
 TEST_CASE("the two samples of a pair are noised alike with shared noise or without") {
-  // Of DPO's pairs each is a group's best and worst: one noise a group either way.
+  // Each group's best and worst: one noise a group either way.
   for (const bool shared : {false, true}) {
-    const StoringTerm term;
-    auto trainer = small::trainer(small::policy(), cf::Euler{}, small::reward(),
-                        cf::operator+(cf::Dpo{}, term), options(shared),
-                        cf::UniformTimes{.per_sample = 2});
+    const StoringPairs term;
+    auto trainer =
+        small::trainer(small::policy(), cf::Euler{}, small::reward(), term, options(shared));
     trainer.run_epoch();
     REQUIRE(term.batches->size() == 1);
     CHECK(term.batches->front().eps.size(0) == 12);

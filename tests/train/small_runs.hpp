@@ -62,8 +62,8 @@ auto trainer(P policy, S solver, R reward, O objective, const Options& o, const 
   constexpr bool forward = Sum::uses_forward || Sum::is_paired;
   const auto made = [&](const auto&... points) {
     return cf::Trainer(std::move(policy), std::move(solver), std::move(reward),
-                       std::move(objective), o.collection, o.learning, o.optimization,
-                       o.evaluation, o.seed, points..., more...);
+                       std::move(objective), o.collection, o.learning, o.optimization, o.evaluation,
+                       o.seed, points..., more...);
   };
   if constexpr (forward && Sum::uses_transitions) {
     return made(o.forward, o.transitions);

@@ -48,12 +48,14 @@ std::int64_t batch_size(const std::vector<T>& list) {
 template <class T>
 std::vector<T> select(const std::vector<T>& list, const Tensor& ids) {
   const Tensor numbers = ids.to(at::kCPU, at::kLong).contiguous();
-  const auto* number = static_cast<const std::int64_t*>(numbers.const_data_ptr());
+  const auto* number = data_of<const std::int64_t>(numbers);
   std::vector<T> chosen;
   chosen.reserve(static_cast<std::size_t>(numbers.numel()));
   for (std::int64_t i = 0; i < numbers.numel(); ++i) {
     const bool known = number[i] >= 0 && number[i] < batch_size(list);
-    expects(known, "ids", "numbers in [0, " + shown(batch_size(list)) + ")", number[i]);
+    if (!known) {
+      throw Error("ids", "numbers in [0, " + shown(batch_size(list)) + ")", shown(number[i]));
+    }
     chosen.push_back(list[static_cast<std::size_t>(number[i])]);
   }
   return chosen;

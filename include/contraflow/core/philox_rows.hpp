@@ -46,7 +46,7 @@ struct UniformNumbers {
   }
 };
 
-/// Where fill_rows puts numbers: into an array.
+/// Where fill_rows puts numbers: into an array. Any type with these two members will do.
 struct Written {
   float* out;  ///< [rows, columns], row after row
 
@@ -56,26 +56,6 @@ struct Written {
   template <class N>
   void pack(std::int64_t i, const typename N::Float& numbers) const {
     std::memcpy(out + i, &numbers, sizeof(numbers));
-  }
-};
-
-/// Where fill_rows puts numbers: `out = mean + std n`, in two roundings.
-struct AddedTo {
-  const float* mean;  ///< [rows, columns]
-  float std;          ///< factor of the numbers
-  float* out;         ///< [rows, columns]
-
-  /// Takes the number of a place.
-  CONTRAFLOW_HOST_DEVICE void operator()(std::int64_t i, float number) const {
-    out[i] = mean[i] + Numbers::product(number, std);
-  }
-  /// Takes a pack of numbers, N being Packs.
-  template <class N>
-  void pack(std::int64_t i, const typename N::Float& numbers) const {
-    typename N::Float sum;
-    std::memcpy(&sum, mean + i, sizeof(sum));
-    sum = sum + N::product(numbers, std);
-    std::memcpy(out + i, &sum, sizeof(sum));
   }
 };
 
@@ -316,7 +296,7 @@ void fill_pack(const Draw& draw, std::int64_t first, std::int64_t count, std::in
 /// @param draw which numbers
 /// @param rows number of rows, at least 0
 /// @param columns numbers in a row, from 0 to 2^34
-/// @param sink Written or AddedTo
+/// @param sink Written or one like it
 /// @param loop called as `loop(count, body)`, calls `body(begin, end)` on ranges that together
 ///   cover [0, count)
 template <class Distribution, class Sink, class Loop>

@@ -117,21 +117,29 @@ class Generator {
 /// The stream of a seed.
 inline Generator seeded(std::uint64_t seed) { return Generator(stream_seed(seed, 0)); }
 
+/// Hands every number of a draw of the shape @p shape to @p sink, on the threads of torch: for
+/// functions that make something of the numbers at once.
+/// @tparam Distribution philox::NormalNumbers or philox::UniformNumbers
+/// @param shape the first dimension counts the rows; without dimensions there is one row
+/// @param generator one draw is made
+/// @param sink see philox::Written
+/// @throws Error if the generator has names for another number of rows
+template <class Distribution, class Sink>
+void fill_rows(at::IntArrayRef shape, Generator& generator, const Sink& sink) {
+  // Some ten microseconds of packs are worth a thread.
+  constexpr TorchLoop loop{.grain = 256};
+  const std::int64_t rows = shape.empty() ? 1 : shape[0];
+  const philox::Draw draw = generator.next(rows);
+  const std::int64_t count = c10::multiply_integers(shape);
+  if (count > 0) philox::fill_rows<Distribution>(draw, rows, count / rows, sink, loop);
+}
+
 namespace detail {
 
-// What is worth a thread: some ten microseconds of packs.
-inline constexpr std::int64_t random_grain = 256;
-
-/// Numbers of the shape @p shape; a shape without dimensions is one row.
 template <class Distribution>
 Tensor drawn(at::IntArrayRef shape, Generator& generator) {
   Tensor result = at::empty(shape, at::kFloat);
-  const std::int64_t rows = shape.empty() ? 1 : shape[0];
-  const philox::Draw draw = generator.next(rows);
-  if (result.numel() == 0) return result;
-  philox::fill_rows<Distribution>(draw, rows, result.numel() / rows,
-                                  philox::Written{result.mutable_data_ptr<float>()},
-                                  TorchLoop{random_grain});
+  fill_rows<Distribution>(shape, generator, philox::Written{result.mutable_data_ptr<float>()});
   return result;
 }
 
@@ -173,27 +181,6 @@ inline Tensor normal(at::IntArrayRef shape, Generator& generator,
 /// Standard normal numbers of the shape, dtype and device of @p x.
 inline Tensor normal_like(const Tensor& x, Generator& generator) {
   return normal(x.sizes(), generator, x.options());
-}
-
-/// `mean + std n` with n standard normal, the draw that `normal_like(mean, generator)` would make;
-/// on the CPU in float32 without a tensor of noise.
-/// @param mean [B, ...]; left as it is
-/// @param std factor of the numbers
-/// @param generator one draw is made
-/// @return a new tensor like @p mean
-inline Tensor add_normal(const Tensor& mean, double std, Generator& generator) {
-  const bool is_plain = mean.device().is_cpu() && mean.scalar_type() == at::kFloat &&
-                        mean.is_contiguous() && mean.dim() > 0 && mean.numel() > 0 &&
-                        !(at::GradMode::is_enabled() && mean.requires_grad());
-  if (!is_plain) return at::add(mean, normal_like(mean, generator), std);
-  Tensor result = at::empty(mean.sizes(), at::kFloat);
-  const std::int64_t rows = mean.size(0);
-  philox::fill_rows<philox::NormalNumbers>(
-      generator.next(rows), rows, mean.numel() / rows,
-      philox::AddedTo{data_of<const float>(mean), static_cast<float>(std),
-                      result.mutable_data_ptr<float>()},
-      TorchLoop{detail::random_grain});
-  return result;
 }
 
 /// Uniform numbers in [0, 1) of the shape @p shape, float32 on the CPU: multiples of 2^-24.
@@ -239,9 +226,9 @@ inline Tensor integers(std::int64_t limit, std::int64_t count, Generator& genera
 /// A generator of LibTorch on the CPU, seeded by a draw: for functions of LibTorch, which draw in
 /// an order of theirs. It knows no rows.
 inline at::Generator torch_generator(Generator& generator) {
-  const philox::Draw draw =
-      generator.next(generator.names().defined() ? generator.names().size(0) : 1);
-  const philox::Block block = philox::block_of({draw.key, draw.number, nullptr}, 0, 0);
+  const Tensor& names = generator.names();
+  const philox::Draw draw = generator.next(names.defined() ? names.size(0) : 1);
+  const philox::Block block = philox::block_of(draw, 0, 0);
   return at::detail::createCPUGenerator(block.words[0] | std::uint64_t{block.words[1]} << 32U);
 }
 

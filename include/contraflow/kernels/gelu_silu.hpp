@@ -3,7 +3,7 @@
 /// @file
 /// GELU and SiLU in float32 on the host.
 
-#include <contraflow/kernels/pack.hpp>
+#include <contraflow/kernels/packed_loop.hpp>
 
 namespace contraflow::kernels {
 

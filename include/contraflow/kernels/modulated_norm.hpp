@@ -6,7 +6,7 @@
 #include <cmath>
 #include <vector>
 
-#include <contraflow/kernels/pack.hpp>
+#include <contraflow/kernels/packed_loop.hpp>
 
 namespace contraflow::kernels {
 

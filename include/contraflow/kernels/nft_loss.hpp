@@ -11,7 +11,7 @@
 
 #include <contraflow/core/error.hpp>
 #include <contraflow/kernels/nft_element.hpp>
-#include <contraflow/kernels/pack.hpp>
+#include <contraflow/kernels/packed_loop.hpp>
 
 namespace contraflow::kernels {
 
@@ -142,66 +142,90 @@ void check_nft_loss(const NftLossArrays<V, X>& arrays, const NftLossSettings& se
   if (arrays.v_ref != nullptr) present(outputs.kl, "kl");
 }
 
+// The work over samples, each divided into chunks of a fixed size: bits do not depend on who does
+// which.
 template <bool with_kl, class V, class X, class Weighting, class Loop>
-NftLossValue nft_loss(const NftLossArrays<V, X>& arrays, const NftLossSettings& settings,
-                      const Weighting& weighting, const NftLossOutputs& outputs, const Loop& loop) {
+struct NftLossRun {
   using Pass = NftPass<Weighting::uses_absolute, with_kl, V, X>;
-  const Pass pass{arrays, static_cast<typename Pass::T>(settings.beta)};
-  const std::int64_t n = arrays.elements;
-  const std::int64_t chunks = (n + chunk_size - 1) / chunk_size;
 
-  const auto chunk_begin = [&](std::int64_t sample, std::int64_t chunk) {
-    return sample * n + std::min(n, chunk * chunk_size);
-  };
-  const auto finish = [&](std::int64_t i, const NftSums<double>& sums) {
-    const NftSample sample =
-        nft_sample(sums, weighting, settings, i, arrays.batch, n, arrays.t[i], arrays.r[i]);
+  const NftLossArrays<V, X>& arrays;
+  const NftLossSettings& settings;
+  const Weighting& weighting;
+  const NftLossOutputs& outputs;
+  const Loop& loop;
+  Pass pass = {arrays, static_cast<typename Pass::T>(settings.beta)};
+  std::int64_t chunks = (arrays.elements + chunk_size - 1) / chunk_size;
+
+  NftLossValue operator()() const {
+    if (chunks == 1 || arrays.batch >= 2 * loop.threads()) {
+      by_sample();
+    } else {
+      by_chunk();
+    }
+    return nft_total(outputs, arrays.r, arrays.batch, weighting, settings, with_kl);
+  }
+
+  std::int64_t chunk_begin(std::int64_t sample, std::int64_t chunk) const {
+    return sample * arrays.elements + std::min(arrays.elements, chunk * chunk_size);
+  }
+  NftSums<double> chunk_sums(std::int64_t sample, std::int64_t chunk) const {
+    return pass.sums(chunk_begin(sample, chunk), chunk_begin(sample, chunk + 1));
+  }
+
+  NftSlopes<double> finish(std::int64_t i, const NftSums<double>& sums) const {
+    const NftSample sample = nft_sample(sums, weighting, settings, i, arrays.batch, arrays.elements,
+                                        arrays.t[i], arrays.r[i]);
     outputs.positive[i] = sample.positive;
     outputs.negative[i] = sample.negative;
     if (outputs.kl != nullptr) outputs.kl[i] = sample.kl;
     return sample.slopes;
-  };
+  }
 
-  if (chunks == 1 || arrays.batch >= 2 * loop.threads()) {
-    // A sample's gradient is written while its arrays are still in the cache.
-    loop(arrays.batch, [&](std::int64_t begin, std::int64_t end) {
+  // A sample's gradient is written while its arrays are still in the cache.
+  void by_sample() const {
+    loop(arrays.batch, [this](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         NftSums<double> sums;
-        for (std::int64_t c = 0; c < chunks; ++c) {
-          add(sums, pass.sums(chunk_begin(i, c), chunk_begin(i, c + 1)));
-        }
+        for (std::int64_t c = 0; c < chunks; ++c) add(sums, chunk_sums(i, c));
         const auto slopes = finish(i, sums);
-        if (arrays.gradient != nullptr) pass.write_gradient(slopes, i * n, (i + 1) * n);
+        if (arrays.gradient == nullptr) continue;
+        pass.write_gradient(slopes, chunk_begin(i, 0), chunk_begin(i, chunks));
       }
     });
-    return nft_total(outputs, arrays.r, arrays.batch, weighting, settings, with_kl);
   }
 
-  std::vector<NftSums<double>> parts(static_cast<std::size_t>(arrays.batch * chunks));
-  loop(arrays.batch * chunks, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t k = begin; k < end; ++k) {
-      const std::int64_t i = k / chunks, c = k % chunks;
-      parts[static_cast<std::size_t>(k)] = pass.sums(chunk_begin(i, c), chunk_begin(i, c + 1));
-    }
-  });
-  std::vector<NftSlopes<double>> slopes(static_cast<std::size_t>(arrays.batch));
-  for (std::int64_t i = 0; i < arrays.batch; ++i) {
-    NftSums<double> sums;
-    for (std::int64_t c = 0; c < chunks; ++c) {
-      add(sums, parts[static_cast<std::size_t>(i * chunks + c)]);
-    }
-    slopes[static_cast<std::size_t>(i)] = finish(i, sums);
-  }
-  if (arrays.gradient != nullptr) {
-    loop(arrays.batch * chunks, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t k = begin; k < end; ++k) {
-        const std::int64_t i = k / chunks, c = k % chunks;
-        pass.write_gradient(slopes[static_cast<std::size_t>(i)], chunk_begin(i, c),
-                            chunk_begin(i, c + 1));
+  void by_chunk() const {
+    std::vector<NftSums<double>> parts(static_cast<std::size_t>(arrays.batch * chunks));
+    each_chunk([&](std::int64_t i, std::int64_t c) {
+      parts[static_cast<std::size_t>(i * chunks + c)] = chunk_sums(i, c);
+    });
+    std::vector<NftSlopes<double>> slopes(static_cast<std::size_t>(arrays.batch));
+    for (std::int64_t i = 0; i < arrays.batch; ++i) {
+      NftSums<double> sums;
+      for (std::int64_t c = 0; c < chunks; ++c) {
+        add(sums, parts[static_cast<std::size_t>(i * chunks + c)]);
       }
+      slopes[static_cast<std::size_t>(i)] = finish(i, sums);
+    }
+    if (arrays.gradient == nullptr) return;
+    each_chunk([&](std::int64_t i, std::int64_t c) {
+      pass.write_gradient(slopes[static_cast<std::size_t>(i)], chunk_begin(i, c),
+                          chunk_begin(i, c + 1));
     });
   }
-  return nft_total(outputs, arrays.r, arrays.batch, weighting, settings, with_kl);
+
+  template <class Body>
+  void each_chunk(const Body& body) const {
+    loop(arrays.batch * chunks, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t k = begin; k < end; ++k) body(k / chunks, k % chunks);
+    });
+  }
+};
+
+template <bool with_kl, class V, class X, class Weighting, class Loop>
+NftLossValue nft_loss(const NftLossArrays<V, X>& arrays, const NftLossSettings& settings,
+                      const Weighting& weighting, const NftLossOutputs& outputs, const Loop& loop) {
+  return NftLossRun<with_kl, V, X, Weighting, Loop>{arrays, settings, weighting, outputs, loop}();
 }
 
 }  // namespace detail

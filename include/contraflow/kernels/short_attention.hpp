@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <contraflow/kernels/gelu_silu.hpp>
-#include <contraflow/kernels/pack.hpp>
+#include <contraflow/kernels/packed_loop.hpp>
 
 namespace contraflow::kernels {
 

@@ -137,7 +137,7 @@ Tensor velocity_of(M& model, const Tensor& x_t, const Tensor& t, const C& condit
   Tensor v;
   if constexpr (HasConditionalVelocity<M, C>) {
     v = detail::Call<M>::of(model, x_t, t, condition);
-  } else {
+  } else if constexpr (HasUnconditionalVelocity<M>) {
     v = detail::Call<M>::of(model, x_t, t);
   }
   expects_like(v, x_t, "velocity returned by the model");

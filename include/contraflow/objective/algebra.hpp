@@ -24,7 +24,9 @@ concept AnySum = requires {
 
 /// Whether a type was meant to be a term: it has one of the things that terms declare.
 template <class T>
-concept MeantAsTerm = AnySum<T> || HasVelocityNeeds<T> || requires { typename T::Points; };
+concept MeantAsTerm = AnySum<T> || HasVelocityNeeds<T> || requires {
+  typename T::Points;
+};
 
 /// `a.loss_with(b, weight, batch, signal, statistics)`: a computes `a + weight b` in one operation.
 template <class A, class B, class Batch>
@@ -106,7 +108,7 @@ struct Sum {
   static constexpr bool is_paired = (HasPairs<Terms> || ...);
   /// Whether a term needs the means of transitions.
   static constexpr bool records_mean = (HasRecordedMean<Terms> || ...);
-  static_assert(((!HasPairs<Terms> || std::same_as<typename Terms::Points, ForwardProcess>) && ...),
+  static_assert(((!HasPairs<Terms> || std::same_as<typename Terms::Points, ForwardProcess>)&&...),
                 "contraflow: a term that compares pairs of samples looks at the forward process: "
                 "declare `using Points = contraflow::ForwardProcess`");
 
@@ -132,9 +134,8 @@ struct Sum {
   template <class Body>
   static void for_each_selection(Body&& body) {
     if constexpr (uses_forward) body(TermsAt<ForwardProcess>{});
-    [&]<std::size_t... I>(std::index_sequence<I...>) {
-      (call_if_paired<I>(body), ...);
-    }(std::index_sequence_for<Terms...>{});
+    [&]<std::size_t... I>(std::index_sequence<I...>) { (call_if_paired<I>(body), ...); }
+    (std::index_sequence_for<Terms...>{});
     if constexpr (uses_transitions) body(TermsAt<RecordedTransitions>{});
   }
 
@@ -193,7 +194,8 @@ struct Sum {
   void for_each_term(F&& f) const {
     [&]<std::size_t... I>(std::index_sequence<I...>) {
       (f(std::integral_constant<std::size_t, I>{}, std::get<I>(terms)), ...);
-    }(std::index_sequence_for<Terms...>{});
+    }
+    (std::index_sequence_for<Terms...>{});
   }
   template <class Selection, class F>
   void for_each_of(F&& f) const {
@@ -233,7 +235,8 @@ struct Sum {
   template <std::size_t I, class Batch>
   static constexpr bool may_absorb_next() {
     if constexpr (I + 1 < size) {
-      using Narrow = meta::Union<typename TermAt<I>::Velocities, typename TermAt<I + 1>::Velocities>;
+      using Narrow =
+          meta::Union<typename TermAt<I>::Velocities, typename TermAt<I + 1>::Velocities>;
       using Both = decltype(std::declval<const Batch&>().template narrowed<Narrow>(Tensor()));
       return detail::Absorbs<TermAt<I>, TermAt<I + 1>, Both>;
     } else {
@@ -279,10 +282,10 @@ struct Sum {
     const TermShare& share = shares[I];
     const Tensor rows = wanted_rows(share, members);
     if (rows.defined() && rows.numel() == 0) return;
-    const Tensor loss = std::get<I>(terms).loss_with(
-        std::get<I + 1>(terms), weights[I + 1] / weights[I],
-        batch.template narrowed<Narrow>(on_device(rows, batch)), signal_of(share, members, rows),
-        statistics);
+    const Tensor loss =
+        std::get<I>(terms).loss_with(std::get<I + 1>(terms), weights[I + 1] / weights[I],
+                                     batch.template narrowed<Narrow>(on_device(rows, batch)),
+                                     signal_of(share, members, rows), statistics);
     add(total, loss.sum() * share.scale);
   }
 

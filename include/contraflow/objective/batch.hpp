@@ -103,9 +103,8 @@ struct TransitionRows {
 
   /// The rows @p index, int64 [K]; all where it is undefined.
   TransitionRows select(const Tensor& index) const {
-    return {detail::rows_of(on_x, index), detail::rows_of(on_v, index),
-            detail::rows_of(std, index), detail::rows_of(log_density_scale, index),
-            detail::rows_of(log_density_offset, index)};
+    return {detail::rows_of(on_x, index), detail::rows_of(on_v, index), detail::rows_of(std, index),
+            detail::rows_of(log_density_scale, index), detail::rows_of(log_density_offset, index)};
   }
 
   /// Mean of the next state [B, ...].

@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include <contraflow/core/tensor.hpp>
 #include <contraflow/network/vae.hpp>
 #include <contraflow/reward/combination.hpp>
 

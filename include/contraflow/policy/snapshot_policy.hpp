@@ -11,7 +11,7 @@
 
 #include <contraflow/policy/average.hpp>
 #include <contraflow/policy/concept.hpp>
-#include <contraflow/policy/weights.hpp>
+#include <contraflow/policy/role_tensors.hpp>
 #include <contraflow/time/schedule.hpp>
 
 namespace contraflow {
@@ -68,8 +68,8 @@ class SnapshotPolicy {
     std::optional<M>& snapshot = role == Role::old         ? old_
                                  : role == Role::reference ? reference_
                                                            : average_;
-    if (!snapshot) throw Error("role", "a role that was kept before training",
-                               std::string(role.name()));
+    if (!snapshot)
+      throw Error("role", "a role that was kept before training", std::string(role.name()));
     return *snapshot;
   }
 

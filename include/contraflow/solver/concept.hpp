@@ -6,9 +6,11 @@
 #include <cmath>
 #include <concepts>
 #include <numbers>
+#include <utility>
 
 #include <contraflow/core/meta.hpp>
 #include <contraflow/core/random.hpp>
+#include <contraflow/solver/gaussian_step.hpp>
 #include <contraflow/time/grid.hpp>
 
 namespace contraflow {
@@ -156,9 +158,12 @@ template <class S, class V>
 Tensor step_by_transition(const S& solver, V& velocity, const Tensor& x, const Step& step,
                           typename S::State& state, Generator& generator) {
   const Transition transition = solver.transition(step);
-  state.mean = transition.mean(x, velocity(x, step.from));
-  if (!transition.is_stochastic()) return state.mean;
-  return add_normal(state.mean, transition.std, generator);
+  const Tensor v = velocity(x, step.from);
+  if (!transition.is_stochastic()) return state.mean = transition.mean(x, v);
+  GaussianStep made =
+      gaussian_step(wide(x), wide(v), transition.on_x, transition.on_v, transition.std, generator);
+  state.mean = std::move(made.mean);
+  return std::move(made.next);
 }
 
 }  // namespace contraflow

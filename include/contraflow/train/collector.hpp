@@ -11,6 +11,7 @@
 
 #include <contraflow/policy/concept.hpp>
 #include <contraflow/train/evaluation_count.hpp>
+#include <contraflow/train/generate.hpp>
 #include <contraflow/train/prompts.hpp>
 #include <contraflow/train/rollout.hpp>
 
@@ -19,11 +20,11 @@ namespace contraflow {
 /// How an epoch's samples are collected: a component of a Trainer. Defaults are those published for
 /// Stable Diffusion 3.5 Medium.
 struct Collection {
-  std::int64_t prompts_per_epoch = 48;  ///< at least 1
-  std::int64_t group_size = 24;         ///< samples a prompt, at least 2
-  TimeGrid grid = sd3_grid(10);         ///< on which samples are collected
-  std::int64_t rollout_batch = 0;       ///< most samples generated at a time; 0: no limit
-  bool asynchronous_scoring = false;    ///< score a batch while the next one is generated
+  std::int64_t prompts_per_epoch = 48;          ///< at least 1
+  std::int64_t group_size = 24;                 ///< samples a prompt, at least 2
+  TimeGrid grid = sd3_grid(10);                 ///< on which samples are collected
+  std::int64_t rollout_batch = 0;               ///< most samples generated at a time; 0: no limit
+  bool asynchronous_scoring = false;            ///< score a batch while the next one is generated
   std::vector<std::int64_t> sample_shape = {};  ///< only needed if the model does not know it
 };
 
@@ -49,13 +50,22 @@ template <class T, class P, class Prompts, class Record>
 concept HasCollect = requires(const T& collector, const CollectorContext<P, Prompts>& context) {
   { collector.collect(context) } -> std::same_as<Rollout<Record>>;
 };
-/// `c.collect(context, made)`: the same, calling `made(x0, prompt)` with each batch as soon as it is
-/// there, so that it is scored meanwhile.
+/// `c.collect(context, made)`: the same, calling `made(x0, prompt)` with each batch as soon as it
+/// is there, so that it is scored meanwhile.
 template <class T, class P, class Prompts, class Record>
 concept HasCollectInBatches = requires(const T& collector,
                                        const CollectorContext<P, Prompts>& context,
                                        ProbeMade& made) {
   { collector.collect(context, made) } -> std::same_as<Rollout<Record>>;
+};
+
+/// `c.collect(context)` or `c.collect(context, made)`, whatever it gives.
+template <class T, class Context>
+concept HasAnyCollect = requires(const T& collector, const Context& context) {
+  collector.collect(context);
+}
+|| requires(const T& collector, const Context& context, ProbeMade& made) {
+  collector.collect(context, made);
 };
 
 /// Where the samples of an epoch come from: a solver that follows the policy, a store, a simulator.
@@ -64,22 +74,7 @@ concept HasCollectInBatches = requires(const T& collector,
 /// `context.seed`, the epoch and the sample's id alone; one that calls `made` calls it for all
 /// samples in order; one that does not has them scored at the end.
 template <class T, class P, class Prompts, class Record = NothingRecorded>
-concept Collector =
-    HasCollect<T, P, Prompts, Record> || HasCollectInBatches<T, P, Prompts, Record>;
-
-/// The shape of a batch of @p count samples.
-inline std::vector<std::int64_t> batch_shape(std::int64_t count,
-                                             const std::vector<std::int64_t>& sample_shape) {
-  std::vector<std::int64_t> shape{count};
-  shape.insert(shape.end(), sample_shape.begin(), sample_shape.end());
-  return shape;
-}
-
-/// Where the samples of a policy live: float32 on the device of its parameters.
-template <class P>
-at::TensorOptions sample_options(P& policy) {
-  return at::device(policy.parameters().front().device()).dtype(at::kFloat);
-}
+concept Collector = HasCollect<T, P, Prompts, Record> || HasCollectInBatches<T, P, Prompts, Record>;
 
 /// Follows the velocity of a role from noise to clean samples, on a grid, by a solver.
 /// @tparam Record what is recorded of their making
@@ -119,8 +114,10 @@ class SolverCollector {
     for (std::int64_t first = 0; first < count; first += most) {
       const std::int64_t size = std::min(most, count - first);
       const Tensor prompt = rollout.prompt.narrow(0, first, size);
-      const Tensor x0 = generated(context, solver, prompt, rollout.id.narrow(0, first, size),
-                                  recorder.hook(first));
+      const Tensor x0 = generated(
+          context.policy, context.role, solver, options_.grid, context.prompts.condition(prompt),
+          {stream_of(context), rollout.id.narrow(0, first, size), options_.sample_shape},
+          context.evaluations, recorder.hook(first));
       rollout.x0.narrow(0, first, size).copy_(x0);
       made(x0, prompt);
     }
@@ -132,7 +129,7 @@ class SolverCollector {
   template <class P, class Prompts>
   Rollout<Record> planned(const CollectorContext<P, Prompts>& context) const {
     const std::int64_t groups = options_.prompts_per_epoch, members = options_.group_size;
-    Generator generator = stream_of(context, Purpose::prompts);
+    Generator generator = stream_of(context).stream(Purpose::prompts);
     Rollout<Record> rollout;
     rollout.prompt =
         draw_prompts(context.prompts.size(), groups, generator).repeat_interleave(members);
@@ -143,25 +140,10 @@ class SolverCollector {
     return rollout;
   }
 
-  template <class P, class Prompts, class Hook>
-  Tensor generated(const CollectorContext<P, Prompts>& context, const S& solver,
-                   const Tensor& prompt, const Tensor& id, Hook&& hook) const {
-    const auto condition = context.prompts.condition(prompt);
-    Generator of_noise = stream_of(context, Purpose::noise).rows(id);
-    Generator of_solver = stream_of(context, Purpose::solver).rows(id);
-    const Tensor noise = normal(batch_shape(id.numel(), options_.sample_shape), of_noise,
-                                sample_options(context.policy));
-    auto velocity = [&](const Tensor& x, double sigma) {
-      context.evaluations.forward += x.size(0);
-      return context.policy.velocity(context.role, x, at::full({x.size(0)}, sigma, x.options()),
-                                     condition);
-    };
-    return sampled(solver, velocity, noise, options_.grid, of_solver, std::forward<Hook>(hook));
-  }
-
+  /// The stream of an epoch's samples.
   template <class P, class Prompts>
-  static Generator stream_of(const CollectorContext<P, Prompts>& context, Purpose purpose) {
-    return seeded(context.seed).stream(purpose, static_cast<std::uint64_t>(context.epoch));
+  static Generator stream_of(const CollectorContext<P, Prompts>& context) {
+    return seeded(context.seed).stream(static_cast<std::uint64_t>(context.epoch));
   }
 
   S solver_of(std::int64_t epoch) const {

@@ -99,12 +99,11 @@ consteval bool explain_components() {
   static_assert(count_of<PromptKind, Ts...> <= 1,
                 "contraflow: a trainer takes one PromptSource: join the prompts of both");
   static_assert(count_of<AdvantageKind, Ts...> <= 1, "contraflow: a trainer takes one Advantage");
-  static_assert(
-      count_of<CollectionKind, Ts...> <= 1 && count_of<LearningKind, Ts...> <= 1 &&
-          count_of<OptimizationKind, Ts...> <= 1 && count_of<ForwardKind, Ts...> <= 1 &&
-          count_of<TransitionsKind, Ts...> <= 1 && count_of<EvaluationKind, Ts...> <= 1 &&
-          count_of<SeedKind, Ts...> <= 1,
-      "contraflow: a trainer takes each kind of settings once");
+  static_assert(count_of<CollectionKind, Ts...> <= 1 && count_of<LearningKind, Ts...> <= 1 &&
+                    count_of<OptimizationKind, Ts...> <= 1 && count_of<ForwardKind, Ts...> <= 1 &&
+                    count_of<TransitionsKind, Ts...> <= 1 && count_of<EvaluationKind, Ts...> <= 1 &&
+                    count_of<SeedKind, Ts...> <= 1,
+                "contraflow: a trainer takes each kind of settings once");
   static_assert(count_of<ForwardKind, Ts...> == 0 || O::uses_forward || O::is_paired,
                 "contraflow: settings of the ForwardProcess mean nothing to an objective that "
                 "looks at recorded transitions alone: leave them out, or add a term on the "

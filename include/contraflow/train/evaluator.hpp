@@ -40,8 +40,8 @@ struct Evaluation {
 /// Stands for the prompts of the training.
 struct TrainingPrompts {};
 
-/// Evaluates the averaged role on prompts and noise of its own, in batches, with a solver and a grid
-/// of its own: a component of a Trainer where EvaluationOptions are not enough.
+/// Evaluates the averaged role on prompts and noise of its own, in batches, with a solver and a
+/// grid of its own: a component of a Trainer where EvaluationOptions are not enough.
 ///
 /// `cf::Evaluator(cf::EvaluationOptions{.every = 10}, cf::DpmSolver<2>{}, held_out_prompts)`.
 template <class S = DpmSolver<1>, class Prompts = TrainingPrompts>
@@ -85,12 +85,16 @@ class Evaluator {
                       const std::vector<std::int64_t>& sample_shape) const {
     const Tensor ids = at::arange(options_.samples, at::kLong);
     const std::int64_t most = options_.batch > 0 ? options_.batch : options_.samples;
+    const Generator stream = seeded(options_.seed).stream(Purpose::evaluation);
+    EvaluationCount uncounted;
     std::vector<Tensor> samples, scores;
     ScoreSheet sheet;
     Evaluation result;
     for (const Tensor& id : ids.split(most)) {
       const Tensor prompt = id.remainder(prompts.size());
-      samples.push_back(generated(policy, prompts.condition(prompt), id, sample_shape));
+      samples.push_back(generated(policy, Role::average, solver_, options_.grid,
+                                  prompts.condition(prompt), {stream, id, sample_shape},
+                                  uncounted));
       sheet = rewards.score(samples.back(), reference_of(prompts, prompt));
       scores.push_back(sheet.scores);
       result.failures.insert(result.failures.end(), sheet.failures.begin(), sheet.failures.end());
@@ -102,21 +106,6 @@ class Evaluator {
   }
 
  private:
-  template <class P, class C>
-  Tensor generated(P& policy, const C& condition, const Tensor& id,
-                   const std::vector<std::int64_t>& sample_shape) const {
-    const Generator stream = seeded(options_.seed).stream(Purpose::evaluation);
-    Generator of_noise = stream.stream(Purpose::noise).rows(id);
-    Generator of_solver = stream.stream(Purpose::solver).rows(id);
-    const Tensor noise =
-        normal(batch_shape(id.numel(), sample_shape), of_noise, sample_options(policy));
-    auto velocity = [&](const Tensor& x, double sigma) {
-      return policy.velocity(Role::average, x, at::full({x.size(0)}, sigma, x.options()),
-                             condition);
-    };
-    return sampled(solver_, velocity, noise, options_.grid, of_solver);
-  }
-
   template <class R>
   static void summarise(const R& rewards, const ScoreSheet& sheet, Evaluation& result) {
     const Tensor valid = scored_samples(sheet);

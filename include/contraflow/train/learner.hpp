@@ -15,7 +15,7 @@
 #include <contraflow/policy/concept.hpp>
 #include <contraflow/train/evaluation_count.hpp>
 #include <contraflow/train/gradient_step.hpp>
-#include <contraflow/train/points.hpp>
+#include <contraflow/train/micro_batches.hpp>
 #include <contraflow/train/scorer.hpp>
 
 namespace contraflow {
@@ -46,8 +46,11 @@ struct LearnReport {
     gradient_norm += outcome.gradient_norm;
   }
 
-  /// Adds the metrics of what was learnt to a report; what was not measured is not among them.
-  void add_to(EpochReport& report) const {
+  /// Adds the metrics of what was learnt to a report; what was not measured is not among them, but
+  /// among those that other epochs have.
+  /// @param terms what was to be learnt
+  template <class... Terms>
+  void add_to(EpochReport& report, const Sum<Terms...>& /*terms*/) const {
     const auto mean = [&](double sum) {
       return gradient_steps > 0 ? std::optional(sum / double(gradient_steps)) : std::nullopt;
     };
@@ -55,6 +58,7 @@ struct LearnReport {
     statistics.for_each([&](std::string_view name, double value) {
       report.add("loss/" + std::string(name), value);
     });
+    (add_if_missing(report, "loss/" + std::string(Terms::name)), ...);
     report.add("gradient_norm", mean(gradient_norm));
     std::optional<double> size;
     if (velocity.defined()) {
@@ -64,6 +68,11 @@ struct LearnReport {
     report.add("velocity_norm", size);
     report.add("skipped_steps", double(skipped_steps));
   }
+
+ private:
+  static void add_if_missing(EpochReport& report, std::string name) {
+    if (!report.find(name)) report.add(std::move(name), std::nullopt);
+  }
 };
 
 /// Makes gradient steps out of samples: micro-batches, the velocities that are needed, the
@@ -72,8 +81,8 @@ struct LearnReport {
 template <class P, class O, class Source>
 class Learner {
  public:
-  using Record = RecordOf<O>;       ///< what the rollout has recorded
-  using C = ConditionOf<Source>;    ///< what the prompts give
+  using Record = RecordOf<O>;            ///< what the rollout has recorded
+  using C = ConditionOf<Source>;         ///< what the prompts give
   using Scored = ScoredRollout<Record>;  ///< what is learnt from
 
   /// @param policy is trained; its roles are made here
@@ -214,8 +223,8 @@ class Learner {
     } else {
       evaluate(batch.velocities, batch.x, points.times(first, last), batch.condition, report);
     }
-    const Tensor loss = objective_.template loss<Selection>(batch, members, epoch.shares,
-                                                            report.statistics);
+    const Tensor loss =
+        objective_.template loss<Selection>(batch, members, epoch.shares, report.statistics);
     if (loss.defined()) step_.backward(loss);
   }
 

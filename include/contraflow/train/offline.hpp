@@ -54,8 +54,8 @@ ScoredRollout<Record> stored(const StoredSamples& samples, std::int64_t prompts,
   const Tensor reward = samples.reward.to(at::kCPU, at::kDouble);
   const Tensor scored = reward.isfinite().nonzero().flatten();
   expects(scored.numel() > 0, "reward", "at least one finite value", "none");
-  const Rollout<Record> all{wide(samples.x0), prompt, prompt,
-                            at::arange(prompt.numel(), at::kLong), {}};
+  const Rollout<Record> all{
+      wide(samples.x0), prompt, prompt, at::arange(prompt.numel(), at::kLong), {}};
   ScoredRollout<Record> result{all.select(scored), {}};
   result.scores.reward = reward.index_select(0, scored);
   result.scores.group = result.rollout.group;
@@ -99,7 +99,7 @@ class StoredTrainer : public Training<StoredTrainer<P, O, Components...>, P, O,
         seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
     LearnReport learnt;
     this->learner_.learn(samples_, grid_, stream, learnt);
-    learnt.add_to(report);
+    this->add_learnt(report, learnt);
     this->seconds_ += watch.seconds();
     report.add("seconds/epoch", watch.seconds());
     this->finish(report);

@@ -40,8 +40,7 @@ inline constexpr bool is_pretraining_component =
     is_any<T, PretrainingKind, OptimizationKind, ForwardKind, SeedKind>;
 
 template <class Data>
-using DataOf = std::remove_cvref_t<
-    std::invoke_result_t<Data&, std::int64_t, Generator&>>;
+using DataOf = std::remove_cvref_t<std::invoke_result_t<Data&, std::int64_t, Generator&>>;
 
 /// The condition of a batch of data.
 template <class Batch>
@@ -128,7 +127,7 @@ class Pretrainer
     }
     this->seconds_ += watch.seconds();
     EpochReport report;
-    learnt.add_to(report);
+    this->add_learnt(report, learnt);
     report.add("seconds/epoch", watch.seconds());
     this->finish(report);
     return report;
@@ -187,8 +186,9 @@ RunReport pretrain(M& model, Data&& data, Parts&&... parts) {
         model, std::ref(data), components...);
   };
   const auto trainer = std::apply(make, std::tuple_cat(components_of(parts)...));
-  return std::apply([&](auto&... observers) { return trainer->run(trainer->epochs(), observers...); },
-                    std::tuple_cat(observers_of(parts)...));
+  return std::apply(
+      [&](auto&... observers) { return trainer->run(trainer->epochs(), observers...); },
+      std::tuple_cat(observers_of(parts)...));
 }
 
 }  // namespace contraflow

@@ -49,6 +49,9 @@ class Scorer {
   /// The rewards.
   const R& rewards() const { return rewards_; }
 
+  /// Forgets what an epoch that was ended by an exception has left unfinished.
+  void reset() { sheets_.clear(); }
+
   /// Begins to score the next samples of the epoch.
   /// @param x0 clean samples [B, ...]
   /// @param prompt the number of each sample's prompt, int64 [B]

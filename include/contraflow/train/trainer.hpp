@@ -9,73 +9,10 @@
 #include <vector>
 
 #include <contraflow/core/stopwatch.hpp>
-#include <contraflow/train/components.hpp>
+#include <contraflow/train/composition.hpp>
 #include <contraflow/train/training.hpp>
 
 namespace contraflow {
-
-namespace detail {
-
-/// The types of a Trainer's parts.
-template <class P, class S, class R, class O, class... Components>
-struct Composition {
-  using Prompts = Pick<PromptKind, NoPrompts, Components...>;
-  using A = Pick<AdvantageKind, GroupAdvantage, Components...>;
-  using E = Pick<EvaluationKind, EvaluationOptions, Components...>;
-  using Record = RecordOf<O>;
-  using C = ConditionOf<Prompts>;
-  static constexpr bool collects = Collector<S, P, Prompts, Record>;
-
-  /// Where samples come from: @p S itself, or what follows it.
-  using Collects = std::conditional_t<collects, S, SolverCollector<S, Record>>;
-  /// What evaluates.
-  using Evaluates = std::conditional_t<is_evaluator<E>, E, Evaluator<>>;
-
-  /// Says in a sentence what is wrong with the composition.
-  static consteval bool explain() {
-    static_assert(explain_trained<P, C>());
-    if constexpr (Policy<P, C>) static_assert(explain_roles<O, P>());
-    if constexpr (!collects) {
-      static_assert(explain_solver<S>());
-      if constexpr (O::uses_transitions) static_assert(explain_stochastic_solver<S>());
-    }
-    static_assert(!collects || count_of<CollectionKind, Components...> == 0,
-                  "contraflow: the settings of a Collection mean nothing to a Collector of your "
-                  "own: give them to the collector");
-    static_assert(explain_components<O, Components...>());
-    return true;
-  }
-  /// Whether explain() is content.
-  static consteval bool fits() {
-    if constexpr (!Policy<P, C>) {
-      return false;
-    } else {
-      constexpr bool solves = Solver<S> || Sampler<S>;
-      return has_roles_of<O, P>() && fits_components<O, Components...>() &&
-             (collects ? count_of<CollectionKind, Components...> == 0
-                       : solves && (!O::uses_transitions || StochasticSolver<S>));
-    }
-  }
-};
-
-template <bool Collects>
-struct CollectorMaker;
-template <>
-struct CollectorMaker<true> {
-  template <class Collector, class S, class Options>
-  static Collector of(S collector, const Options&, const RecordedTransitions&) {
-    return collector;
-  }
-};
-template <>
-struct CollectorMaker<false> {
-  template <class Collector, class S, class Options>
-  static Collector of(S solver, const Options& options, const RecordedTransitions& transitions) {
-    return Collector(std::move(solver), options, transitions);
-  }
-};
-
-}  // namespace detail
 
 /// A Trainer whose composition makes sense, see there.
 template <class P, class S, class R, class O, class... Components>
@@ -139,21 +76,17 @@ class OnlineTrainer
   /// @param ids int64 [N]
   /// @param seed of the noise
   /// @param role whose velocity is followed, one that the policy keeps
-  Tensor sample(const Tensor& ids, std::uint64_t seed, Role role = Role::average)
-      requires(!Parts::collects) {
-    const Generator stream = seeded(seed).stream(Purpose::sample);
-    Generator of_noise = stream.stream(Purpose::noise), of_solver = stream.stream(Purpose::solver);
-    const Tensor noise = normal(batch_shape(ids.numel(), sample_shape()), of_noise,
-                                sample_options(this->policy_));
-    const auto condition = this->source_.condition(ids);
-    auto velocity = [&](const Tensor& x, double sigma) {
-      return this->policy_.velocity(role, x, at::full({x.size(0)}, sigma, x.options()), condition);
-    };
-    return sampled(collector_.solver(), velocity, noise, options_.grid, of_solver);
+  Tensor sample(const Tensor& ids, std::uint64_t seed,
+                Role role = Role::average) requires(!Parts::collects) {
+    EvaluationCount uncounted;
+    return generated(
+        this->policy_, role, collector_.solver(), options_.grid, this->source_.condition(ids),
+        {seeded(seed).stream(Purpose::sample), at::arange(ids.numel(), at::kLong), sample_shape()},
+        uncounted);
   }
   /// @p count samples, prompts in turn.
-  Tensor sample(std::int64_t count, std::uint64_t seed = 0, Role role = Role::average)
-      requires(!Parts::collects) {
+  Tensor sample(std::int64_t count, std::uint64_t seed = 0,
+                Role role = Role::average) requires(!Parts::collects) {
     return sample(at::arange(count, at::kLong).remainder(this->source_.size()), seed, role);
   }
 
@@ -187,6 +120,7 @@ class OnlineTrainer
     const CollectorContext<P, typename Parts::Prompts> context{
         this->policy_, this->source_, O::collector,
         this->epoch_,  this->seed_,   this->learner_.evaluations()};
+    scorer_.reset();
     auto made = [this](const Tensor& x0, const Tensor& prompt) { scorer_.begin(x0, prompt); };
     Rollout<Record> rollout;
     if constexpr (HasCollect<typename Parts::Collects, P, typename Parts::Prompts, Record>) {
@@ -207,7 +141,7 @@ class OnlineTrainer
           seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
       this->learner_.learn(scored, options_.grid, stream, learnt);
     }
-    learnt.add_to(report);
+    this->add_learnt(report, learnt);
   }
 
   template <class Warn>
@@ -259,21 +193,20 @@ class Trainer
   /// @param policy answers for the roles; is trained
   /// @param solver a Solver, a StochasticSolver where the objective needs one, a Sampler, or a
   /// Collector
-  /// @param rewards a bag made by rewards(), or a Reward
+  /// @param scored_by the rewards: a bag made by rewards(), or a Reward
   /// @param objective a Term, or a sum of them
   /// @param components settings, prompts, an advantage: any of them, in any order
   /// @throws Error if an option is out of range, or nobody knows the shape of a sample
   template <class RawRewards, class RawObjective>
-  Trainer(P policy, S solver, RawRewards rewards, RawObjective objective,
+  Trainer(P policy, S solver, RawRewards scored_by, RawObjective objective,
           const Components&... components)
-      : Base(std::move(policy), std::move(solver), as_rewards(std::move(rewards)),
+      : Base(std::move(policy), std::move(solver), as_rewards(std::move(scored_by)),
              as_sum(std::move(objective)), components...) {}
 };
 
 /// Deduces the types of all parts.
 template <class P, class S, class R, class O, class... Components>
-Trainer(P, S, R, O, Components...)
-    -> Trainer<P, S, decltype(as_rewards(std::declval<R>())), decltype(as_sum(std::declval<O>())),
-               Components...>;
+Trainer(P, S, R, O, Components...) -> Trainer<P, S, decltype(as_rewards(std::declval<R>())),
+                                              decltype(as_sum(std::declval<O>())), Components...>;
 
 }  // namespace contraflow

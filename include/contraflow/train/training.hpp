@@ -16,8 +16,8 @@ namespace contraflow {
 
 /// The state of a trainer between two epochs, without the optimiser's own.
 struct TrainerState {
-  std::map<std::string, Tensor> tensors;      ///< of the policy, and the scale of the loss
-  std::map<std::string, std::int64_t> counts; ///< epochs, steps, evaluations, time, and the seed
+  std::map<std::string, Tensor> tensors;       ///< of the policy, and the scale of the loss
+  std::map<std::string, std::int64_t> counts;  ///< epochs, steps, evaluations, time, and the seed
 };
 
 /// What Trainer, OfflineTrainer and Pretrainer share: policy, learner, counts, the run loop, state.
@@ -113,14 +113,18 @@ class Training {
                  optimization.micro_batch) {}
   ~Training() = default;
 
-  /// Numbers that all trainers report.
-  void finish(EpochReport& report) {
+  /// Adds what was learnt in an epoch, and how far that took the policy from who collected.
+  void add_learnt(EpochReport& report, const LearnReport& learnt) {
+    learnt.add_to(report, objective());
     if constexpr (requires { policy_.old_deviation(); }) {
       if (const auto deviation = std::optional<double>(policy_.old_deviation())) {
         report.add("old_deviation", *deviation);
       }
     }
-    if (report.find("loss") && !has_all_losses(report, objective())) report.later.push_back("loss");
+  }
+
+  /// Counts the epoch, and adds the numbers that all trainers report.
+  void finish(EpochReport& report) {
     report.epoch = ++epoch_;
     report.seconds = seconds_;
     report.gradient_steps = gradient_steps();
@@ -139,11 +143,6 @@ class Training {
   static P prepared(P policy) {
     policy.keep(typename O::AllVelocities{});
     return policy;
-  }
-  /// A term that saw no sample of this epoch has metrics in others.
-  template <class... Terms>
-  static bool has_all_losses(const EpochReport& report, const Sum<Terms...>&) {
-    return (report.find("loss/" + std::string(Terms::name)).has_value() && ...);
   }
   Self& self() { return static_cast<Self&>(*this); }
 };

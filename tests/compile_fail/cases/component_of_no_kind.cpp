@@ -1,4 +1,4 @@
-// expect: a component of a Trainer must be a PromptSource, an Advantage or TrainingTimes
+// expect: a component of a trainer must be one of its settings
 #include <contraflow/contraflow.hpp>
 #include <contraflow/toy/rewards.hpp>
 
@@ -11,8 +11,7 @@ struct Component {};
 #endif
 
 void run() {
-  auto trainer =
-      cf::Trainer(cf::SnapshotPolicy(cf::MlpVelocity({})), cf::Euler{}, cf::toy::InModes{{1, 4}},
-                  cf::Nft{}, cf::TrainerOptions{}, Component{});
+  auto trainer = cf::Trainer(cf::SnapshotPolicy(cf::MlpVelocity({})), cf::Euler{},
+                             cf::toy::InModes{{1, 4}}, cf::Nft{}, Component{});
   trainer.run(1);
 }

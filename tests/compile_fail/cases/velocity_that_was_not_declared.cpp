@@ -1,12 +1,26 @@
-// expect: this key is not in the map
-#include <contraflow/objective/batch.hpp>
+// expect: this term uses the velocity of a role that it did not declare
+#include <contraflow/contraflow.hpp>
+#include <contraflow/toy/rewards.hpp>
 
 namespace cf = contraflow;
 
-cf::Tensor run(const cf::ForwardBatch<cf::Roles<cf::Role::current>>& batch) {
+struct Drift {
 #ifdef POSITIVE_CONTROL
-  return cf::velocity<cf::Role::current>(batch);
+  using Velocities = cf::Roles<cf::Role::current, cf::Role::reference>;
 #else
-  return cf::velocity<cf::Role::reference>(batch);
+  using Velocities = cf::Roles<cf::Role::current>;
 #endif
+  using Points = cf::ForwardProcess;
+  static constexpr std::string_view name = "drift";
+  template <class Batch>
+  cf::Tensor loss(const Batch& batch, const cf::Tensor&, cf::Statistics&) const {
+    return cf::mean_per_sample(cf::velocity<cf::Role::current>(batch) -
+                               cf::velocity<cf::Role::reference>(batch));
+  }
+};
+
+void run() {
+  auto trainer = cf::Trainer(cf::SnapshotPolicy(cf::MlpVelocity({})), cf::Euler{},
+                             cf::toy::InModes{{1, 4}}, cf::Nft{} + 0.1 * Drift{});
+  trainer.run(1);
 }

@@ -22,9 +22,7 @@ struct StepUnits {
   std::int64_t count() const { return members.size(0); }  ///< U
   std::int64_t size() const { return members.size(1); }   ///< k
   /// Each member at each of @p times points, all units at one point side by side: [times U k].
-  Tensor rows(std::int64_t times) const {
-    return members.flatten().repeat({times});
-  }
+  Tensor rows(std::int64_t times) const { return members.flatten().repeat({times}); }
 };
 
 /// Samples noised afresh, in micro-batches.
@@ -55,7 +53,9 @@ class ForwardPoints {
   /// Number of rows of all micro-batches together.
   std::int64_t count() const { return rows_.numel(); }
   /// The sample of each row of [first, last), int64 on the CPU.
-  Tensor members(std::int64_t first, std::int64_t last) const { return rows_.slice(0, first, last); }
+  Tensor members(std::int64_t first, std::int64_t last) const {
+    return rows_.slice(0, first, last);
+  }
 
   /// The rows [first, last), whole units.
   /// @tparam RoleSet of the batch's velocities, which are still undefined
@@ -160,7 +160,9 @@ class TransitionPoints {
   /// Number of rows of all micro-batches together.
   std::int64_t count() const { return rows_.numel(); }
   /// The sample of each row of [first, last), int64 on the CPU.
-  Tensor members(std::int64_t first, std::int64_t last) const { return rows_.slice(0, first, last); }
+  Tensor members(std::int64_t first, std::int64_t last) const {
+    return rows_.slice(0, first, last);
+  }
   /// The time at which each row's step starts.
   Tensor times(std::int64_t first, std::int64_t last) const {
     return tables_.sigma.index_select(0, steps_.slice(0, first, last));

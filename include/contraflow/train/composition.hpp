@@ -1,0 +1,81 @@
+#pragma once
+
+/// @file
+/// Whether the parts of a Trainer make sense together.
+
+#include <type_traits>
+#include <utility>
+
+#include <contraflow/train/components.hpp>
+
+namespace contraflow {
+
+namespace detail {
+
+/// The types of a Trainer's parts.
+template <class P, class S, class R, class O, class... Components>
+struct Composition {
+  using Prompts = Pick<PromptKind, NoPrompts, Components...>;
+  using A = Pick<AdvantageKind, GroupAdvantage, Components...>;
+  using E = Pick<EvaluationKind, EvaluationOptions, Components...>;
+  using Record = RecordOf<O>;
+  using C = ConditionOf<Prompts>;
+  static constexpr bool collects = Collector<S, P, Prompts, Record>;
+  static constexpr bool is_meant_to_collect = HasAnyCollect<S, CollectorContext<P, Prompts>>;
+
+  /// Where samples come from: @p S itself, or what follows it.
+  using Collects = std::conditional_t<collects, S, SolverCollector<S, Record>>;
+  /// What evaluates.
+  using Evaluates = std::conditional_t<is_evaluator<E>, E, Evaluator<>>;
+
+  /// Says in a sentence what is wrong with the composition.
+  static consteval bool explain() {
+    static_assert(explain_trained<P, C>());
+    if constexpr (Policy<P, C>) static_assert(explain_roles<O, P>());
+    static_assert(collects || !is_meant_to_collect,
+                  "contraflow: a Collector must return a Rollout of what the objective records: "
+                  "Rollout<NothingRecorded>, or Rollout<RecordedSteps<...>> for an objective on "
+                  "transitions");
+    if constexpr (!collects && !is_meant_to_collect) {
+      static_assert(explain_solver<S>());
+      if constexpr (O::uses_transitions) static_assert(explain_stochastic_solver<S>());
+    }
+    static_assert(!collects || count_of<CollectionKind, Components...> == 0,
+                  "contraflow: the settings of a Collection mean nothing to a Collector of your "
+                  "own: give them to the collector");
+    static_assert(explain_components<O, Components...>());
+    return true;
+  }
+  /// Whether explain() is content.
+  static consteval bool fits() {
+    if constexpr (!Policy<P, C>) {
+      return false;
+    } else {
+      constexpr bool solves = Solver<S> || Sampler<S>;
+      return has_roles_of<O, P>() && fits_components<O, Components...>() &&
+             (collects ? count_of<CollectionKind, Components...> == 0
+                       : solves && (!O::uses_transitions || StochasticSolver<S>));
+    }
+  }
+};
+
+template <bool Collects>
+struct CollectorMaker;
+template <>
+struct CollectorMaker<true> {
+  template <class Collector, class S, class Options>
+  static Collector of(S collector, const Options&, const RecordedTransitions&) {
+    return collector;
+  }
+};
+template <>
+struct CollectorMaker<false> {
+  template <class Collector, class S, class Options>
+  static Collector of(S solver, const Options& options, const RecordedTransitions& transitions) {
+    return Collector(std::move(solver), options, transitions);
+  }
+};
+
+}  // namespace detail
+
+}  // namespace contraflow
