@@ -74,7 +74,7 @@ struct Network {
     x_t = cf::normal({batch, 1, side, side}, generator);
     t = cf::uniform({batch}, generator);
     condition = {cf::normal({batch, text_tokens, width}, generator),
-                 cf::normal({batch, width}, generator), at::arange(batch, at::kLong)};
+                 cf::normal({batch, width}, generator)};
   }
   Tensor velocity() const { return module->forward(x_t, t, condition); }
 };

@@ -71,9 +71,8 @@ function(_contraflow_find_sentencepiece fetch)
       set(SPM_ENABLE_SHARED OFF)
       set(SPM_ENABLE_TCMALLOC OFF)
       set(CMAKE_POLICY_DEFAULT_CMP0077 NEW)
-      # It asks for a CMake of 2014, which new ones refuse or warn of.
+      # It asks for a CMake of 2014, which CMake 4 refuses without this.
       set(CMAKE_POLICY_VERSION_MINIMUM 3.25)
-      set(CMAKE_WARN_DEPRECATED OFF)
       add_subdirectory("${source}" "${binary}" EXCLUDE_FROM_ALL)
     endif()
     add_library(SentencePiece::sentencepiece INTERFACE IMPORTED GLOBAL)

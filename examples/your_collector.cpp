@@ -29,19 +29,20 @@ struct Replay {
 
 int main() {
   at::set_num_threads(1);  // what so small a network takes
-  auto model = cf::MlpVelocity({.dimension = 2, .width = 64, .depth = 2});
+  auto model = cf::MlpVelocity({.dimension = 2, .width = 128, .depth = 3});
   cf::pretrain(model, cf::toy::ring(), cf::Pretraining{.steps = 1000});
   cf::Generator generator = cf::seeded(1);
   const Tensor store = cf::toy::ring()(64 * 24, generator).view({64, 24, 2});
   //! [trainer]
   // Who made the samples stays who they are: `old` does not move. Rewards are asked anew.
   auto policy = cf::SnapshotPolicy(model, {.old_decay = cf::Constant{1}});
-  auto trainer = cf::Trainer(policy, Replay{store}, cf::toy::InModes{{1, 4}},
-                             cf::Nft{} + 0.01 * cf::VelocityKl{}, cf::Learning{.gradient_steps = 4},
-                             cf::Optimization{.optimizer = cf::adamw({.learning_rate = 1e-3})});
+  auto trainer =
+      cf::Trainer(policy, Replay{store}, cf::toy::InModes{{1, 4}},
+                  cf::Nft{.beta = 0.3} + 0.01 * cf::VelocityKl{}, cf::Learning{.gradient_steps = 4},
+                  cf::Optimization{.optimizer = cf::adamw({.learning_rate = 1e-3})});
   //! [trainer]
   const double before = trainer.evaluate().reward;
-  trainer.run(40);
+  trainer.run(60);
   const double after = trainer.evaluate().reward;
   std::cout << "reward before: " << before << ", after: " << after << '\n';
   return after > before + 0.1 ? 0 : 1;

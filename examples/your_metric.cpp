@@ -20,7 +20,7 @@ int main() {
       cf::Collection{.prompts_per_epoch = 8, .group_size = 24, .grid = cf::uniform_grid(10)},
       cf::Optimization{.optimizer = cf::adamw({.learning_rate = 1e-3})});
   //! [metric]
-  // Every fifth epoch: how much the averaged policy prefers the first of the two rewarded modes.
+  // How much the averaged policy prefers the first of the two rewarded modes.
   const auto preference = [&](auto& of_run, cf::EpochReport& report) {
     std::optional<double> value;  // absent, never zero, in the other epochs
     if (report.epoch % 5 == 0) value = task.shares(of_run.sample(500)).front();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <contraflow/contraflow.hpp>
+#include <contraflow/network/weights.hpp>
 #include <contraflow/toy/rewards.hpp>
 
 namespace cf = contraflow;

@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 #include <pthread.h>
 
+#include <contraflow/io/image.hpp>
 #include <contraflow/reward/combination.hpp>
 #include <contraflow/reward/image_measures.hpp>
 #include <contraflow/reward/jpeg_size.hpp>

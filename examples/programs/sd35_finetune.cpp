@@ -25,7 +25,7 @@
 #include <contraflow/observe/stop_on_interrupt.hpp>
 #include <contraflow/observe/tensorboard.hpp>
 #include <contraflow/pipeline/decoded_rewards.hpp>
-#include <contraflow/pipeline/generate.hpp>
+#include <contraflow/pipeline/image_generation.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
 #include <contraflow/policy/lora_policy.hpp>
 #include <contraflow/sd3/encode_prompts.hpp>

@@ -14,7 +14,7 @@
 
 #include <contraflow/io/contact_sheet.hpp>
 #include <contraflow/io/png.hpp>
-#include <contraflow/pipeline/generate.hpp>
+#include <contraflow/pipeline/image_generation.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
 #include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/sd3/latent_shape.hpp>

@@ -1,4 +1,4 @@
-// Errors, tensors, random numbers and conditions.
+// Errors, tensors and conditions.
 
 #include <limits>
 #include <vector>
@@ -6,7 +6,7 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <contraflow/core/condition.hpp>
-#include <contraflow/core/random.hpp>
+#include <contraflow/core/tensor.hpp>
 
 #include "laws/compare.hpp"
 #include "laws/condition.hpp"
@@ -74,48 +74,6 @@ TEST_CASE("what is no batch of samples is refused by name") {
   check_error([&] { cf::expects_per_sample(at::zeros({3, 1}), like, "t"); }, "t", "[3, 1]");
   check_error([&] { cf::expects_per_sample(Tensor(), like, "t"); }, "t", "got nothing");
   check_error([&] { cf::expects_per_sample(at::zeros({3}, at::kMeta), like, "t"); }, "t", "meta");
-}
-
-TEST_CASE("the same seed gives the same numbers, another seed others") {
-  cf::Generator a = cf::seeded(5), b = cf::seeded(5), c = cf::seeded(6);
-  const Tensor one = cf::normal({100, 3}, a);
-  CHECK(laws::same_bits(one, cf::normal({100, 3}, b)));
-  CHECK_FALSE(at::equal(one, cf::normal({100, 3}, c)));
-  CHECK_FALSE(at::equal(one, cf::normal({100, 3}, b)));
-}
-
-TEST_CASE("noise is the same in every dtype") {
-  cf::Generator a = cf::seeded(1), b = cf::seeded(1), c = cf::seeded(1);
-  const Tensor plain = cf::normal({50, 2}, a);
-  CHECK(laws::same_bits(cf::normal({50, 2}, b, at::kDouble), plain.to(at::kDouble)));
-  CHECK(laws::same_bits(cf::normal_like(at::zeros({50, 2}, at::kHalf), c), plain.to(at::kHalf)));
-}
-
-TEST_CASE("numbers have the distribution they should") {
-  cf::Generator generator = cf::seeded(0);
-  const Tensor n = cf::normal({40000}, generator, at::kDouble);
-  CHECK(std::abs(n.mean().item<double>()) < 0.02);
-  CHECK(std::abs(n.std().item<double>() - 1) < 0.02);
-  const Tensor u = cf::uniform({40000}, generator);
-  CHECK(u.min().item<double>() >= 0);
-  CHECK(u.max().item<double>() < 1);
-  CHECK(std::abs(u.mean().item<double>() - 0.5) < 0.01);
-  const Tensor order = cf::permutation(1000, generator);
-  CHECK(order.scalar_type() == at::kLong);
-  CHECK(at::equal(std::get<0>(order.sort()), at::arange(1000)));
-  CHECK_FALSE(at::equal(order, at::arange(1000)));
-}
-
-TEST_CASE("streams of one seed are different, and so are streams of neighbouring seeds") {
-  std::vector<std::uint64_t> seeds;
-  for (std::uint64_t seed = 0; seed < 20; ++seed) {
-    for (std::uint64_t stream = 0; stream < 20; ++stream) {
-      seeds.push_back(cf::stream_seed(seed, stream));
-    }
-  }
-  std::sort(seeds.begin(), seeds.end());
-  // Stream k of seed s is not stream k + 1 of another: the generator of the seeds is not a sum.
-  CHECK(std::adjacent_find(seeds.begin(), seeds.end()) == seeds.end());
 }
 
 TEST_CASE("conditions of the library keep the laws of conditions") {

@@ -20,7 +20,7 @@
 #include <torch/optim/adam.h>
 
 #include <contraflow/network/lora.hpp>
-#include <contraflow/pipeline/generate.hpp>
+#include <contraflow/pipeline/image_generation.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
 #include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/sd3/random_folder.hpp>

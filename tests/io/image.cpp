@@ -136,11 +136,10 @@ TEST_CASE("a JPEG is close, and the closer the better") {
   const Bytes good = cf::encode_jpeg(image, 95), poor = cf::encode_jpeg(image, 20);
   CHECK(good.size() > poor.size());
   CHECK(cf::encode_jpeg(image) == good);
-  const at::Tensor read = cf::decode_jpeg(good);
+  const at::Tensor read = cf::decode_image(good);
   CHECK(read.sizes() == image.sizes());
-  CHECK(read.equal(cf::decode_image(good)));
   const double near = (read - image).abs().mean().item<double>();
-  const double far = (cf::decode_jpeg(poor) - image).abs().mean().item<double>();
+  const double far = (cf::decode_image(poor) - image).abs().mean().item<double>();
   CHECK(near < 0.02);
   CHECK(far > near);
   const TemporaryDirectory directory;
@@ -206,7 +205,6 @@ TEST_CASE("what is no image is refused") {
   const std::string jpeg = text_of(cf::encode_jpeg(picture(20, 20)));
   write_all(path, jpeg.substr(0, jpeg.size() - 30));
   check_error(read, path.string(), "a whole JPEG");
-  check_error([&] { cf::decode_jpeg({png.begin(), png.end()}); }, "bytes", "a whole JPEG");
 }
 
 TEST_CASE("every truncation is refused") {

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <torch/types.h>
 
+#include <contraflow/core/tensor.hpp>
 #include <contraflow/io/safetensors.hpp>
 
 #include "nft_problem.hpp"

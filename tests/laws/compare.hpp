@@ -41,7 +41,8 @@ inline Tensor floats(at::IntArrayRef shape, std::uint64_t seed = 1) {
 /// An order of @p count things, never the identity for count > 1.
 inline Tensor shuffled(std::int64_t count, std::uint64_t seed = 1) {
   contraflow::Generator generator = contraflow::seeded(seed);
-  return contraflow::permutation(count, generator).roll(1);
+  const Tensor order = contraflow::permutation(count, generator);
+  return at::equal(order, at::arange(count, at::kLong)) ? order.roll(1) : order;
 }
 
 }  // namespace laws

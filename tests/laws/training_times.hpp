@@ -20,6 +20,11 @@ void training_times(const T& times, std::int64_t per_unit) {
     CHECK(t.min().template item<double>() >= 0);
     CHECK(t.max().template item<double>() <= 1);
     CHECK(same_bits(t, times(units, grid, same)));
+    // The times of a unit go with its name, in any order of the units.
+    const Tensor names = at::arange(units, at::kLong) * 1000 - 7, other = shuffled(units);
+    contraflow::Generator named = contraflow::seeded(3).rows(names);
+    contraflow::Generator moved = contraflow::seeded(3).rows(names.index_select(0, other));
+    CHECK(same_bits(times(units, grid, named).index_select(0, other), times(units, grid, moved)));
   }
 }
 

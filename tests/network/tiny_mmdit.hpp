@@ -51,8 +51,7 @@ struct Input {
   cf::TextCondition condition;
 };
 inline cf::TextCondition condition(std::int64_t rows, std::uint64_t seed = 3) {
-  return {laws::floats({rows, 5, 12}, seed), laws::floats({rows, 10}, seed + 1),
-          at::arange(rows, at::kLong)};
+  return {laws::floats({rows, 5, 12}, seed), laws::floats({rows, 10}, seed + 1)};
 }
 inline Input input(std::int64_t rows = 2, std::uint64_t seed = 2) {
   return {laws::floats({rows, 4, 4, 6}, seed), at::linspace(0.2, 0.9, rows), condition(rows)};

@@ -1,5 +1,6 @@
 #include <cstdint>
 #include <cstdio>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -150,8 +151,9 @@ TEST_CASE("a run without an epoch is started and finished", "[observe]") {
 
 TEST_CASE("observers do without the metrics that an epoch lacks", "[observe]") {
   const TemporaryDirectory directory;
-  std::FILE* stream = std::tmpfile();
-  cf::ProgressBar bar{{.stream = stream, .width = 60}};
+  // Outlives the bar, which ends its line when it goes.
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> stream(std::tmpfile(), &std::fclose);
+  cf::ProgressBar bar{{.stream = stream.get(), .width = 60}};
   cf::JsonLines lines{directory / "run.jsonl"};
   cf::Csv table{directory / "run.csv"};
   cf::CollapseGuard guard;
@@ -162,10 +164,9 @@ TEST_CASE("observers do without the metrics that an epoch lacks", "[observe]") {
     report.add("loss", epoch == 2 ? std::optional(0.5) : std::nullopt);
     CHECK(all(report).warnings.empty());
   }
-  std::rewind(stream);
+  std::rewind(stream.get());
   std::string drawn(1000, '\0');
-  drawn.resize(std::fread(drawn.data(), 1, drawn.size(), stream));
-  std::fclose(stream);
+  drawn.resize(std::fread(drawn.data(), 1, drawn.size(), stream.get()));
   CHECK(drawn.find("epoch 3/3") != std::string::npos);
   CHECK(drawn.find("reward") == std::string::npos);
   const std::string written = read_all(directory / "run.jsonl");

@@ -1,83 +1,134 @@
-"""Holds the list of aggregates in options.cpp complete.
+"""Writes down the aggregates of the library, for options.cpp.
 
-options.cpp checks, while compiling, that no aggregate of the library nests another that has
-something to destroy. This checks that it looks at all of them: every struct at namespace scope of a
-header, outside of `detail` and of the room `kernels`, that gives a member a default.
+They are the structs at namespace scope that give a member a default, outside of namespaces that are
+nobody's business and of the room `kernels`. Two files come of it: the headers that hold them, and a
+line for each, `CONTRAFLOW_AGGREGATE(<number of members>, <type>)`. That the numbers are right the
+compiler checks.
 
-usage: aggregates.py <folder of the rooms> <options.cpp>
+usage: aggregates.py <folder of the rooms> <file of includes> <file of the list> [<pattern>...]
+       headers that match a pattern, such as text/*.hpp, are left out
 """
 
+import fnmatch
 import pathlib
 import re
 import sys
 
-# Structs that options.cpp does not look at, and why.
+# Arguments of templates, by which options.cpp looks at them.
+ARGUMENTS = {
+    "AdaptiveRungeKutta": "<cf::tableau::DormandPrince>",
+    "BasicGrpo": "<cf::RatioForm::plain>",
+    "Rollout": "<cf::RecordedSteps>",
+    "Window": "<cf::FlowSde, cf::Euler>",
+}
+# Templates that options.cpp does not look at, and why.
 EXEMPT = {
-    "Weighted": "a template over the reward, made by weighted()",
-    "RandomFolderOptions": "no aggregate: its members are set one by one",
-    "TextCondition": "tensors, made by the library",
+    "Weighted": "made by weighted(), which is given the reward whole",
     "ForwardBatch": "made by trainers, for terms",
     "TransitionBatch": "made by trainers, for terms",
 }
+INTERNAL = {"detail", "images", "clip_bpe", "safetensors", "tfevents"}
 
-# Namespaces that are nobody's business outside.
-INTERNAL = r"(?:\S+::)?(?:detail|images|clip_bpe|safetensors|tfevents)"
-
-STRUCT = re.compile(r"^struct (\w+)( final)?( : [^{;]*)?\s*\{", re.MULTILINE)
-MEMBER_WITH_DEFAULT = re.compile(
-    r"^  (?!static |using |friend |return )[\w:]+[^;()\n]*\s\w+ = ", re.MULTILINE
-)
+NAMESPACE = re.compile(r"^(?:inline )?namespace (\S+) \{$|^\}  // namespace (\S+)$")
+STRUCT = re.compile(r"^struct (\w+)(?: final)? \{$")
+NO_DATA = re.compile(r"(using|static|static_assert|friend|template|struct|class|enum|return)\b")
 
 
 def without_comments(text):
-    return re.sub(r"//[^\n]*", "", re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL))
+    return re.sub(r"//(?! namespace )[^\n]*", "", re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL))
 
 
-def without_details(text):
-    namespace = rf"^namespace {INTERNAL} \{{.*?^\}}  // namespace {INTERNAL}$"
-    return re.sub(namespace, "", text, flags=re.DOTALL | re.MULTILINE)
+def without_brackets(text):
+    """A declaration without template arguments, initialisers in braces, parameters."""
+    for brackets in (r"<[^<>]*>", r"\{[^{}]*\}", r"\([^()]*\)"):
+        before = None
+        while before != text:
+            before, text = text, re.sub(brackets, "", text)
+    return text
 
 
-def body_from(text, begin):
-    depth, end = 1, begin
-    while depth and end < len(text):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        end += 1
-    return text[begin : end - 1]
+def statements(body):
+    """What ends in a semicolon at the outermost level; bodies of functions end nothing."""
+    depth, begin = 0, 0
+    for place, c in enumerate(body):
+        depth += {"{": 1, "(": 1, "}": -1, ")": -1}.get(c, 0)
+        if c == ";" and depth == 0:
+            yield body[begin:place].strip()
+            begin = place + 1
+        elif c == "}" and depth == 0 and not re.match(r"\s*;|\s*,", body[place + 1 :]):
+            begin = place + 1
+
+
+def members(body):
+    """The number of data members of a struct, and whether one of them has a default."""
+    count, has_default = 0, False
+    for statement in statements(re.sub(r"\b(public|private):", "", body)):
+        declaration = without_brackets(statement)
+        is_function = re.search(r"\(", re.sub(r"<[^;]*>", "", statement.split("=")[0]))
+        if not declaration or NO_DATA.match(statement) or is_function:
+            continue
+        count += declaration.count(",") + 1
+        has_default = has_default or "=" in declaration
+    return count, has_default
+
+
+def body_from(lines, first):
+    body = []
+    for line in lines[first:]:
+        if line.startswith("}"):
+            break
+        body.append(line)
+    return "\n".join(body)
 
 
 def aggregates(text):
-    """Names of the structs of a header that have a member with a default."""
-    text = without_comments(without_details(text))
-    for match in STRUCT.finditer(text):
-        if MEMBER_WITH_DEFAULT.search(body_from(text, match.end())):
-            yield match[1]
+    """(full name, number of members, whether it is a template) of those of a header."""
+    lines = without_comments(text).splitlines()
+    namespaces = []
+    for number, line in enumerate(lines):
+        namespace, struct = NAMESPACE.match(line.rstrip()), STRUCT.match(line.rstrip())
+        if namespace and namespace[1]:
+            namespaces.append(namespace[1])
+        elif namespace:
+            namespaces.pop()
+        elif struct and not INTERNAL & set("::".join(namespaces).split("::")):
+            count, has_default = members(body_from(lines, number + 1))
+            is_template = number > 0 and lines[number - 1].startswith(("template", "    requires"))
+            if has_default:
+                yield "::".join([*namespaces, struct[1]]), count, is_template
 
 
-def faults(folder, listed):
-    for path in sorted(folder.rglob("*.hpp")):
-        name = path.relative_to(folder).as_posix()
-        if name.startswith("kernels/"):
+def lines_of(text):
+    for name, count, is_template in aggregates(text):
+        short = name.split("::")[-1]
+        if is_template and short in EXEMPT:
             continue
-        for aggregate in aggregates(path.read_text(encoding="utf-8")):
-            if aggregate in EXEMPT or re.search(rf"\bOf<[\w:]*\b{aggregate}\b", listed):
-                continue
-            yield f"{name}: {aggregate} is not in the list of tests/options/options.cpp"
+        if is_template and short not in ARGUMENTS:
+            raise SystemExit(f"{name}: give aggregates.py the arguments of this template")
+        arguments = ARGUMENTS[short] if is_template else ""
+        yield f"CONTRAFLOW_AGGREGATE({count}, {name}{arguments})\n"
 
 
 def main(arguments):
-    if len(arguments) != 2:
+    if len(arguments) < 3:
         sys.exit(__doc__)
-    folder, listed = (pathlib.Path(argument) for argument in arguments)
-    found = list(faults(folder, listed.read_text(encoding="utf-8")))
-    for fault in found:
-        print(fault)
-    count = sum(len(list(aggregates(path.read_text()))) for path in folder.rglob("*.hpp"))
-    if count == 0:
+    folder, includes, listed = (pathlib.Path(argument) for argument in arguments[:3])
+    headers, lines = [], []
+    for path in sorted(folder.rglob("*.hpp")):
+        name = path.relative_to(folder).as_posix()
+        left_out = name.startswith("kernels/")
+        if left_out or any(fnmatch.fnmatch(name, pattern) for pattern in arguments[3:]):
+            continue
+        own = list(lines_of(path.read_text(encoding="utf-8")))
+        lines += own
+        if own:
+            headers.append(f"#include <contraflow/{name}>\n")
+    if not lines:
         sys.exit(f"{folder}: no aggregates")
-    print(f"{count} aggregates, {len(found)} faults")
-    return 1 if found else 0
+    includes.write_text("".join(headers))
+    listed.write_text("".join(lines))
+    print(f"{len(lines)} aggregates of {len(headers)} headers")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

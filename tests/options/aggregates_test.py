@@ -1,57 +1,60 @@
-"""The list of aggregates is held complete: each that is missing is found, and nothing else."""
+"""The aggregates of a header are found, with the number of their members, and nothing else."""
 
-import pathlib
-import tempfile
 import unittest
 
 import aggregates
 
-WITH_DEFAULT = "struct New {\n  std::int64_t every = 0;  ///< epochs\n};\n"
+
+def found(text, namespace="contraflow"):
+    text = f"namespace {namespace} {{\n{text}\n}}  // namespace {namespace}\n"
+    return list(aggregates.lines_of(text))
+
+
+def line(count, name="contraflow::New"):
+    return [f"CONTRAFLOW_AGGREGATE({count}, {name})\n"]
 
 
 class Aggregates(unittest.TestCase):
-    def faults(self, text, listed="", path="train/a.hpp"):
-        with tempfile.TemporaryDirectory() as name:
-            file = pathlib.Path(name) / path
-            file.parent.mkdir(parents=True)
-            file.write_text("namespace contraflow {\n" + text + "}  // namespace contraflow\n")
-            return list(aggregates.faults(pathlib.Path(name), listed))
-
-    def test_one_that_is_missing(self):
-        (fault,) = self.faults(WITH_DEFAULT)
-        self.assertIn("train/a.hpp: New is not in the list", fault)
-
-    def test_one_that_is_there(self):
-        self.assertEqual(self.faults(WITH_DEFAULT, "Of<cf::toy::New, 1>,"), [])
-        self.assertEqual(self.faults(WITH_DEFAULT, "Of<cf::New<cf::Euler>, 1>,"), [])
-
-    def test_another_of_a_longer_name(self):
-        self.assertEqual(len(self.faults(WITH_DEFAULT, "Of<cf::Newer, 1>, Of<cf::ANew, 1>")), 1)
-
-    def test_a_default_that_calls(self):
-        text = "struct New {\n  TimeGrid grid = sd3_grid(10);\n};\n"
-        self.assertEqual(len(self.faults(text)), 1)
-
-    def test_a_template_with_a_base(self):
-        text = "template <class T>\nstruct New : Base<T> {\n  T member = {};\n};\n"
-        self.assertEqual(len(self.faults(text)), 1)
-
-    def test_what_is_no_setting(self):
-        for text in (
-            "struct New {\n  Tensor x0;\n};\n",
-            "struct New {\n  static constexpr int order = 2;\n  using A = int;\n};\n",
-            "struct New {\n  int f() const {\n    int a = 3;\n    return a;\n  }\n};\n",
-            "/* struct New {\n  int a = 0;\n}; */\n",
-            "namespace detail {\n" + WITH_DEFAULT + "void f() {\n}\n}  // namespace detail\n",
+    def test_members_are_counted(self):
+        for count, body in (
+            (1, "  std::int64_t every = 0;  ///< epochs; at least 1"),
+            (2, "  Tensor x0;\n  TimeGrid grid = sd3_grid(10);"),
+            (3, "  double width = 0, height = 0;\n  std::vector<int> sizes = {1, 2, 3};"),
+            (2, "  std::map<std::string, int> a = {};\n  std::function<int(int, int)> f;"),
+            (2, "  std::vector<int> long_one = {\n      1,\n      2};\n  bool b = false;"),
+            (1, "  [[no_unique_address]] Record record = {};"),
+            (1, "  std::string text = \"x\";\n  int f() const { int a = 3; return a; }"),
+            (2, "  int a = 0;\n  void f() {\n    g();\n  }\n\n private:\n  void g();\n  int b = 0;"),
+            (1, "  using A = int;\n  static constexpr int order = 2;\n  double beta = 1;"),
+            (1, "  /* int no = 0; */\n  double beta = 1;\n  Tensor operator()(int a, int b) const;"),
         ):
-            self.assertEqual(self.faults(text), [], text)
+            self.assertEqual(found("struct New {\n" + body + "\n};"), line(count), body)
 
-    def test_behind_a_namespace_of_details(self):
-        text = "namespace detail {\nvoid f() {\n}\n}  // namespace detail\n" + WITH_DEFAULT
-        self.assertEqual(len(self.faults(text)), 1)
+    def test_what_has_no_setting(self):
+        for body in (
+            "  Tensor x0;",
+            "  static constexpr int order = 2;\n  using A = int;",
+            "  int f() const {\n    int a = 3;\n    return a;\n  }",
+            "  template <class T>\n  static constexpr bool is = true;",
+        ):
+            self.assertEqual(found("struct New {\n" + body + "\n};"), [], body)
 
-    def test_kernels_are_left_out(self):
-        self.assertEqual(self.faults(WITH_DEFAULT, path="kernels/a.hpp"), [])
+    def test_namespaces(self):
+        struct = "struct New {\n  int a = 0;\n};"
+        inner = f"namespace detail {{\nvoid f() {{\n}}\n{struct}\n}}  // namespace detail"
+        self.assertEqual(found(inner), [])
+        self.assertEqual(found(inner + "\n" + struct), line(1))
+        self.assertEqual(found(struct, "contraflow::toy"), line(1, "contraflow::toy::New"))
+        self.assertEqual(found(struct, "contraflow::tfevents"), [])
+
+    def test_templates_have_arguments_or_a_reason(self):
+        struct = "template <class A, class B>\nstruct {} {{\n  A a = {{}};\n}};"
+        self.assertEqual(
+            found(struct.format("Window")), line(1, "contraflow::Window<cf::FlowSde, cf::Euler>")
+        )
+        self.assertEqual(found(struct.format("Weighted")), [])
+        with self.assertRaises(SystemExit):
+            found(struct.format("New"))
 
 
 if __name__ == "__main__":

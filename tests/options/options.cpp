@@ -4,11 +4,9 @@
 // name inside another aggregate, or is so by default, and a later initialiser throws. Two things
 // keep that from users:
 // - no aggregate of the library has a member, other than its last, that is itself an aggregate with
-//   something to destroy; checked here for all of them while compiling, and aggregates.py checks
-//   that all of them are here;
-// - options of every kind are built here with a part that throws, each part in turn, and in the
-// ways
-//   users write them. The program is built under the address sanitizer, by each compiler there is.
+//   something to destroy: checked here while compiling, for all that aggregates.py finds;
+// - options of every kind are built here with a part that throws, each part in turn, and as users
+//   write them. The program is built under the address sanitizer, by each compiler there is.
 
 #include <algorithm>
 #include <cstdint>
@@ -25,102 +23,13 @@
 #include <vector>
 
 #include <contraflow/contraflow.hpp>
-#include <contraflow/model/dit.hpp>
-#include <contraflow/model/mmdit.hpp>
-#include <contraflow/model/unet.hpp>
-#include <contraflow/network/clip.hpp>
-#include <contraflow/network/t5.hpp>
-#include <contraflow/network/vae.hpp>
-#include <contraflow/observe/collapse_guard.hpp>
-#include <contraflow/observe/csv.hpp>
-#include <contraflow/observe/early_stop.hpp>
-#include <contraflow/observe/json_lines.hpp>
-#include <contraflow/observe/picture_files.hpp>
-#include <contraflow/observe/progress_bar.hpp>
-#include <contraflow/policy/lora_policy.hpp>
-#include <contraflow/reward/reward_text.hpp>
-#include <contraflow/toy/digits.hpp>
-#include <contraflow/toy/reach.hpp>
-#include <contraflow/toy/scene_flow.hpp>
-#include <contraflow/toy/scene_task.hpp>
-#include <contraflow/toy/tasks.hpp>
-#include <contraflow/train/checkpoint.hpp>
-#ifdef CONTRAFLOW_ALL_COMPONENTS
-#include <contraflow/pipeline/generate.hpp>
-#include <contraflow/reward/clip_score.hpp>
-#include <contraflow/reward/exported.hpp>
-#include <contraflow/reward/image_measures.hpp>
-#include <contraflow/reward/jpeg_size.hpp>
-#include <contraflow/reward/remote.hpp>
-#include <contraflow/sd3/encode_prompts.hpp>
-#include <contraflow/sd3/random_folder.hpp>
-#include <contraflow/text/clip_tokenizer.hpp>
-#endif
+
+#include "aggregate_headers.hpp"  // made by aggregates.py
 
 namespace cf = contraflow;
 namespace reach = contraflow::toy::reach;
 namespace scenes = contraflow::toy::scenes;
 using cf::Tensor;
-
-// Which aggregates there are ---------------------------------------------------------------------
-
-/// An aggregate and the number of its members, by which they are found.
-template <class T, int Count>
-struct Of {};
-
-template <class... Ofs>
-struct List {};
-
-using Aggregates = List<
-    // advantages, time, solvers
-    Of<cf::GroupAdvantage, 2>, Of<cf::RankAdvantage, 1>, Of<cf::Sd3GridOptions, 2>,
-    Of<cf::Constant, 1>, Of<cf::Ramp, 3>, Of<cf::WarmingUp, 1>, Of<cf::InverseRoot, 1>,
-    Of<cf::Cosine, 3>, Of<cf::GridTimes, 3>, Of<cf::UniformTimes, 1>, Of<cf::LogitNormalTimes, 3>,
-    Of<cf::StratifiedTimes, 1>, Of<cf::AdaptiveRungeKutta<cf::DormandPrince>, 3>,
-    Of<cf::FlowSde, 1>, Of<cf::DanceSde, 1>, Of<cf::Cps, 1>, Of<cf::Ddim, 1>,
-    Of<cf::WindowPlace, 5>, Of<cf::Window<cf::FlowSde, cf::Euler>, 3>,
-    // networks, models, policies
-    Of<cf::MlpOptions, 6>, Of<cf::ConditioningOptions, 3>, Of<cf::DitOptions, 8>,
-    Of<cf::UnetOptions, 9>, Of<cf::MmditOptions, 14>, Of<cf::MmditRunOptions, 1>,
-    Of<cf::ClipTextOptions, 10>, Of<cf::ClipVisionOptions, 10>, Of<cf::ClipOptions, 2>,
-    Of<cf::T5Options, 9>, Of<cf::VaeOptions, 11>, Of<cf::Placement, 2>, Of<cf::LoraOptions, 2>,
-    Of<cf::LoraWeights, 2>, Of<cf::LowRank, 3>, Of<cf::AdapterSelection, 1>,
-    Of<cf::LoraPolicyOptions, 5>, Of<cf::SnapshotOptions, 3>,
-    // rewards and objectives
-    Of<cf::NegativeDistance, 1>, Of<cf::WithinRadius, 2>, Of<cf::LinearReward, 2>,
-    Of<cf::Optimality, 2>, Of<cf::Nft, 5>, Of<cf::PaperNft, 5>, Of<cf::NftSettings, 3>,
-    Of<cf::BasicGrpo<cf::RatioForm::plain>, 2>, Of<cf::Awm, 2>, Of<cf::Dpo, 1>,
-    Of<cf::RewardWeighted, 1>, Of<cf::VelocityKl, 1>, Of<cf::ForwardProcess, 2>,
-    Of<cf::RecordedTransitions, 2>,
-    // trainers and observers
-    Of<cf::Collection, 6>, Of<cf::Learning, 2>, Of<cf::Optimization, 5>,
-    Of<cf::LossScaleOptions, 4>, Of<cf::AdamWSettings, 5>, Of<cf::EvaluationOptions, 5>,
-    Of<cf::Seed, 1>, Of<cf::Pretraining, 3>, Of<cf::StoredSamples, 3>,
-    Of<cf::ConditionedData<cf::TextCondition>, 2>, Of<cf::Checkpoint, 4>, Of<cf::CollapseGuard, 4>,
-    Of<cf::CollapseGuardState, 4>, Of<cf::EarlyStop, 6>, Of<cf::EarlyStopState, 3>,
-    Of<cf::CsvOptions, 1>, Of<cf::JsonLinesOptions, 1>, Of<cf::ProgressBarOptions, 4>,
-    Of<cf::PictureFiles, 1>,
-    // what is passed around
-    Of<cf::Metric, 2>, Of<cf::Picture, 4>, Of<cf::RunInfo, 2>, Of<cf::EpochReport, 8>,
-    Of<cf::Warning, 3>, Of<cf::Verdict, 3>, Of<cf::RunReport, 4>, Of<cf::Evaluation, 5>,
-    Of<cf::LearnReport, 6>, Of<cf::StepOutcome, 3>, Of<cf::EvaluationCount, 2>,
-    Of<cf::TrainerState, 2>, Of<cf::Scores, 3>, Of<cf::TermShare, 3>, Of<cf::RewardText, 3>,
-    Of<cf::TokenIds, 2>, Of<cf::TorchLoop, 1>, Of<cf::philox::Draw, 3>,
-    // toy tasks
-    Of<cf::toy::Task, 7>, Of<cf::toy::Digits, 2>, Of<reach::Point, 2>, Of<reach::Disc, 2>,
-    Of<reach::World, 6>, Of<reach::Scene, 3>, Of<reach::Outcome, 4>, Of<reach::Success, 1>,
-    Of<reach::Demonstrator, 3>, Of<scenes::SceneFlowOptions, 4>, Of<scenes::Captioned, 2>,
-    Of<scenes::Spoiling, 2>, Of<scenes::Object, 2>, Of<scenes::Prompt, 4>, Of<scenes::Seen, 3>,
-    Of<scenes::Sight, 2>, Of<scenes::Judgement, 2>>;
-
-#ifdef CONTRAFLOW_ALL_COMPONENTS
-using ImageAggregates = List<Of<cf::ClipRewardOptions, 4>, Of<cf::ExportedOptions, 2>,
-                             Of<cf::JpegIncompressibility, 1>, Of<cf::JpegCompressibility, 1>,
-                             Of<cf::Palette, 2>, Of<cf::Remote, 6>, Of<cf::pipeline::LatentGrid, 4>,
-                             Of<cf::sd3::PromptOptions, 5>, Of<cf::ClipTokenizerOptions, 2>>;
-#else
-using ImageAggregates = List<>;
-#endif
 
 // What members they have -------------------------------------------------------------------------
 
@@ -131,8 +40,8 @@ struct MemberTypes {
   using at = std::tuple_element_t<I, std::tuple<Members...>>;
 };
 
-/// The members of an aggregate; too many or too few names do not compile: then correct its number
-/// in the list above.
+/// The members of an aggregate. A wrong number of names does not compile: then aggregates.py has
+/// miscounted.
 template <int Count, class T>
 auto members_of(const T& t) {
   // clang-format off
@@ -169,26 +78,22 @@ template <class M>
 inline constexpr bool is_dangerous = std::is_aggregate_v<M> && !std::is_trivially_destructible_v<M>;
 
 template <class T, int Count>
-consteval bool is_safe(Of<T, Count>) {
-  static_assert(std::is_aggregate_v<T>);
-  return []<std::size_t... I>(std::index_sequence<I...>) {
-    return (!is_dangerous<typename Members<T, Count>::template at<I>> && ...);
+consteval bool is_safe() {
+  if constexpr (!std::is_aggregate_v<T>) {
+    return true;
+  } else {
+    return []<std::size_t... I>(std::index_sequence<I...>) {
+      return (!is_dangerous<typename Members<T, Count>::template at<I>> && ...);
+    }
+    (std::make_index_sequence<std::size_t{Count} - 1>{});  // nothing can throw behind the last
   }
-  (std::make_index_sequence<std::size_t{Count} - 1>{});  // nothing can throw behind the last
 }
-
-template <class T>
-consteval void expect_safe() {
-  static_assert(is_safe(T{}),
-                "an aggregate has a member, not its last, that is an aggregate with something to "
-                "destroy: g++ may destroy it twice; make one of the two a class, or split it");
-}
-template <class... Ofs>
-consteval bool all_safe(List<Ofs...>) {
-  (expect_safe<Ofs>(), ...);
-  return true;
-}
-static_assert(all_safe(Aggregates{}) && all_safe(ImageAggregates{}));
+#define CONTRAFLOW_AGGREGATE(count, ...)                                           \
+  static_assert(is_safe<__VA_ARGS__, count>(), #__VA_ARGS__                        \
+                " has a member, not its last, that is an aggregate with something" \
+                " to destroy, which g++ may do twice: make one of the two a class");
+#include "aggregate_list.hpp"  // made by aggregates.py
+#undef CONTRAFLOW_AGGREGATE
 
 // The check sees what it is for.
 struct Nested {
@@ -203,7 +108,7 @@ struct NestedLast {
   std::vector<long> shape = {};
   Nested nested = {};
 };
-static_assert(!is_safe(Of<Dangerous, 3>{}) && is_safe(Of<NestedLast, 2>{}));
+static_assert(!is_safe<Dangerous, 3>() && is_safe<NestedLast, 2>());
 
 // Options of which a part throws -----------------------------------------------------------------
 
@@ -293,18 +198,21 @@ void build(std::index_sequence<I...>) {
 }
 
 template <class T, int Count>
-void each_part_throws(Of<T, Count>) {
-  [&]<std::size_t... Last>(std::index_sequence<Last...>) {
-    (expect_sentence(
-         __PRETTY_FUNCTION__,
-         [] { build<T, Members<T, Count>, Last>(std::make_index_sequence<Last + 1>{}); }),
-     ...);
+void each_part_throws(const char* name) {
+  if constexpr (std::is_aggregate_v<T>) {
+    [&]<std::size_t... Last>(std::index_sequence<Last...>) {
+      (expect_sentence(
+           name, [] { build<T, Members<T, Count>, Last>(std::make_index_sequence<Last + 1>{}); }),
+       ...);
+    }
+    (std::make_index_sequence<Count>{});
   }
-  (std::make_index_sequence<Count>{});
 }
-template <class... Ofs>
-void each_part_of_all_throws(List<Ofs...>) {
-  (each_part_throws(Ofs{}), ...);
+
+void each_part_of_all_throws() {
+#define CONTRAFLOW_AGGREGATE(count, ...) each_part_throws<__VA_ARGS__, count>(#__VA_ARGS__);
+#include "aggregate_list.hpp"
+#undef CONTRAFLOW_AGGREGATE
 }
 
 // As users write them, with and without names ----------------------------------------------------
@@ -467,8 +375,7 @@ void control() {
 
 int main(int count, char**) {
   if (count > 1) control();
-  each_part_of_all_throws(Aggregates{});
-  each_part_of_all_throws(ImageAggregates{});
+  each_part_of_all_throws();
   trainers();
   models_and_policies();
   observers();

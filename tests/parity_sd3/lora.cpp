@@ -1,5 +1,6 @@
 // Adapters in all formats: outputs with and without, gradients.
 
+#include <contraflow/model/mmdit.hpp>
 #include <contraflow/network/lora.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
 #include <contraflow/sd3/config.hpp>

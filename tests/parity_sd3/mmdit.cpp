@@ -1,5 +1,7 @@
 // The transformer: activations, output, loss, gradients, bfloat16; its normalisations alone.
 
+#include <contraflow/model/mmdit.hpp>
+#include <contraflow/network/vae.hpp>
 #include <contraflow/network/vae_config.hpp>
 #include <contraflow/sd3/config.hpp>
 

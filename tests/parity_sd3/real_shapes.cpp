@@ -1,5 +1,9 @@
 // Names and shapes of the networks of Stable Diffusion 3.5 Medium, without their memory.
 
+#include <contraflow/network/clip.hpp>
+#include <contraflow/network/mmdit_network.hpp>
+#include <contraflow/network/t5.hpp>
+#include <contraflow/network/vae.hpp>
 #include <contraflow/sd3/config.hpp>
 
 #include "parity_sd3/report.hpp"

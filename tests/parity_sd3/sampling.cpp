@@ -3,6 +3,8 @@
 #include <regex>
 
 #include <contraflow/model/guidance.hpp>
+#include <contraflow/model/mmdit.hpp>
+#include <contraflow/network/vae.hpp>
 #include <contraflow/network/vae_config.hpp>
 #include <contraflow/sd3/config.hpp>
 #include <contraflow/solver/integrate.hpp>

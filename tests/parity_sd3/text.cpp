@@ -2,7 +2,9 @@
 
 #include <fstream>
 
+#include <contraflow/network/clip.hpp>
 #include <contraflow/network/clip_config.hpp>
+#include <contraflow/network/t5.hpp>
 #include <contraflow/network/t5_config.hpp>
 #include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/text/clip_tokenizer.hpp>

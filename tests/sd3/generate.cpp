@@ -7,7 +7,7 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <contraflow/pipeline/decoded_rewards.hpp>
-#include <contraflow/pipeline/generate.hpp>
+#include <contraflow/pipeline/image_generation.hpp>
 #include <contraflow/reward/combination.hpp>
 #include <contraflow/reward/list.hpp>
 #include <contraflow/reward/records.hpp>

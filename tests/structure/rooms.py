@@ -3,8 +3,9 @@
 The order is the table of CONTRIBUTING.md; it stands nowhere else by itself. A header includes only its
 own room and rooms of lower rank; rooms of one rank do not know each other, and none names the details
 of another (details.py). Boost.Hana is used by core/meta.hpp alone, device headers include neither
-LibTorch nor Hana, and every header has `#pragma once`. There are no exemptions. The overview of the
-rooms among the pages has the same ranks, and so has each room's page.
+LibTorch nor Hana, every header has `#pragma once`, and no two have one name but for concept.hpp.
+There are no exemptions. The overview of the rooms among the pages has the same ranks, and so has each
+room's page.
 
 usage: rooms.py <folder of the rooms>
 """
@@ -101,7 +102,20 @@ def faults(folder):
         headers[name] = path.read_text(encoding="utf-8")
         for fault in faults_of_header(name, headers[name]):
             yield f"{name} {fault}"
+    yield from faults_of_names(headers)
     yield from details.faults(headers)
+
+
+def faults_of_names(headers):
+    """A file's name says what it holds without its room, but for the concept of each room."""
+    rooms = {}
+    for name in headers:
+        room, _, file = name.rpartition("/")
+        if file != "concept.hpp":
+            rooms.setdefault(file, []).append(room)
+    for file, where in rooms.items():
+        if len(where) > 1:
+            yield f"{file} is the name of a header of {' and of '.join(where)}"
 
 
 def faults_of_pages(overview, pages):

@@ -75,6 +75,12 @@ class Rooms(unittest.TestCase):
     def test_an_unknown_room(self):
         self.assert_fault({"toy/a.hpp": header("contraflow/utils/b.hpp")}, "utils is not a room")
 
+    def test_one_name_in_two_rooms(self):
+        self.assert_fault({"io/a.hpp": header(), "time/a.hpp": header()}, "a.hpp is the name of")
+        self.assertEqual(
+            self.faults({"model/concept.hpp": header(), "solver/concept.hpp": header()}), []
+        )
+
     def test_details_of_another_room(self):
         lower = "#pragma once\nnamespace contraflow::detail {\ninline int helper(int x) { return x; }\n}\n"
         upper = header("contraflow/core/a.hpp") + "int f() { return detail::helper(1); }\n"

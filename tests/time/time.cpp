@@ -152,6 +152,13 @@ TEST_CASE("training times keep their laws") {
   laws::training_times(AlwaysHalf{}, 1);
 }
 
+TEST_CASE("a grid of its own takes the place of the one that is given") {
+  cf::Generator one = cf::seeded(0), two = cf::seeded(0);
+  const cf::GridTimes own{.fraction = 0.5, .grid = cf::uniform_grid(20)};
+  CHECK(laws::same_bits(own(5, cf::sd3_grid(4), one),
+                        cf::GridTimes{.fraction = 0.5}(5, cf::uniform_grid(20), two)));
+}
+
 TEST_CASE("times of the grid are its sigmas but the last, no sample twice the same") {
   const auto grid = cf::sd3_grid(6);
   cf::Generator generator = cf::seeded(0);

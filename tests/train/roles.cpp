@@ -153,7 +153,12 @@ TEST_CASE("a term of one's own is trained with stored samples") {
 
 TEST_CASE("a batch carries its condition, of the samples that a term wants") {
   std::vector<std::int64_t> labels;
-  const mine::Labelled term{cf::MlpVelocity({.width = 8, .classes = 3, .seed = 4}), &labels};
+  const cf::MlpVelocity far({.width = 8, .classes = 3, .seed = 4});
+  for (const Tensor& p : far->parameters()) {
+    const at::NoGradGuard no_gradient;
+    Tensor(p).add_(laws::floats(p.sizes(), 9), 0.5);
+  }
+  const mine::Labelled term{far, &labels};
   std::vector<std::int64_t> drawn;
   const auto reward = [&](const Tensor& x0, const Tensor& label) {
     for (std::int64_t i = 0; i < label.size(0); ++i) drawn.push_back(label[i].item<std::int64_t>());

@@ -1,5 +1,6 @@
 // Runs and their observers: files of a run that was interrupted, metrics that are to come.
 
+#include <algorithm>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -29,6 +30,14 @@ auto trainer(std::int64_t evaluate_every = 0) {
                         cf::Nft{}, options);
 }
 
+/// Ends the program's run when epoch 4 has been written down.
+struct PowerFailure {
+  template <class T>
+  void after(T&, const cf::EpochReport& report) const {
+    if (report.epoch == 4) throw cf::Error("machine", "power", "none");
+  }
+};
+
 /// The epochs of a file of JSON lines, each without what a clock says.
 std::vector<nlohmann::json> epochs_of(const std::string& lines) {
   std::istringstream stream(lines);
@@ -52,16 +61,9 @@ TEST_CASE("the files of a run that was interrupted and resumed are those of one 
   whole.run(5, cf::JsonLines{directory / "whole.jsonl"});
 
   auto broken_off = trainer();
-  const auto crash = [](auto& of_run, const cf::EpochReport&) {
-    if (of_run.epoch() == 4) throw cf::Error("machine", "power", "none");
-  };
-  struct Crash {
-    decltype(crash) crashes;
-    void after(auto& of_run, const cf::EpochReport& report) { crashes(of_run, report); }
-  };
   CHECK_THROWS_AS(
       broken_off.run(5, cf::JsonLines{directory / "run.jsonl"}, cf::Csv{directory / "run.csv"},
-                     Crash{crash}, cf::Checkpoint{.directory = directory / "run", .every = 2}),
+                     PowerFailure{}, cf::Checkpoint{.directory = directory / "run", .every = 2}),
       cf::Error);
   auto resumed = trainer();
   REQUIRE(cf::resume(resumed, directory / "run"));

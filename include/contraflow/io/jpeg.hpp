@@ -167,16 +167,6 @@ class JpegWriter {
 
 }  // namespace images
 
-/// An image out of the bytes of a JPEG; see decode_image.
-/// @return float32 [3, H, W] in [0, 1]
-/// @throws Error as decode_image does, and for a PNG
-/// @par Random numbers
-/// none
-inline Tensor decode_jpeg(const std::vector<std::uint8_t>& bytes) {
-  const std::string name = "bytes";
-  return images::image_of(images::JpegReader(name, {bytes.data(), bytes.size()}).read());
-}
-
 /// The bytes of an image as a baseline JPEG file, with libjpeg's defaults: 4:2:0, standard tables.
 ///
 /// The sizes are those of Python's Pillow at the same quality, which published rewards for

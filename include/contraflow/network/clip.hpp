@@ -69,9 +69,6 @@ inline ClipTextOptions clip_g_text() {
           .hidden_act = Activation::gelu};
 }
 
-/// OpenAI's CLIP ViT-L/14.
-inline ClipOptions clip_vit_l14() { return {}; }
-
 /// LAION's CLIP ViT-H/14, which PickScore v1 and HPS v2.1 are fine-tuned from.
 inline ClipOptions clip_vit_h14() {
   return {.text = {.hidden_size = 1024,
@@ -389,8 +386,6 @@ class Clip : public torch::nn::Module {
   /// What cosines are multiplied by, `exp(logit_scale)`, rank 0.
   Tensor scale() const { return logit_scale_.exp(); }
 
-  /// The settings of the text tower.
-  const ClipTextOptions& text_options() const { return text_.options(); }
   /// The settings of the vision tower.
   const ClipVisionOptions& vision_options() const { return vision_.options(); }
 

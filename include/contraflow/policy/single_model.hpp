@@ -11,7 +11,7 @@
 #include <contraflow/model/concept.hpp>
 #include <contraflow/policy/average.hpp>
 #include <contraflow/policy/concept.hpp>
-#include <contraflow/policy/weights.hpp>
+#include <contraflow/policy/role_tensors.hpp>
 
 namespace contraflow {
 

@@ -50,9 +50,8 @@ concept Reward = HasScores<R> || HasReferencedScores<R, Reference>;
 namespace detail {
 /// Whether some expression of a Reward can be called, whatever it returns.
 template <class R, class Reference>
-inline constexpr bool is_called_with =
-    std::invocable<const R&, const Tensor&> ||
-    std::invocable<const R&, const Tensor&, const Reference&>;
+inline constexpr bool is_called_with = std::invocable<const R&, const Tensor&> ||
+                                       std::invocable<const R&, const Tensor&, const Reference&>;
 /// Says what is missing where a reward cannot be called under the reference that there is.
 template <class R>
 consteval bool explain_call() {
@@ -93,8 +92,10 @@ Tensor given_scores(const R& reward, const Tensor& x0, const Reference& referenc
   const auto called = [&]() -> decltype(auto) {
     if constexpr (HasReferencedScores<R, Reference>) {
       return reward(x0, reference);
-    } else {
+    } else if constexpr (HasScores<R>) {
       return reward(x0);
+    } else {
+      return Tensor();  // the sentence above says enough
     }
   };
   if constexpr (std::convertible_to<decltype(called()), Tensor>) {

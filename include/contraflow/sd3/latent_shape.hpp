@@ -8,7 +8,7 @@
 
 #include <contraflow/network/mmdit_network.hpp>
 #include <contraflow/network/vae.hpp>
-#include <contraflow/pipeline/generate.hpp>
+#include <contraflow/pipeline/image_generation.hpp>
 
 namespace contraflow::sd3 {
 

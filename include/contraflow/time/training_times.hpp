@@ -78,7 +78,13 @@ struct LogitNormalTimes {
   Tensor operator()(std::int64_t units, const TimeGrid&, Generator& generator) const {
     expects(per_sample >= 1, "per_sample", "at least 1", per_sample);
     expects(std > 0, "std", "above 0", std);
-    return (normal({units, per_sample}, generator) * std + mean).sigmoid();
+    Tensor times = normal({units, per_sample}, generator);
+    // One by one: LibTorch's sigmoid gives other bits at the end of a tensor than within it.
+    auto* first = times.mutable_data_ptr<float>();
+    std::transform(first, first + times.numel(), first, [this](float number) {
+      return static_cast<float>(1 / (1 + std::exp(-(std * double{number} + mean))));
+    });
+    return times;
   }
 };
 

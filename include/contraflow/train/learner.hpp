@@ -15,7 +15,7 @@
 #include <contraflow/policy/concept.hpp>
 #include <contraflow/train/evaluation_count.hpp>
 #include <contraflow/train/gradient_step.hpp>
-#include <contraflow/train/points.hpp>
+#include <contraflow/train/micro_batches.hpp>
 #include <contraflow/train/scorer.hpp>
 
 namespace contraflow {
