@@ -1,5 +1,7 @@
 # Makes a user's project of lines of README, then configures, builds and runs it from nothing.
 
+cmake_minimum_required(VERSION 3.25)
+
 # What stands in the fence behind `<!-- consumer: <name> -->`.
 function(lines_of name out)
   file(READ "${readme}" text)
