@@ -10,6 +10,7 @@ namespace laws {
 
 /// The laws of Reward: one score a sample, made of the sample and its own reference, whatever else
 /// is in the batch.
+/// @param x0 at least three samples
 /// @param reference one entry a sample: a tensor, a list or a Condition
 template <class R, class Reference = contraflow::Unconditional>
 void reward(const R& reward, const Tensor& x0, const Reference& reference = {}) {

@@ -97,7 +97,7 @@ TEST_CASE("an exported module gets captions as ids, and may give a column") {
   CHECK(laws::relative_distance(reward(x, {"a", "four"}), means + at::tensor({1.0, 4.0})) < 1e-6);
   check_error([&] { reward(x); }, "captions", "as encode is set");
   check_error([&] { reward(x, {"one"}); }, "captions", "one an image, 2, got 1");
-  laws::reward(reward, x, Captions{"a", "four"});
+  laws::reward(reward, images(), Captions{"a", "four", "", "two", "seven"});
   const auto bag = cf::rewards("length"_r = reward);
   CHECK(bag.score(x, Captions{"a", "four"}).failures.empty());
 }
