@@ -52,8 +52,9 @@ int main() {
                              cf::ForwardProcess{.times = NoisyTimes{}},
                              cf::Optimization{.optimizer = cf::adamw({.learning_rate = 2e-3})});
   //! [together]
-  const double before = trainer.evaluate().reward,
-               after = (trainer.run(20), trainer.evaluate().reward);
+  const double before = trainer.evaluate().reward;
+  trainer.run(20);
+  const double after = trainer.evaluate().reward;
   std::cout << "reward before: " << before << ", after: " << after << '\n';
   return after > before + 0.5 ? 0 : 1;
 }

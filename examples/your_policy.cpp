@@ -53,8 +53,8 @@ int main() {
       InPlacePolicy(model), cf::FlowSde{}, cf::toy::InModes{{1, 4}}, cf::Grpo{.clip_range = 0.2},
       cf::Collection{.prompts_per_epoch = 8, .group_size = 24, .grid = cf::uniform_grid(10)},
       cf::Optimization{.optimizer = cf::adamw({.learning_rate = 1e-3})});
-  const double before = trainer.evaluate().reward,
-               after = (trainer.run(30), trainer.evaluate().reward);
-  std::cout << "reward before: " << before << ", after: " << after << '\n';
-  return after > before + 0.1 ? 0 : 1;
+  trainer.run(30);
+  const double after = trainer.evaluate().reward;
+  std::cout << "share on two modes of the ring, 0.1 at the start: " << after << '\n';
+  return after > 0.2 ? 0 : 1;
 }
