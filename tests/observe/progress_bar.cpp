@@ -1,3 +1,4 @@
+#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -7,6 +8,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <poll.h>
 #include <pty.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -64,9 +66,14 @@ class Terminal {
   std::FILE* stream() { return stream_; }
   /// What the terminal got since the last call; there has to be something.
   std::string fresh() {
-    std::string text(4096, '\0');
-    const auto count = read(master_, text.data(), text.size());
-    text.resize(count > 0 ? static_cast<std::size_t>(count) : 0);
+    std::string text;
+    std::array<char, 4096> part;
+    // The system hands on what was written in parts, each when it comes to it.
+    pollfd more{.fd = master_, .events = POLLIN, .revents = 0};
+    do {
+      const auto count = read(master_, part.data(), part.size());
+      text.append(part.data(), count > 0 ? static_cast<std::size_t>(count) : 0);
+    } while (poll(&more, 1, /*milliseconds=*/200) > 0);
     return text;
   }
   void resize(unsigned short columns) {
