@@ -141,6 +141,7 @@ struct Sum {
 
   /// What is shuffled and kept together for a selection, as positions int64 [U, k] on the CPU:
   /// samples (k = 1) that some of its terms wants, or pairs.
+  /// @param shares see shares()
   /// @param count number of samples N
   template <class Selection>
   Tensor units(Selection, const Shares& shares, std::int64_t count) const {
@@ -158,6 +159,7 @@ struct Sum {
   }
 
   /// Sets each term's scale for a gradient step.
+  /// @param shares are given their scales
   /// @param members positions of the samples of the step, int64 [M] on the CPU
   /// @param points at which each is looked
   template <class Selection>

@@ -46,9 +46,8 @@ struct LearnReport {
     gradient_norm += outcome.gradient_norm;
   }
 
-  /// Adds the metrics of what was learnt to a report; what was not measured is not among them, but
-  /// among those that other epochs have.
-  /// @param terms what was to be learnt
+  /// Adds the metrics of what was learnt, by the terms of an objective, to a report; what was not
+  /// measured is not among them, but among those that other epochs have.
   template <class... Terms>
   void add_to(EpochReport& report, const Sum<Terms...>& /*terms*/) const {
     const auto mean = [&](double sum) {

@@ -156,6 +156,7 @@ class Pretrainer
   TimeGrid grid_ = uniform_grid(1000);  ///< for GridTimes without a grid of their own
 };
 
+/// Deduces the types of model and data.
 template <class M, class Data, class... Components>
 Pretrainer(M, Data, Components...) -> Pretrainer<M, Data>;
 

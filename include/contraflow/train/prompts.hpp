@@ -128,8 +128,10 @@ class PromptRows {
   C rows_;
   [[no_unique_address]] R references_;
 };
+/// Rows whose reference is the condition.
 template <class C>
 PromptRows(C) -> PromptRows<C>;
+/// Rows with references.
 template <class C, class R>
 PromptRows(C, R) -> PromptRows<C, R>;
 

@@ -103,6 +103,7 @@ class Training {
   }
 
  protected:
+  /// For trainers: with the optimiser's factory @p unset where the settings have none.
   Training(P policy, O objective, Source source, std::uint64_t seed, const Learning& learning,
            const Optimization& optimization, const OptimizerFactory& unset)
       : policy_(prepared(std::move(policy))),
@@ -132,12 +133,12 @@ class Training {
     report.backward_evaluations = evaluations().backward;
   }
 
-  P policy_;
-  Source source_;
-  std::uint64_t seed_;
-  Learner<P, O, Source> learner_;
-  std::int64_t epoch_ = 0;
-  double seconds_ = 0;
+  P policy_;                       ///< is trained
+  Source source_;                  ///< of conditions
+  std::uint64_t seed_;             ///< of everything that is drawn
+  Learner<P, O, Source> learner_;  ///< makes the gradient steps
+  std::int64_t epoch_ = 0;         ///< epochs finished
+  double seconds_ = 0;             ///< of training so far
 
  private:
   static P prepared(P policy) {
