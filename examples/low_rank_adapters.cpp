@@ -1,19 +1,45 @@
 // Training low-rank adapters on a base that is kept once: what a model too large for clones takes.
 #include <iostream>
+#include <memory>
 
 #include <contraflow/contraflow.hpp>
+#include <contraflow/network/layers.hpp>
+#include <contraflow/network/weights.hpp>
 #include <contraflow/policy/lora_policy.hpp>
 #include <contraflow/toy/rewards.hpp>
 
 namespace cf = contraflow;
+using cf::Tensor;
+
+//! [network]
+/// A network with room for adapters: its layers are LoraLinear.
+struct FlowImpl : torch::nn::Module {
+  FlowImpl() {
+    cf::Generator generator = cf::seeded(0);
+    cf::initialise(*this, generator);
+  }
+  Tensor forward(const Tensor& x_t, const Tensor& t) {
+    const Tensor h = at::silu(in->forward(at::cat({x_t, t.unsqueeze(1)}, 1)));
+    return out->forward(at::silu(middle->forward(h)));
+  }
+  std::vector<std::int64_t> sample_shape() const { return {2}; }
+
+  using Layer = std::shared_ptr<cf::LoraLinear>;
+  Layer in = register_module("in", std::make_shared<cf::LoraLinear>(3, 128));
+  Layer middle = register_module("middle", std::make_shared<cf::LoraLinear>(128, 128));
+  Layer out = register_module("out", std::make_shared<cf::LoraLinear>(128, 2));
+};
+TORCH_MODULE(Flow);
+//! [network]
 
 int main() {
   at::set_num_threads(1);  // what so small a network takes
-  auto model = cf::MlpVelocity({.dimension = 2, .width = 128, .depth = 3});
-  cf::pretrain(model, cf::toy::ring(), cf::Pretraining{.steps = 1000});
+  Flow model;
+  cf::pretrain(model, cf::toy::ring(), cf::Pretraining{.steps = 1500});
   //! [adapters]
-  auto policy = cf::LoraPolicy(model, cf::LoraOptions{.rank = 8, .alpha = 16});
-  auto trainer = cf::Trainer(
+  cf::LoraPolicy policy(
+      model, cf::LoraOptions{.rank = 8, .alpha = 16, .targets = {"in", "middle", "out"}});
+  cf::Trainer trainer(
       std::move(policy), cf::DpmSolver<2>{}, cf::toy::InModes{{1, 4}},
       cf::Nft{} + 0.01 * cf::VelocityKl{},
       cf::Collection{.prompts_per_epoch = 8, .group_size = 24, .grid = cf::uniform_grid(10)},
@@ -24,7 +50,7 @@ int main() {
   trainer.run(30);
   const double after = trainer.evaluate().reward;
   std::int64_t trained = 0;
-  for (const cf::Tensor& weight : trainer.policy().parameters()) trained += weight.numel();
+  for (const Tensor& weight : trainer.policy().parameters()) trained += weight.numel();
   std::cout << "weights trained: " << trained << "; reward before: " << before
             << ", after: " << after << '\n';
   return after > before + 0.1 ? 0 : 1;
