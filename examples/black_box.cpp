@@ -20,7 +20,8 @@ int main() {
   });
   auto trainer = cf::Trainer(cf::SnapshotPolicy(model), sampler, cf::toy::InModes{{1, 4}},
                              cf::Nft{}, cf::Collection{.prompts_per_epoch = 8, .group_size = 24},
-                             cf::Optimization{.optimizer = cf::adamw({.learning_rate = 1e-3})});
+                             cf::Learning{.gradient_steps = 2},
+                             cf::Optimization{.optimizer = cf::adamw({.learning_rate = 3e-3})});
   //! [black box]
   const double before = trainer.evaluate().reward;
   trainer.run(30);

@@ -1,45 +1,44 @@
 // Training low-rank adapters on a base that is kept once: what a model too large for clones takes.
 #include <iostream>
-#include <memory>
 
 #include <contraflow/contraflow.hpp>
 #include <contraflow/network/layers.hpp>
-#include <contraflow/network/weights.hpp>
 #include <contraflow/policy/lora_policy.hpp>
 #include <contraflow/toy/rewards.hpp>
 
 namespace cf = contraflow;
 using cf::Tensor;
 
-//! [network]
-/// A network with room for adapters: its layers are LoraLinear.
-struct FlowImpl : torch::nn::Module {
-  FlowImpl() {
+/// A network whose layers take adapters: LoraLinear in the place of torch::nn::Linear.
+struct AdaptableImpl : torch::nn::Cloneable<AdaptableImpl> {
+  AdaptableImpl() { reset(); }
+  void reset() override {
+    in_ = register_module("in", std::make_shared<cf::LoraLinear>(3, 128));
+    middle_ = register_module("middle", std::make_shared<cf::LoraLinear>(128, 128));
+    out_ = register_module("out", std::make_shared<cf::LoraLinear>(128, 2));
     cf::Generator generator = cf::seeded(0);
     cf::initialise(*this, generator);
+    cf::set_trainable(*this, true);
   }
   Tensor forward(const Tensor& x_t, const Tensor& t) {
-    const Tensor h = at::silu(in->forward(at::cat({x_t, t.unsqueeze(1)}, 1)));
-    return out->forward(at::silu(middle->forward(h)));
+    const Tensor h = at::silu(in_->forward(at::cat({x_t, t.unsqueeze(1)}, 1)));
+    return out_->forward(at::silu(middle_->forward(h)));
   }
   std::vector<std::int64_t> sample_shape() const { return {2}; }
 
-  using Layer = std::shared_ptr<cf::LoraLinear>;
-  Layer in = register_module("in", std::make_shared<cf::LoraLinear>(3, 128));
-  Layer middle = register_module("middle", std::make_shared<cf::LoraLinear>(128, 128));
-  Layer out = register_module("out", std::make_shared<cf::LoraLinear>(128, 2));
+ private:
+  std::shared_ptr<cf::LoraLinear> in_, middle_, out_;
 };
-TORCH_MODULE(Flow);
-//! [network]
+TORCH_MODULE(Adaptable);
 
 int main() {
   at::set_num_threads(1);  // what so small a network takes
-  Flow model;
-  cf::pretrain(model, cf::toy::ring(), cf::Pretraining{.steps = 1500});
+  Adaptable model;
+  cf::pretrain(model, cf::toy::ring(), cf::Pretraining{.steps = 1000});
   //! [adapters]
-  cf::LoraPolicy policy(
+  auto policy = cf::LoraPolicy(
       model, cf::LoraOptions{.rank = 8, .alpha = 16, .targets = {"in", "middle", "out"}});
-  cf::Trainer trainer(
+  auto trainer = cf::Trainer(
       std::move(policy), cf::DpmSolver<2>{}, cf::toy::InModes{{1, 4}},
       cf::Nft{} + 0.01 * cf::VelocityKl{},
       cf::Collection{.prompts_per_epoch = 8, .group_size = 24, .grid = cf::uniform_grid(10)},

@@ -19,7 +19,8 @@ int main() {
   auto trainer = cf::Trainer(
       cf::SnapshotPolicy(model), fast, cf::toy::InModes{{1, 4}}, cf::Grpo{.clip_range = 0.2},
       cf::Collection{.prompts_per_epoch = 8, .group_size = 24, .grid = cf::uniform_grid(10)},
-      cf::Optimization{.optimizer = cf::adamw({.learning_rate = 1e-3})});
+      cf::Learning{.gradient_steps = 4},
+      cf::Optimization{.optimizer = cf::adamw({.learning_rate = 3e-3})});
   const double before = trainer.evaluate().reward;
   trainer.run(30);
   const double after = trainer.evaluate().reward;

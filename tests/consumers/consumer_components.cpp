@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include <contraflow/io/image.hpp>
+#include <contraflow/reward/concept.hpp>
 #include <contraflow/reward/remote.hpp>
 #include <contraflow/sd3/folder.hpp>
 #include <contraflow/text/clip_tokenizer.hpp>

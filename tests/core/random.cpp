@@ -9,6 +9,7 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <contraflow/core/random.hpp>
+#include <contraflow/core/tensor.hpp>
 
 #include "laws/compare.hpp"
 #include "laws/errors.hpp"
@@ -183,7 +184,7 @@ TEST_CASE("every permutation is as likely as another", "[random]") {
   std::vector<int> seen(64);
   for (int i = 0; i < draws; ++i) {
     const Tensor order = cf::permutation(4, generator);
-    const auto* at = order.const_data_ptr<std::int64_t>();
+    const auto* at = cf::data_of<const std::int64_t>(order);
     ++seen[static_cast<std::size_t>(at[0] * 16 + at[1] * 4 + at[2])];
   }
   int orders = 0;

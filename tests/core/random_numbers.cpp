@@ -9,6 +9,7 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include <contraflow/core/random.hpp>
+#include <contraflow/core/tensor.hpp>
 
 #include "laws/compare.hpp"
 
@@ -55,7 +56,7 @@ double correlation(const Tensor& a, const Tensor& b) {
 template <class Distribution>
 double distance_from(const Tensor& sample, const Distribution& probability_below) {
   const Tensor sorted = std::get<0>(sample.flatten().sort());
-  const auto* value = sorted.const_data_ptr<float>();
+  const auto* value = cf::data_of<const float>(sorted);
   const auto count = static_cast<double>(sorted.numel());
   double worst = 0;
   for (std::int64_t i = 0; i < sorted.numel(); ++i) {

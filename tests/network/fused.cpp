@@ -47,7 +47,12 @@ void check_fused(const Layer& layer, const Inputs& inputs, double tolerance = 3e
   const Inputs expected = value_and_gradients(layer, exact);
   for (std::size_t i = 0; i < got.size(); ++i) {
     INFO((i == 0 ? "value" : "gradient ") << i);
-    CHECK(relative_distance(got[i], expected[i]) < tolerance);
+    // What has one key only does not depend on it: its gradient is zero but for rounding.
+    if (expected[i].norm().item<double>() < 1e-12) {
+      CHECK(got[i].norm().item<double>() < tolerance);
+    } else {
+      CHECK(relative_distance(got[i], expected[i]) < tolerance);
+    }
   }
   const at::NoGradGuard no_gradient;
   Inputs copies;

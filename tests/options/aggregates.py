@@ -18,7 +18,7 @@ import sys
 ARGUMENTS = {
     "AdaptiveRungeKutta": "<cf::tableau::DormandPrince>",
     "BasicGrpo": "<cf::RatioForm::plain>",
-    "Rollout": "<cf::RecordedSteps>",
+    "Rollout": "<cf::RecordedSteps<true>>",
     "Window": "<cf::FlowSde, cf::Euler>",
 }
 # Templates that options.cpp does not look at, and why.

@@ -203,7 +203,7 @@ TEST_CASE("values of a configuration that cannot be are named with file and key"
   transformer({{"caption_projection_dim", 31}}, "caption_projection_dim");
   transformer({{"dual_attention_layers", {0, 3}}}, "dual_attention_layers");
   transformer({{"dual_attention_layers", "0"}}, "dual_attention_layers");
-  transformer({{"qk_norm", "layer_norm"}}, "qk_norm rms_norm");
+  transformer({{"qk_norm", "layer_norm"}}, R"("qk_norm": expected rms_norm)");
   transformer({{"patch_size", 16}}, "sample_size");
   // Fewer layers than the file has.
   transformer({{"num_layers", 2}}, "transformer_blocks.2.attn.to_k.bias");
@@ -211,7 +211,7 @@ TEST_CASE("values of a configuration that cannot be are named with file and key"
     refuses(
         "vae/config.json", patch, [](const Folder& f) { f.vae(); }, part);
   };
-  vae({{"act_fn", "relu"}}, "act_fn silu");
+  vae({{"act_fn", "relu"}}, R"("act_fn": expected silu)");
   vae({{"scaling_factor", nullptr}}, "scaling_factor");
   vae({{"scaling_factor", 0}}, "scaling_factor");
   vae({{"block_out_channels", nlohmann::json::array()}}, "block_out_channels");
@@ -225,7 +225,7 @@ TEST_CASE("values of a configuration that cannot be are named with file and key"
       "heads");
   refuses(
       "text_encoder_3/config.json", {{"feed_forward_proj", "relu"}},
-      [](const Folder& f) { f.t5(); }, "feed_forward_proj gated-gelu");
+      [](const Folder& f) { f.t5(); }, R"("feed_forward_proj": expected gated-gelu)");
   refuses(
       "scheduler/scheduler_config.json", {{"use_dynamic_shifting", true}},
       [](const Folder& f) { f.grid(4); }, "use_dynamic_shifting false");

@@ -209,8 +209,7 @@ TEST_CASE("pre-training lowers the loss of the model of scenes") {
   SceneFlow model({.layers = 2, .head_size = 16, .text_size = 32});
   std::vector<double> losses;
   const auto note = [&](const cf::EpochReport& r) { losses.push_back(*r.find("loss")); };
-  cf::pretrain(model, data, {.steps = 60, .batch = 32, .report_every = 10}, cf::UniformTimes{},
-               note);
+  cf::pretrain(model, data, cf::Pretraining{.steps = 60, .batch = 32, .report_every = 10}, note);
   REQUIRE(losses.size() == 6);
   CHECK(losses.back() < 0.8 * losses.front());
 }

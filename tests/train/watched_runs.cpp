@@ -103,6 +103,6 @@ TEST_CASE("metrics of a term that saw no sample of an epoch are to come") {
   const cf::EpochReport report = run.run_epoch();
   REQUIRE(report.find("loss/flow_matching"));
   REQUIRE(!report.find("loss/dpo"));
-  CHECK(report.knows("loss/dpo_accuracy") == report.knows("loss/dpo"));
   CHECK(report.knows("loss/dpo"));
+  CHECK(report.knows("loss/dpo_accuracy"));
 }

@@ -59,6 +59,9 @@ struct LearnReport {
       report.add("loss/" + std::string(name), value);
     });
     (add_if_missing(report, "loss/" + std::string(Terms::name)), ...);
+    // A term that saw nothing may have more to tell of another epoch than its loss.
+    const bool all = (report.find("loss/" + std::string(Terms::name)).has_value() && ...);
+    if (!all && gradient_steps > 0) report.later.push_back("loss");
     report.add("gradient_norm", mean(gradient_norm));
     std::optional<double> size;
     if (velocity.defined()) {

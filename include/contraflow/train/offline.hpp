@@ -37,7 +37,7 @@ inline StoredSamples good_and_bad(const Tensor& good, const Tensor& bad) {
 
 /// Samples of a store, with their scores: they are collected once.
 /// @param samples of the prompts 0 ... @p prompts - 1
-/// @param prompts number of prompts there are
+/// @param prompts number of prompts there are; 0: their numbers only say which are compared
 /// @param advantage of the stored rewards
 /// @return those that have a score
 /// @throws Error if shapes do not fit or no sample has a score
@@ -49,8 +49,8 @@ ScoredRollout<Record> stored(const StoredSamples& samples, std::int64_t prompts,
   expects_per_sample(samples.prompt, samples.x0, "prompt");
   const Tensor prompt = samples.prompt.to(at::kCPU, at::kLong);
   const auto first = prompt.min().item<std::int64_t>(), last = prompt.max().item<std::int64_t>();
-  expects(first >= 0 && last < prompts, "prompt", "numbers of prompts that there are",
-          first < 0 ? first : last);
+  expects(first >= 0 && (prompts == 0 || last < prompts), "prompt",
+          "numbers of prompts that there are", first < 0 ? first : last);
   const Tensor reward = samples.reward.to(at::kCPU, at::kDouble);
   const Tensor scored = reward.isfinite().nonzero().flatten();
   expects(scored.numel() > 0, "reward", "at least one finite value", "none");
@@ -80,7 +80,7 @@ class StoredTrainer : public Training<StoredTrainer<P, O, Components...>, P, O,
              detail::pick<detail::LearningKind, Learning>(components...),
              detail::pick<detail::OptimizationKind, Optimization>(components...), adamw()),
         samples_(stored<RecordOf<O>>(
-            samples, this->source_.size(),
+            samples, std::same_as<Prompts, NoPrompts> ? 0 : this->source_.size(),
             detail::pick<detail::AdvantageKind, GroupAdvantage>(components...))),
         masked_(samples.x0.size(0) - samples_.rollout.size()) {
     auto forward = detail::pick<detail::ForwardKind, ForwardProcess>(components...);

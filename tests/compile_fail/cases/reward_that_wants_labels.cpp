@@ -1,4 +1,4 @@
-// expect: one that takes labels or captions needs prompts: give the trainer some
+// expect: One that takes labels or captions needs prompts: give the trainer some
 #include <contraflow/contraflow.hpp>
 #include <contraflow/toy/rewards.hpp>
 
