@@ -130,11 +130,11 @@ TEST_CASE("every epoch of a run that was interrupted and resumed has one row in 
   CHECK(read_all(path).starts_with(whole.substr(0, whole.find("\n3,") + 1)));
   run(6, 6, 3);
   CHECK(rows() == "1,1 2,1 3,2 4,2 5,2 6,3 ");
-  run(2, 2, 4);
-  CHECK(rows() == "1,1 2,4 ");
+  run(2, 4, 4);
+  CHECK(rows() == "1,1 2,4 3,4 4,4 ");
   run(1, 3, 5, /*append=*/true);
   run(3, 4, 6, /*append=*/true);  // the latest run of the file is resumed
-  CHECK(rows() == "1,1 2,4 1,5 2,5 3,6 4,6 ");
+  CHECK(rows() == "1,1 2,4 3,4 4,4 1,5 2,5 3,6 4,6 ");
   CHECK(std::distance(std::filesystem::directory_iterator(directory.path()), {}) == 1);
 }
 

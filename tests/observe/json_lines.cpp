@@ -139,13 +139,13 @@ TEST_CASE("every epoch of a run that was interrupted and resumed stands in JsonL
   CHECK(outline(read_all(path)) == "s1 1 w 2 w s3 3 w 4 w 5 w f");
   run(6, 6, true);  // nothing to drop: what there is stays, the end of the run before too
   CHECK(outline(read_all(path)) == "s1 1 w 2 w s3 3 w 4 w 5 w f s6 6 w f");
-  run(2, 2, false);
-  CHECK(outline(read_all(path)) == "s1 1 w s2 2 w");
+  run(2, 4, false);
+  CHECK(outline(read_all(path)) == "s1 1 w s2 2 w 3 w 4 w");
 
   // Of a file with several runs the latest is resumed.
   run(1, 3, false, /*append=*/true);
   run(3, 4, false, /*append=*/true);
-  CHECK(outline(read_all(path)) == "s1 1 w s2 2 w s1 1 w 2 w s3 3 w 4 w");
+  CHECK(outline(read_all(path)) == "s1 1 w s2 2 w 3 w 4 w s1 1 w 2 w s3 3 w 4 w");
   CHECK(std::distance(std::filesystem::directory_iterator(directory.path()), {}) == 1);
 }
 

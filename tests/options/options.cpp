@@ -98,6 +98,7 @@ consteval bool is_safe() {
 // The check sees what it is for.
 struct Nested {
   std::vector<double> values;
+  long number = 0;
 };
 struct Dangerous {
   long number = 0;
