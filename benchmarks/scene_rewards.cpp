@@ -3,7 +3,7 @@
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 
-#include <contraflow/toy/scene_task.hpp>
+#include <contraflow/toy/scene_rewards.hpp>
 
 namespace cf = contraflow;
 namespace scenes = contraflow::toy::scenes;

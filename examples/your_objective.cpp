@@ -7,8 +7,6 @@
 
 namespace cf = contraflow;
 using cf::Tensor;
-using contraflow::operator*;  // weights and sums of terms that are not of the library
-using contraflow::operator+;
 
 //! [objective]
 /// Flow matching to the samples that beat their group, each weighted by its advantage.

@@ -8,7 +8,6 @@
 
 namespace cf = contraflow;
 using cf::Tensor;
-using contraflow::operator*;
 
 //! [term]
 inline constexpr cf::Role teacher{"teacher"};

@@ -19,8 +19,9 @@
 #include <contraflow/core/memory.hpp>
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/model/on_threads.hpp>
+#include <contraflow/toy/scene_captions.hpp>
 #include <contraflow/toy/scene_flow.hpp>
-#include <contraflow/toy/scene_task.hpp>
+#include <contraflow/toy/scene_rewards.hpp>
 
 namespace cf = contraflow;
 namespace scenes = cf::toy::scenes;

@@ -4,6 +4,7 @@
 //   sd35_finetune --model stable-diffusion-3.5-medium --prompts prompts.txt --reward colourfulness
 //   sd35_finetune --tiny        a tiny model with random weights, to see the whole path at once
 
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
@@ -88,7 +89,7 @@ cf::Collection collection(const Settings& settings, const cf::sd3::Folder& folde
 /// Pictures of the averaged policy, for fixed prompts and noise.
 struct Pictures {
   cf::Tensor sheet;  ///< [3, H, W]
-  double reward;     ///< mean
+  double reward;     ///< mean; NaN where nothing was scored
 };
 template <class Trainer>
 Pictures drawn(Trainer& trainer, const cf::Vae& vae) {
@@ -134,9 +135,12 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
   }
   //! [observers]
   const auto evaluation = [&](auto& of_run, cf::EpochReport& report) {
-    if (report.epoch % settings.evaluate_every != 0) return;
+    if (report.epoch % settings.evaluate_every != 0) {
+      return report.add("evaluation/reward", std::nullopt);
+    }
     const Pictures pictures = drawn(of_run, *parts.vae);
-    report.add("evaluation/reward", pictures.reward);
+    const bool scored = !std::isnan(pictures.reward);
+    report.add("evaluation/reward", scored ? std::optional(pictures.reward) : std::nullopt);
     report.pictures.push_back(cf::picture_of("evaluation", pictures.sheet));
   };
   const auto adapter_saver = [&](const cf::EpochReport& report) {

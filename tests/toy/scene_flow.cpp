@@ -5,8 +5,8 @@
 
 #include <catch2/catch_test_macros.hpp>
 
+#include <contraflow/toy/scene_captions.hpp>
 #include <contraflow/toy/scene_flow.hpp>
-#include <contraflow/toy/scene_task.hpp>
 
 #include "laws/errors.hpp"
 #include "laws/model.hpp"

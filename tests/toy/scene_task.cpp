@@ -13,7 +13,8 @@
 #include <catch2/matchers/catch_matchers_floating_point.hpp>
 
 #include <contraflow/reward/combination.hpp>
-#include <contraflow/toy/scene_task.hpp>
+#include <contraflow/toy/scene_captions.hpp>
+#include <contraflow/toy/scene_rewards.hpp>
 
 #include "laws/errors.hpp"
 #include "laws/prompt_source.hpp"

@@ -10,7 +10,8 @@
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/model/on_threads.hpp>
 #include <contraflow/toy/scene_flow.hpp>
-#include <contraflow/toy/scene_task.hpp>
+#include <contraflow/toy/scene_picture.hpp>
+#include <contraflow/toy/scene_rewards.hpp>
 
 /// The programs on scenes: NFT and FlowGRPO on GenEval in miniature.
 namespace scenes_example {

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/toy/scene_captions.hpp>
+
 #include "evaluation.hpp"
 
 namespace scenes_example {

@@ -1,19 +1,16 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <string_view>
 #include <type_traits>
 #include <utility>
 
 #include <boost/hana/at_key.hpp>
-#include <boost/hana/contains.hpp>
 #include <boost/hana/map.hpp>
 #include <boost/hana/pair.hpp>
-#include <boost/hana/set.hpp>
 #include <boost/hana/type.hpp>
-#include <boost/hana/union.hpp>
-#include <boost/hana/unpack.hpp>
 
 /// @file
 /// Compile-time sets, maps and names. The only header that knows Boost.Hana.
@@ -54,22 +51,19 @@ struct Set {
 };
 
 namespace detail {
-template <auto Value>
-using Key = std::integral_constant<decltype(Value), Value>;
-
 /// How often @p T is among @p All.
 template <class T, class... All>
 inline constexpr int occurrences = (static_cast<int>(std::is_same_v<T, All>) + ...);
 
-template <auto... Values>
-constexpr auto as_hana(Set<Values...>) {
-  return hana::make_set(hana::type_c<Key<Values>>...);
-}
-
-template <class HanaSet>
-constexpr auto from_hana(HanaSet set) {
-  return hana::unpack(set, [](auto... keys) { return Set<decltype(keys)::type::value...>{}; });
-}
+// By hand where Hana has sets: of the roles of each objective they took a second to compile.
+template <class Seen, auto... Values>
+struct Joined {
+  using type = Seen;
+};
+template <auto... Seen, auto First, auto... Rest>
+struct Joined<Set<Seen...>, First, Rest...>
+    : Joined<std::conditional_t<((Seen == First) || ...), Set<Seen...>, Set<Seen..., First>>,
+             Rest...> {};
 }  // namespace detail
 
 /// Union of sets, each value once.
@@ -83,13 +77,9 @@ struct UnionOf<Only> {
   using type = Only;  ///< the union
 };
 /// Of two sets and more.
-template <class First, class Second, class... Rest>
-struct UnionOf<First, Second, Rest...> {
-  /// The union of the first two.
-  using Two = decltype(detail::from_hana(
-      hana::union_(detail::as_hana(First{}), detail::as_hana(Second{}))));
-  using type = typename UnionOf<Two, Rest...>::type;  ///< the union
-};
+template <class First, auto... Values, class... Rest>
+struct UnionOf<First, Set<Values...>, Rest...>
+    : UnionOf<typename detail::Joined<First, Values...>::type, Rest...> {};
 /// Union of sets, each value once.
 template <class... Sets>
 using Union = typename UnionOf<Sets...>::type;
@@ -110,19 +100,24 @@ class ValueMap<Set<Values...>, Mapped> {
   template <auto Value>
   Mapped& get() {
     static_assert(contains<Value>, "contraflow: this key is not in the map");
-    return map_[hana::type_c<detail::Key<Value>>];
+    return values_[position<Value>()];
   }
   /// What a key is mapped to.
   template <auto Value>
   const Mapped& get() const {
     static_assert(contains<Value>, "contraflow: this key is not in the map");
-    return map_[hana::type_c<detail::Key<Value>>];
+    return values_[position<Value>()];
   }
 
  private:
-  using Map = decltype(hana::make_map(
-      hana::make_pair(hana::type_c<detail::Key<Values>>, std::declval<Mapped>())...));
-  Map map_;
+  template <auto Value>
+  static consteval std::size_t position() {
+    std::size_t before = 0;
+    static_cast<void>(((Values == Value || (++before, false)) || ...));
+    return before;
+  }
+
+  std::array<Mapped, sizeof...(Values)> values_{};
 };
 
 /// A value under a name.

@@ -20,6 +20,11 @@
 #include <cmath>
 #include <cstdint>
 
+// Random123 takes all of x86intrin.h, near a second of compile time, where SSE2's header will do.
+#if defined(__SSE2__) && !defined(__SSE3__) && !defined(R123_USE_X86INTRIN_H)
+#define R123_USE_X86INTRIN_H 0
+#define R123_USE_EMMINTRIN_H 1
+#endif
 #include <Random123/philox.h>
 
 #include <contraflow/core/host_device.hpp>

@@ -9,8 +9,10 @@
 #include <cstring>
 #include <utility>
 
-#if defined(__x86_64__)
+#if defined(__AVX__)
 #include <immintrin.h>
+#elif defined(__x86_64__)
+#include <emmintrin.h>
 #endif
 
 #include <contraflow/core/pack.hpp>

@@ -26,12 +26,6 @@ inline Tensor unfilled(at::IntArrayRef shape, at::ScalarType dtype = at::kFloat)
   return at::full({}, std::numeric_limits<double>::quiet_NaN(), dtype).expand(shape);
 }
 
-/// Whether a weight still waits for its values.
-inline bool is_unfilled(const Tensor& weight) {
-  return weight.numel() > 1 &&
-         weight.storage().nbytes() < std::size_t(weight.numel()) * weight.element_size();
-}
-
 namespace detail {
 
 /// A module that only carries others under its name.

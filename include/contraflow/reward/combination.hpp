@@ -115,6 +115,24 @@ inline Tensor normalised(const Tensor& values, Normalisation normalisation) {
   return values;
 }
 
+/// What a reward counts for among several.
+struct Share {
+  double weight = 1;
+  Normalisation normalisation = Normalisation::none;
+};
+
+/// The weighted sum of @p scores [R, N], normalised first or as they are.
+inline Tensor weighted_sum(const Tensor& scores, const std::vector<Share>& shares,
+                           bool normalises) {
+  Tensor sum = at::zeros({scores.size(1)}, at::kDouble);
+  for (std::size_t row = 0; row < shares.size(); ++row) {
+    const auto& [weight, normalisation] = shares[row];
+    const Tensor own = scores[std::int64_t(row)];
+    sum.add_(normalises ? normalised(own, normalisation) : own, weight);
+  }
+  return sum;
+}
+
 /// A sheet in which every score is missing.
 inline ScoreSheet unscored(std::size_t rewards, std::int64_t samples) {
   return {{},
@@ -193,9 +211,7 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
   /// @par Shape
   /// @p scores float64 [R, N], finite; result float64 [N]
   Tensor combine(const Tensor& scores) const {
-    return weighted_sum(scores, [](const Tensor& row, Normalisation normalisation) {
-      return detail::normalised(row, normalisation);
-    });
+    return detail::weighted_sum(scores, shares(), /*normalises=*/true);
   }
 
   /// The weighted sum of scores as they are: comparable between evaluations, where normalised
@@ -203,17 +219,16 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
   /// @par Shape
   /// @p scores float64 [R, N], finite; result float64 [N]
   Tensor combine_raw(const Tensor& scores) const {
-    return weighted_sum(scores, [](const Tensor& row, Normalisation) { return row; });
+    return detail::weighted_sum(scores, shares(), /*normalises=*/false);
   }
 
  private:
-  template <class F>
-  Tensor weighted_sum(const Tensor& scores, F&& prepared) const {
-    Tensor sum = at::zeros({scores.size(1)}, at::kDouble);
-    entries_.for_each([&](std::size_t row, std::string_view, const auto& entry) {
-      sum.add_(prepared(scores[std::int64_t(row)], entry.normalisation), entry.weight);
+  std::vector<detail::Share> shares() const {
+    std::vector<detail::Share> result;
+    entries_.for_each([&](std::size_t, std::string_view, const auto& entry) {
+      result.push_back({entry.weight, entry.normalisation});
     });
-    return sum;
+    return result;
   }
 
   meta::NamedMap<meta::Named<Names, Weighted<R>>...> entries_;

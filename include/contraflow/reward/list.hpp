@@ -3,6 +3,7 @@
 /// @file
 /// Rewards that are chosen while a program runs.
 
+#include <cmath>
 #include <concepts>
 #include <functional>
 #include <string>
@@ -25,9 +26,9 @@ class RewardList {
   /// Adds a reward.
   /// @param name not used yet
   /// @param reward a Reward under the reference
-  /// @param weight of its scores in the sum
+  /// @param weight of its scores in the sum, finite
   /// @param normalisation of its scores before they are summed
-  /// @throws Error if the name is used
+  /// @throws Error if the name is used or the weight is not finite
   template <class R>
   void add(const std::string& name, R reward, double weight = 1,
            Normalisation normalisation = Normalisation::none) {
@@ -35,11 +36,12 @@ class RewardList {
     for (const Entry& entry : entries_) {
       expects(entry.name != name, "name", "a reward that is not in the list yet", name);
     }
-    entries_.push_back({name,
-                        [reward = std::move(reward)](const Tensor& x0, const Reference& reference) {
-                          return detail::given_scores(reward, x0, reference);
-                        },
-                        weight, normalisation});
+    expects(std::isfinite(weight), "weight", "a finite number", weight);
+    entries_.push_back(
+        {name, [reward = std::move(reward)](const Tensor& x0, const Reference& reference) {
+           return detail::given_scores(reward, x0, reference);
+         }});
+    shares_.push_back({weight, normalisation});
   }
 
   /// Number of rewards.
@@ -70,36 +72,23 @@ class RewardList {
   /// @par Shape
   /// @p scores float64 [R, N], finite; result float64 [N]
   Tensor combine(const Tensor& scores) const {
-    return weighted_sum(scores, [](const Tensor& row, Normalisation normalisation) {
-      return detail::normalised(row, normalisation);
-    });
+    return detail::weighted_sum(scores, shares_, /*normalises=*/true);
   }
   /// The weighted sum of scores as they are.
   /// @par Shape
   /// @p scores float64 [R, N], finite; result float64 [N]
   Tensor combine_raw(const Tensor& scores) const {
-    return weighted_sum(scores, [](const Tensor& row, Normalisation) { return row; });
+    return detail::weighted_sum(scores, shares_, /*normalises=*/false);
   }
 
  private:
   struct Entry {
     std::string name;
     Score score;
-    double weight;
-    Normalisation normalisation;
   };
 
-  template <class F>
-  Tensor weighted_sum(const Tensor& scores, F&& prepared) const {
-    Tensor sum = at::zeros({scores.size(1)}, at::kDouble);
-    for (std::size_t row = 0; row < entries_.size(); ++row) {
-      const Entry& entry = entries_[row];
-      sum.add_(prepared(scores[std::int64_t(row)], entry.normalisation), entry.weight);
-    }
-    return sum;
-  }
-
   std::vector<Entry> entries_;
+  std::vector<detail::Share> shares_;  ///< of the entries, in their order
 };
 
 }  // namespace contraflow

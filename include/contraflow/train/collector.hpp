@@ -72,7 +72,8 @@ concept HasAnyCollect = requires(const T& collector, const Context& context) {
 ///
 /// Valid expression: that of HasCollect or of HasCollectInBatches. Laws: what is drawn depends on
 /// `context.seed`, the epoch and the sample's id alone; one that calls `made` calls it for all
-/// samples in order; one that does not has them scored at the end.
+/// samples in order; one that does not has them scored at the end. It has no grid that GridTimes
+/// could follow: without one of their own they take sd3_grid(10).
 template <class T, class P, class Prompts, class Record = NothingRecorded>
 concept Collector = HasCollect<T, P, Prompts, Record> || HasCollectInBatches<T, P, Prompts, Record>;
 

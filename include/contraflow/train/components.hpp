@@ -88,43 +88,48 @@ inline constexpr bool is_component =
     is_any<T, CollectionKind, LearningKind, OptimizationKind, ForwardKind, TransitionsKind,
            SeedKind, EvaluationKind, PromptKind, AdvantageKind>;
 
+/// What is asked of the components of a trainer.
+/// @tparam O the objective, a Sum
+template <class O, class... Ts>
+struct ComponentCheck {
+  static constexpr bool are_known = (is_component<Ts> && ...);
+  static constexpr bool one_prompts = count_of<PromptKind, Ts...> <= 1;
+  static constexpr bool one_advantage = count_of<AdvantageKind, Ts...> <= 1;
+  static constexpr bool once =
+      count_of<CollectionKind, Ts...> <= 1 && count_of<LearningKind, Ts...> <= 1 &&
+      count_of<OptimizationKind, Ts...> <= 1 && count_of<ForwardKind, Ts...> <= 1 &&
+      count_of<TransitionsKind, Ts...> <= 1 && count_of<EvaluationKind, Ts...> <= 1 &&
+      count_of<SeedKind, Ts...> <= 1;
+  static constexpr bool forward_is_used =
+      count_of<ForwardKind, Ts...> == 0 || O::uses_forward || O::is_paired;
+  static constexpr bool transitions_are_used =
+      count_of<TransitionsKind, Ts...> == 0 || O::uses_transitions;
+  static constexpr bool fits =
+      are_known && one_prompts && one_advantage && once && forward_is_used && transitions_are_used;
+};
+
 /// Says in a sentence what is wrong with the components of a trainer.
 /// @tparam O the objective, a Sum
 template <class O, class... Ts>
 consteval bool explain_components() {
-  static_assert((is_component<Ts> && ...),
+  using Check = ComponentCheck<O, Ts...>;
+  static_assert(Check::are_known,
                 "contraflow: a component of a trainer must be one of its settings (Collection, "
                 "Learning, Optimization, ForwardProcess, RecordedTransitions, EvaluationOptions or "
                 "an Evaluator, Seed), a PromptSource or an Advantage");
-  static_assert(count_of<PromptKind, Ts...> <= 1,
+  static_assert(Check::one_prompts,
                 "contraflow: a trainer takes one PromptSource: join the prompts of both");
-  static_assert(count_of<AdvantageKind, Ts...> <= 1, "contraflow: a trainer takes one Advantage");
-  static_assert(count_of<CollectionKind, Ts...> <= 1 && count_of<LearningKind, Ts...> <= 1 &&
-                    count_of<OptimizationKind, Ts...> <= 1 && count_of<ForwardKind, Ts...> <= 1 &&
-                    count_of<TransitionsKind, Ts...> <= 1 && count_of<EvaluationKind, Ts...> <= 1 &&
-                    count_of<SeedKind, Ts...> <= 1,
-                "contraflow: a trainer takes each kind of settings once");
-  static_assert(count_of<ForwardKind, Ts...> == 0 || O::uses_forward || O::is_paired,
+  static_assert(Check::one_advantage, "contraflow: a trainer takes one Advantage");
+  static_assert(Check::once, "contraflow: a trainer takes each kind of settings once");
+  static_assert(Check::forward_is_used,
                 "contraflow: settings of the ForwardProcess mean nothing to an objective that "
                 "looks at recorded transitions alone: leave them out, or add a term on the "
                 "forward process");
-  static_assert(count_of<TransitionsKind, Ts...> == 0 || O::uses_transitions,
+  static_assert(Check::transitions_are_used,
                 "contraflow: settings of RecordedTransitions mean nothing to an objective that "
                 "looks at the forward process alone: leave them out, or use an objective on "
                 "transitions such as Grpo");
   return true;
-}
-
-/// Whether explain_components() is content.
-template <class O, class... Ts>
-consteval bool fits_components() {
-  return (is_component<Ts> && ...) && count_of<PromptKind, Ts...> <= 1 &&
-         count_of<AdvantageKind, Ts...> <= 1 && count_of<CollectionKind, Ts...> <= 1 &&
-         count_of<LearningKind, Ts...> <= 1 && count_of<OptimizationKind, Ts...> <= 1 &&
-         count_of<ForwardKind, Ts...> <= 1 && count_of<TransitionsKind, Ts...> <= 1 &&
-         count_of<EvaluationKind, Ts...> <= 1 && count_of<SeedKind, Ts...> <= 1 &&
-         (count_of<ForwardKind, Ts...> == 0 || O::uses_forward || O::is_paired) &&
-         (count_of<TransitionsKind, Ts...> == 0 || O::uses_transitions);
 }
 
 /// What is left of a trainer whose composition is refused: it takes anything, so that the sentence

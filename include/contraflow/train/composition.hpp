@@ -52,7 +52,7 @@ struct Composition {
       return false;
     } else {
       constexpr bool solves = Solver<S> || Sampler<S>;
-      return has_roles_of<O, P>() && fits_components<O, Components...>() &&
+      return has_roles_of<O, P>() && ComponentCheck<O, Components...>::fits &&
              (collects ? count_of<CollectionKind, Components...> == 0
                        : solves && (!O::uses_transitions || StochasticSolver<S>));
     }

@@ -139,7 +139,7 @@ struct OfflineComposition {
       return false;
     } else {
       return learns && !has_settings_of_rollouts && has_roles_of<O, P>() &&
-             fits_components<O, Components...>();
+             ComponentCheck<O, Components...>::fits;
     }
   }
 };
