@@ -114,6 +114,7 @@ TEST_CASE("roles are kept from the moment they are asked for, and no others") {
   policy.keep(cf::Roles<Role::current, Role::reference>{});
   CHECK(at::equal(weight(policy, Role::reference), weight(policy, Role::current)));
   check_error([&] { policy.model(Role::old); }, "role", "got old");
+  check_error([&] { policy.model(Role{"teacher"}); }, "role", "got teacher");
   // Asked for again, it is not cloned again.
   const Tensor kept = weight(policy, Role::reference).clone();
   laws::move_parameters(policy);

@@ -1,13 +1,18 @@
 // Parts of a run that a user chooses: collectors, evaluators, stored samples, observers, metrics.
 
+#include <atomic>
+#include <chrono>
+#include <memory>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <catch2/catch_test_macros.hpp>
 #include <nlohmann/json.hpp>
 
+#include <contraflow/model/module_velocity.hpp>
 #include <contraflow/objective/regression.hpp>
 #include <contraflow/observe/json_lines.hpp>
 #include <contraflow/solver/black_box.hpp>
@@ -62,6 +67,79 @@ TEST_CASE("a run that is replayed from its rollouts has the same bits") {
   // Nobody was asked for a velocity to collect.
   CHECK(recorded.evaluations().forward - report.last.forward_evaluations == 3 * 12 * 5);
   CHECK(report.last.backward_evaluations == recorded.evaluations().backward);
+}
+
+TEST_CASE("what a collector leaves out is named") {
+  const auto error_of = [](auto&& leave_out) {
+    cf::Rollout<cf::NothingRecorded> rollout{laws::floats({4, 2}),
+                                             at::zeros({4}, at::kLong),
+                                             at::zeros({4}, at::kLong),
+                                             at::arange(4),
+                                             {}};
+    leave_out(rollout);
+    cf::Trainer trainer(small::policy(), archetypes::StoredRollouts<>{{rollout}}, small::reward(),
+                        cf::Nft{});
+    trainer.run(1);
+  };
+  error_of([](auto&) {});
+  check_error([&] { error_of([](auto& r) { r.x0 = Tensor(); }); }, "x0 of the collector",
+              "got nothing");
+  check_error([&] { error_of([](auto& r) { r.id = Tensor(); }); }, "id of the collector",
+              "int64 [4]");
+  check_error([&] { error_of([](auto& r) { r.prompt = r.prompt.to(at::kInt); }); },
+              "prompt of the collector", "got [4] of int");
+  check_error([&] { error_of([](auto& r) { r.group = r.group.narrow(0, 0, 3); }); },
+              "group of the collector", "got [3]");
+}
+
+TEST_CASE("the shape of a sample is that of a collector's samples, once there are some") {
+  const cf::ModuleVelocity model(
+      small::model(),
+      [](auto& module, const Tensor& x, const Tensor& t) { return module->forward(x, t); });
+  const cf::Rollout<cf::NothingRecorded> rollout{laws::floats({4, 2}),
+                                                 at::zeros({4}, at::kLong),
+                                                 at::zeros({4}, at::kLong),
+                                                 at::arange(4),
+                                                 {}};
+  const auto policy = cf::SnapshotPolicy(model);
+  cf::Trainer trainer(policy, archetypes::StoredRollouts<>{{rollout}}, small::reward(), cf::Nft{},
+                      cf::EvaluationOptions{.samples = 3});
+  check_error([&] { trainer.evaluate(); }, "sample_shape", "behind the first epoch");
+  trainer.run(1);
+  CHECK(trainer.evaluate().x0.sizes() == at::IntArrayRef({3, 2}));
+}
+
+namespace {
+// Gives half of its samples, and goes on when these are scored.
+struct Patient {
+  std::shared_ptr<std::atomic<bool>> scored = std::make_shared<std::atomic<bool>>(false);
+
+  template <class P, class Prompts, class Made>
+  cf::Rollout<cf::NothingRecorded> collect(const cf::CollectorContext<P, Prompts>&,
+                                           Made&& made) const {
+    const Tensor numbers = at::zeros({4}, at::kLong);
+    const cf::Rollout<cf::NothingRecorded> rollout{
+        laws::floats({4, 2}), numbers, numbers, at::arange(4), {}};
+    made(rollout.x0.narrow(0, 0, 2), numbers.narrow(0, 0, 2));
+    // Where nobody scores meanwhile, the test fails and does not hang.
+    for (int i = 0; i < 3000 && !scored->load(); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    CHECK(scored->load());
+    made(rollout.x0.narrow(0, 2, 2), numbers.narrow(0, 2, 2));
+    return rollout;
+  }
+};
+}  // namespace
+
+TEST_CASE("a batch of a collector's is scored while the next one is made") {
+  const Patient patient;
+  const auto reward = [scored = patient.scored](const Tensor& x0) {
+    scored->store(true);
+    return x0.select(1, 0);
+  };
+  cf::Trainer trainer(small::policy(), patient, reward, cf::Nft{});
+  CHECK(trainer.run(1).last.find("reward/masked") == 0);
 }
 
 TEST_CASE("recorded transitions are replayed as well") {

@@ -66,11 +66,11 @@ inline Tensor image_noise(std::int64_t count, const std::vector<std::int64_t>& s
 /// @param negative one row, used where the guidance scale is above 1
 /// @param guidance_scale of classifier-free guidance
 /// @param grid sampling grid
-/// @param solver a Solver; first order as published by default
+/// @param solver a Solver; published images are made by DpmSolver<1>
 /// @param generator of the solver's noise
 /// @param hook told of each step, as integrate() does
 /// @return float32, of the shape of the noise
-template <class M, class S = DpmSolver<1>, class Hook = NoHook>
+template <class M, class S, class Hook = NoHook>
 Tensor generate(M model, const Tensor& noise, const TextCondition& prompts,
                 const TextCondition& negative, double guidance_scale, const TimeGrid& grid,
                 const S& solver, Generator& generator, Hook&& hook = {}) {

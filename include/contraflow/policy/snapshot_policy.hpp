@@ -65,12 +65,10 @@ class SnapshotPolicy {
   /// @throws Error for a role that is not kept
   M& model(Role role) {
     if (role == Role::current) return current_;
-    std::optional<M>& snapshot = role == Role::old         ? old_
-                                 : role == Role::reference ? reference_
-                                                           : average_;
-    if (!snapshot)
-      throw Error("role", "a role that was kept before training", std::string(role.name()));
-    return *snapshot;
+    if (role == Role::average && average_) return *average_;
+    if (role == Role::old && old_) return *old_;
+    if (role == Role::reference && reference_) return *reference_;
+    throw Error("role", "a role that was kept before training", std::string(role.name()));
   }
 
   /// What is trained: the parameters of the current model that require gradients.

@@ -18,8 +18,10 @@ namespace contraflow {
 template <Role R, class P, class M>
 class WithRole {
  public:
-  static_assert(!P::Available::template contains<R>,
-                "contraflow: with_role adds a role that the policy does not have yet");
+  static_assert(
+      !P::Available::template contains<R>,
+      "contraflow: with_role adds a role that the policy does not have yet: name one of your "
+      "own, such as `inline constexpr cf::Role teacher{\"teacher\"}`");
   /// The roles it answers for.
   using Available = meta::Union<typename P::Available, Roles<R>>;
 

@@ -51,7 +51,7 @@ concept HasCollect = requires(const T& collector, const CollectorContext<P, Prom
   { collector.collect(context) } -> std::same_as<Rollout<Record>>;
 };
 /// `c.collect(context, made)`: the same, calling `made(x0, prompt)` with each batch as soon as it
-/// is there, so that it is scored meanwhile.
+/// is there, so that it is scored, by another thread, while the next one is made.
 template <class T, class P, class Prompts, class Record>
 concept HasCollectInBatches = requires(const T& collector,
                                        const CollectorContext<P, Prompts>& context,
@@ -59,12 +59,12 @@ concept HasCollectInBatches = requires(const T& collector,
   { collector.collect(context, made) } -> std::same_as<Rollout<Record>>;
 };
 
-/// `c.collect(context)` or `c.collect(context, made)`, whatever it gives.
+/// `c.collect(context)` or `c.collect(context, made)`, const or not, whatever it gives.
 template <class T, class Context>
-concept HasAnyCollect = requires(const T& collector, const Context& context) {
+concept HasAnyCollect = requires(T& collector, const Context& context) {
   collector.collect(context);
 }
-|| requires(const T& collector, const Context& context, ProbeMade& made) {
+|| requires(T& collector, const Context& context, ProbeMade& made) {
   collector.collect(context, made);
 };
 

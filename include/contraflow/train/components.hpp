@@ -108,11 +108,21 @@ struct ComponentCheck {
       are_known && one_prompts && one_advantage && once && forward_is_used && transitions_are_used;
 };
 
+/// Says what a type lacks that somebody meant as prompts.
+template <class T>
+consteval bool explain_if_meant_as_prompts() {
+  if constexpr (!is_component<T> && (HasPromptCount<T> || HasPromptCondition<T>)) {
+    return explain_prompt_source<T>();
+  }
+  return true;
+}
+
 /// Says in a sentence what is wrong with the components of a trainer.
 /// @tparam O the objective, a Sum
 template <class O, class... Ts>
 consteval bool explain_components() {
   using Check = ComponentCheck<O, Ts...>;
+  (explain_if_meant_as_prompts<Ts>(), ...);
   static_assert(Check::are_known,
                 "contraflow: a component of a trainer must be one of its settings (Collection, "
                 "Learning, Optimization, ForwardProcess, RecordedTransitions, EvaluationOptions or "

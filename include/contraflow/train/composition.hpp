@@ -32,17 +32,18 @@ struct Composition {
   static consteval bool explain() {
     static_assert(explain_trained<P, C>());
     if constexpr (Policy<P, C>) static_assert(explain_roles<O, P>());
-    static_assert(collects || !is_meant_to_collect,
-                  "contraflow: a Collector must return a Rollout of what the objective records: "
-                  "Rollout<NothingRecorded>, or Rollout<RecordedSteps<...>> for an objective on "
-                  "transitions");
+    static_assert(
+        collects || !is_meant_to_collect,
+        "contraflow: a Collector must return a Rollout of what the objective records, and "
+        "its `collect(context)` must be const: Rollout<NothingRecorded>, or "
+        "Rollout<RecordedSteps<...>> for an objective on transitions");
     if constexpr (!collects && !is_meant_to_collect) {
       static_assert(explain_solver<S>());
       if constexpr (O::uses_transitions) static_assert(explain_stochastic_solver<S>());
     }
     static_assert(!collects || count_of<CollectionKind, Components...> == 0,
                   "contraflow: the settings of a Collection mean nothing to a Collector of your "
-                  "own: give them to the collector");
+                  "own: give them to the collector; the shape of a sample is that of its samples");
     static_assert(explain_components<O, Components...>());
     return true;
   }

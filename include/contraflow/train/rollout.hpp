@@ -71,6 +71,22 @@ struct Rollout {
   }
 };
 
+/// Throws Error unless a rollout has what @ref Rollout says.
+template <class Record>
+void expects_whole(const Rollout<Record>& rollout) {
+  expects_samples(rollout.x0, "x0 of the collector");
+  const auto expects_numbers = [&](const Tensor& numbers, const char* argument) {
+    const bool fits = numbers.defined() && numbers.dim() == 1 && numbers.device().is_cpu() &&
+                      numbers.scalar_type() == at::kLong && numbers.size(0) == rollout.x0.size(0);
+    if (fits) return;
+    throw Error(argument, "int64 [" + shown(rollout.x0.size(0)) + "] on the CPU, one a sample",
+                shape_text(numbers) + (numbers.defined() ? " of " + shown(numbers.dtype()) : ""));
+  };
+  expects_numbers(rollout.prompt, "prompt of the collector");
+  expects_numbers(rollout.group, "group of the collector");
+  expects_numbers(rollout.id, "id of the collector");
+}
+
 /// Plans and fills the record of a rollout.
 template <class Record>
 struct Recorder {

@@ -38,7 +38,7 @@ class OnlineTrainer
             detail::pick<detail::TransitionsKind, RecordedTransitions>(components...))),
         scorer_(std::move(rewards),
                 detail::pick<detail::AdvantageKind, GroupAdvantage>(components...), this->source_,
-                options_.asynchronous_scoring),
+                Parts::collects ? !collects_at_once : options_.asynchronous_scoring),
         evaluator_(detail::pick<detail::EvaluationKind, EvaluationOptions>(components...)) {
     auto forward = detail::pick<detail::ForwardKind, ForwardProcess>(components...);
     if (!forward.times) forward.times = GridTimes{};
@@ -76,17 +76,22 @@ class OnlineTrainer
   /// @param ids int64 [N]
   /// @param seed of the noise
   /// @param role whose velocity is followed, one that the policy keeps
-  Tensor sample(const Tensor& ids, std::uint64_t seed,
-                Role role = Role::average) requires(!Parts::collects) {
-    EvaluationCount uncounted;
-    return generated(
-        this->policy_, role, collector_.solver(), options_.grid, this->source_.condition(ids),
-        {seeded(seed).stream(Purpose::sample), at::arange(ids.numel(), at::kLong), sample_shape()},
-        uncounted);
+  Tensor sample(const Tensor& ids, std::uint64_t seed, Role role = Role::average) {
+    static_assert(!Parts::collects,
+                  "contraflow: sample() follows the solver of a trainer, and this one has a "
+                  "Collector: take the samples of evaluate(), which has a solver of its own");
+    if constexpr (Parts::collects) {
+      return {};
+    } else {
+      EvaluationCount uncounted;
+      const Tensor rows = at::arange(ids.numel(), at::kLong);
+      return generated(this->policy_, role, collector_.solver(), options_.grid,
+                       this->source_.condition(ids),
+                       {seeded(seed).stream(Purpose::sample), rows, sample_shape()}, uncounted);
+    }
   }
   /// @p count samples, prompts in turn.
-  Tensor sample(std::int64_t count, std::uint64_t seed = 0,
-                Role role = Role::average) requires(!Parts::collects) {
+  Tensor sample(std::int64_t count, std::uint64_t seed = 0, Role role = Role::average) {
     return sample(at::arange(count, at::kLong).remainder(this->source_.size()), seed, role);
   }
 
@@ -98,6 +103,10 @@ class OnlineTrainer
   const R& rewards() const { return scorer_.rewards(); }
 
  private:
+  /// Whether the samples of an epoch come all at once.
+  static constexpr bool collects_at_once =
+      HasCollect<typename Parts::Collects, P, typename Parts::Prompts, Record>;
+
   /// The shape of a sample, from the settings or the policy; empty where neither knows it.
   Collection with_shape(Collection options) {
     if constexpr (requires { this->policy_.sample_shape(); }) {
@@ -107,8 +116,11 @@ class OnlineTrainer
     return options;
   }
   [[noreturn]] static void throw_no_shape() {
-    throw Error("sample_shape", "the shape of a sample, since the model has no sample_shape()",
-                "nothing");
+    throw Error(
+        "sample_shape",
+        "the shape of a sample, from the Collection, or from a sample_shape() of the model; "
+        "with a Collector of your own it is known behind the first epoch",
+        "nothing");
   }
   const std::vector<std::int64_t>& sample_shape() const {
     if (options_.sample_shape.empty()) throw_no_shape();
@@ -123,12 +135,15 @@ class OnlineTrainer
     scorer_.reset();
     auto made = [this](const Tensor& x0, const Tensor& prompt) { scorer_.begin(x0, prompt); };
     Rollout<Record> rollout;
-    if constexpr (HasCollect<typename Parts::Collects, P, typename Parts::Prompts, Record>) {
+    if constexpr (collects_at_once) {
       rollout = collector_.collect(context);
+      expects_whole(rollout);
       made(rollout.x0, rollout.prompt);
     } else {
       rollout = collector_.collect(context, made);
+      expects_whole(rollout);
     }
+    if (options_.sample_shape.empty()) options_.sample_shape = rollout.x0.sizes().slice(1).vec();
     scorer_.wait();
     report.add("seconds/collect", watch.seconds());
     return rollout;
