@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/distributed/communicator.hpp>
 #include <contraflow/policy/concept.hpp>
 #include <contraflow/train/evaluation_count.hpp>
 #include <contraflow/train/generate.hpp>
@@ -37,6 +38,11 @@ struct CollectorContext {
   std::int64_t epoch;            ///< counted from 0
   std::uint64_t seed;            ///< of the run
   EvaluationCount& evaluations;  ///< to be told of every velocity that is computed
+  int rank = 0;                  ///< who collects a part of the samples
+  int ranks = 1;                 ///< how many do
+
+  /// What of @p count samples, groups or files this rank collects.
+  Share share(std::int64_t count) const { return share_of(count, rank, ranks); }
 };
 
 /// What is done with samples as they come, for concepts to be tested with.
@@ -103,7 +109,8 @@ class SolverCollector {
   /// The solver.
   const S& solver() const { return solver_; }
 
-  /// The samples of an epoch: `prompts_per_epoch` groups of `group_size`.
+  /// The samples of an epoch: `prompts_per_epoch` groups of `group_size`, of which each rank has its
+  /// share.
   template <class P, class Prompts, class Made>
   Rollout<Record> collect(const CollectorContext<P, Prompts>& context, Made&& made) const {
     const S solver = solver_of(context.epoch);
@@ -130,13 +137,15 @@ class SolverCollector {
   template <class P, class Prompts>
   Rollout<Record> planned(const CollectorContext<P, Prompts>& context) const {
     const std::int64_t groups = options_.prompts_per_epoch, members = options_.group_size;
+    const Share own = context.share(groups);
     Generator generator = stream_of(context).stream(Purpose::prompts);
     Rollout<Record> rollout;
-    rollout.prompt =
-        draw_prompts(context.prompts.size(), groups, generator).repeat_interleave(members);
-    rollout.group = at::arange(groups, at::kLong).repeat_interleave(members);
-    rollout.id = at::arange(groups * members, at::kLong);
-    rollout.x0 = at::empty(batch_shape(groups * members, options_.sample_shape),
+    rollout.prompt = draw_prompts(context.prompts.size(), groups, generator)
+                         .slice(0, own.first, own.last)
+                         .repeat_interleave(members);
+    rollout.group = at::arange(own.first, own.last, at::kLong).repeat_interleave(members);
+    rollout.id = at::arange(own.first * members, own.last * members, at::kLong);
+    rollout.x0 = at::empty(batch_shape(own.size() * members, options_.sample_shape),
                            sample_options(context.policy));
     return rollout;
   }

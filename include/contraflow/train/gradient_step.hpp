@@ -9,6 +9,7 @@
 #include <optional>
 #include <vector>
 
+#include <contraflow/distributed/communicator.hpp>
 #include <contraflow/time/schedule.hpp>
 #include <contraflow/train/loss_scale.hpp>
 #include <contraflow/train/optimizer.hpp>
@@ -34,16 +35,23 @@ struct StepOutcome {
 
 /// Makes gradient steps out of losses: the same for every trainer.
 ///
-/// begin(), then backward() for each micro-batch, then finish(), which reads the device once.
+/// begin(), then backward() for each micro-batch, then has_loss(), then finish(), which reads the
+/// device once. With several ranks each of them does so for its part of the step's samples, and
+/// has_loss() adds up their losses and gradients.
+template <class Comm = Alone>
 class GradientStep {
  public:
   /// @param parameters what is trained, at least one
   /// @param options how
   /// @param unset the optimiser's factory where the options have none
+  /// @param communicator of the ranks that make each step together
   /// @throws Error if an option is out of range
   GradientStep(std::vector<Tensor> parameters, const Optimization& options,
-               const OptimizerFactory& unset)
-      : parameters_(std::move(parameters)), options_(options), loss_scale_(options.loss_scale) {
+               const OptimizerFactory& unset, Comm communicator = {})
+      : parameters_(std::move(parameters)),
+        options_(options),
+        loss_scale_(options.loss_scale),
+        communicator_(std::move(communicator)) {
     expects(options.max_gradient_norm >= 0, "max_gradient_norm", "at least 0",
             options.max_gradient_norm);
     expects(!parameters_.empty(), "policy", "at least one parameter to train", 0);
@@ -65,8 +73,11 @@ class GradientStep {
     loss_ = loss_.defined() ? loss_ + value : value;
   }
 
-  /// Whether there was anything to learn since begin().
-  bool has_loss() const { return loss_.defined(); }
+  /// Whether there was anything to learn since begin(), on any rank: collective.
+  bool has_loss() {
+    if constexpr (!is_alone<Comm>) add_up();
+    return loss_.defined();
+  }
 
   /// Makes the step, unless loss or gradient is not finite.
   StepOutcome finish() {
@@ -91,6 +102,29 @@ class GradientStep {
   void resume(std::int64_t count) { count_ = count; }
 
  private:
+  /// Adds up losses and gradients over the ranks. What no rank has stays undefined, so that the
+  /// optimiser leaves it out.
+  void add_up() {
+    Tensor has = at::empty({std::int64_t(parameters_.size()) + 1}, at::kDouble);
+    auto* flag = has.mutable_data_ptr<double>();
+    std::vector<Tensor> summed{has};
+    for (const Tensor& parameter : parameters_) {
+      Tensor& gradient = parameter.mutable_grad();
+      *flag++ = gradient.defined() ? 1 : 0;
+      if (!gradient.defined()) gradient = at::zeros_like(parameter);
+      summed.push_back(gradient);
+    }
+    *flag = loss_.defined() ? 1 : 0;
+    if (!loss_.defined()) loss_ = at::zeros({}, at::kDouble).to(parameters_[0].device());
+    summed.push_back(loss_);
+    communicator_.sum(summed);
+    flag = has.mutable_data_ptr<double>();
+    for (const Tensor& parameter : parameters_) {
+      if (*flag++ == 0) parameter.mutable_grad() = Tensor();
+    }
+    if (*flag == 0) loss_ = Tensor();
+  }
+
   void step(double norm, double scale) {
     const bool clips = options_.max_gradient_norm > 0 && norm > options_.max_gradient_norm;
     const double factor = (clips ? options_.max_gradient_norm / norm : 1) / scale;
@@ -106,6 +140,7 @@ class GradientStep {
   std::vector<Tensor> parameters_;
   Optimization options_;
   LossScale loss_scale_;
+  [[no_unique_address]] Comm communicator_;
   std::unique_ptr<torch::optim::Optimizer> optimizer_;
   std::vector<double> rates_;
   Tensor loss_;  ///< sum of the losses since begin(), float64

@@ -10,6 +10,7 @@
 
 #include <contraflow/advantage/concept.hpp>
 #include <contraflow/advantage/groups.hpp>
+#include <contraflow/distributed/text.hpp>
 #include <contraflow/objective/batch.hpp>
 #include <contraflow/observe/report.hpp>
 #include <contraflow/reward/combination.hpp>
@@ -19,10 +20,20 @@
 namespace contraflow {
 
 /// Samples that have scores, and the scores: one numbering for both.
+///
+/// With several ranks each has the scores of all samples of the epoch, and of the samples
+/// themselves those that it made: positions `first` to `first + rollout.size() - 1`, or all.
 template <class Record>
 struct ScoredRollout {
-  Rollout<Record> rollout;  ///< of N samples
-  Scores scores;            ///< of these N; undefined where nobody asked for any
+  Rollout<Record> rollout;  ///< of this rank's samples
+  Scores scores;            ///< of all N; undefined where nobody asked for any
+  Tensor id = {};           ///< of all N, int64 on the CPU
+  std::int64_t first = 0;   ///< position of the first sample of the rollout among all
+
+  /// Number of samples of all ranks, N.
+  std::int64_t size() const { return id.size(0); }
+  /// Whether there are any.
+  bool has_samples() const { return id.defined() && id.size(0) > 0; }
 };
 
 /// Samples whose scores are all there, out of a sheet for more of them: positions int64 [N].
@@ -30,19 +41,34 @@ inline Tensor scored_samples(const ScoreSheet& sheet) {
   return sheet.scores.isfinite().all(0).nonzero().flatten();
 }
 
+/// A sheet of the scores of all ranks' samples, in the order of the ranks: collective.
+/// @param sheet of this rank's samples; without names where it has none
+template <class Comm>
+ScoreSheet sheet_of_all(const Comm& communicator, ScoreSheet sheet) {
+  if constexpr (!is_alone<Comm>) {
+    sheet.names = gathered_lines(communicator, sheet.names);
+    const auto rewards = std::int64_t(sheet.names.size());
+    if (!sheet.scores.defined()) sheet.scores = at::empty({rewards, 0}, at::kDouble);
+    sheet.scores = communicator.gather(sheet.scores.t().contiguous()).t();
+  }
+  return sheet;
+}
+
 /// Scores samples by rewards, takes out those without a score, and turns scores into advantages.
-template <class R, class A, class Prompts>
+template <class R, class A, class Prompts, class Comm = Alone>
 class Scorer {
  public:
   /// @param rewards a bag of rewards
   /// @param advantage of the samples of a group
   /// @param prompts which give references to the rewards; must outlive the scorer
   /// @param asynchronous whether a batch is scored while the next one is made
-  Scorer(R rewards, A advantage, const Prompts& prompts, bool asynchronous)
+  /// @param communicator of the ranks that have a part of the samples each
+  Scorer(R rewards, A advantage, const Prompts& prompts, bool asynchronous, Comm communicator = {})
       : rewards_(std::move(rewards)),
         advantage_(std::move(advantage)),
         prompts_(prompts),
-        asynchronous_(asynchronous) {
+        asynchronous_(asynchronous),
+        communicator_(std::move(communicator)) {
     static_assert(explain_advantage<A>());
   }
 
@@ -56,6 +82,7 @@ class Scorer {
   /// @param x0 clean samples [B, ...]
   /// @param prompt the number of each sample's prompt, int64 [B]
   void begin(const Tensor& x0, const Tensor& prompt) {
+    if (x0.size(0) == 0) return;
     const auto policy = asynchronous_ ? std::launch::async : std::launch::deferred;
     sheets_.push_back(std::async(policy, [this, x0, reference = reference_of(prompts_, prompt)] {
       const at::NoGradGuard no_gradient;
@@ -68,18 +95,19 @@ class Scorer {
     for (const auto& sheet : sheets_) sheet.wait();
   }
 
-  /// Ends the scoring of an epoch.
-  /// @param rollout all its samples, in the order of begin()
+  /// Ends the scoring of an epoch: collective.
+  /// @param rollout this rank's samples, in the order of begin()
   /// @param report is given the metrics
   /// @param warn told of rewards that failed
   /// @return the samples that have all scores, maybe none
-  /// @throws Error if a reward broke its contract
+  /// @throws Error if a reward broke its contract, or two ranks have made the same sample
   template <class Record, class Warn>
   ScoredRollout<Record> finish(Rollout<Record> rollout, EpochReport& report, Warn&& warn) {
-    const ScoreSheet sheet = joined();
-    for (const std::string& failure : sheet.failures) warn(Warning{"reward/failure", 1, failure});
+    ScoreSheet own = joined();
+    for (const std::string& failure : own.failures) warn(Warning{"reward/failure", 1, failure});
+    const ScoreSheet sheet = sheet_of_all(communicator_, std::move(own));
     const Tensor valid = scored_samples(sheet);
-    const std::int64_t masked = rollout.size() - valid.numel();
+    const std::int64_t masked = sheet.scores.size(1) - valid.numel();
     report.add("reward/masked", double(masked));
     add_scores(report, sheet, valid);
     if (valid.numel() == 0) {
@@ -88,9 +116,9 @@ class Scorer {
       add_statistics(report, {});
       return {};
     }
-    ScoredRollout<Record> scored{masked > 0 ? rollout.select(valid) : std::move(rollout), {}};
-    scored.scores = valued(sheet.scores.index_select(1, valid), scored.rollout.group);
-    add_statistics(report, scored.scores);
+    ScoredRollout<Record> scored = placed(std::move(rollout), valid, masked > 0);
+    add_statistics(report, scored.scores = valued(sheet.scores.index_select(1, valid),
+                                                  scored.scores.group));
     return scored;
   }
 
@@ -104,8 +132,39 @@ class Scorer {
       scores.push_back(sheet.scores);
       all.failures.insert(all.failures.end(), sheet.failures.begin(), sheet.failures.end());
     }
-    all.scores = at::cat(scores, 1);
+    if (!scores.empty()) all.scores = at::cat(scores, 1);
     return all;
+  }
+
+  /// This rank's samples out of those at @p valid among all ranks', and the numbers of all.
+  template <class Record>
+  ScoredRollout<Record> placed(Rollout<Record> rollout, const Tensor& valid, bool some) const {
+    if constexpr (is_alone<Comm>) {
+      ScoredRollout<Record> scored{some ? rollout.select(valid) : std::move(rollout)};
+      scored.id = scored.rollout.id;
+      scored.scores.group = scored.rollout.group;
+      return scored;
+    } else {
+      const Tensor sizes = communicator_.gather(at::full({1}, rollout.size(), at::kLong));
+      const auto begin = sizes.narrow(0, 0, communicator_.rank()).sum().template item<std::int64_t>();
+      const Tensor all = communicator_.gather(at::stack({rollout.id, rollout.group}, 1));
+      expects_distinct(all.select(1, 0));
+      const Tensor own = valid.masked_select(valid.ge(begin).logical_and(
+          valid.lt(begin + rollout.size())));
+      ScoredRollout<Record> scored{rollout.select(own - begin)};
+      scored.id = all.select(1, 0).index_select(0, valid);
+      scored.scores.group = all.select(1, 1).index_select(0, valid);
+      scored.first = valid.lt(begin).sum().template item<std::int64_t>();
+      return scored;
+    }
+  }
+
+  static void expects_distinct(const Tensor& ids) {
+    const Tensor sorted = std::get<0>(ids.sort());
+    const Tensor same = sorted.slice(0, 1).eq(sorted.slice(0, 0, -1)).nonzero();
+    if (same.numel() == 0) return;
+    throw Error("collector", "each sample of an epoch made by one rank: take context.share(count)",
+                "sample " + shown(sorted[same[0].item()].template item<std::int64_t>()) + " twice");
   }
 
   Scores valued(const Tensor& sheet, const Tensor& group) const {
@@ -145,6 +204,7 @@ class Scorer {
   A advantage_;
   const Prompts& prompts_;
   bool asynchronous_;
+  [[no_unique_address]] Comm communicator_;
   std::vector<std::future<ScoreSheet>> sheets_;
 };
 

@@ -1,0 +1,204 @@
+#pragma once
+
+/// @file
+/// Ranks that are processes, by MPI.
+
+#include <algorithm>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <mpi.h>
+
+#include <contraflow/distributed/communicator.hpp>
+
+namespace contraflow {
+
+namespace detail {
+
+/// MPI from its start to its end, and the communicator of this library.
+class MpiSession {
+ public:
+  MpiSession(int* argc, char*** argv) {
+    int is_there = 0;
+    MPI_Initialized(&is_there);
+    owns_ = is_there == 0;
+    if (owns_) {
+      int given = MPI_THREAD_SINGLE;
+      MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &given);
+      std::atexit(end_all_if_not_finalised);
+    }
+    MPI_Comm_dup(MPI_COMM_WORLD, &world_);
+    MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(world_, &rank_);
+    MPI_Comm_size(world_, &size_);
+  }
+  MpiSession(const MpiSession&) = delete;
+  MpiSession& operator=(const MpiSession&) = delete;
+  ~MpiSession() {
+    // The others may wait for this rank for ever: with MPI not finalised they are ended with it.
+    if (std::uncaught_exceptions() > exceptions_) return;
+    MPI_Comm_free(&world_);
+    if (owns_) MPI_Finalize();
+  }
+
+  MPI_Comm world() const { return world_; }
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+ private:
+  /// A process that ends in the middle of a run, after it said why, takes the others with it.
+  static void end_all_if_not_finalised() {
+    int is_finalised = 0;
+    MPI_Finalized(&is_finalised);
+    if (is_finalised == 0) MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+  }
+
+  MPI_Comm world_ = MPI_COMM_NULL;
+  int rank_ = 0, size_ = 1;
+  bool owns_ = false;
+  int exceptions_ = std::uncaught_exceptions();
+};
+
+/// Elements that one call of MPI is given: its counts are of 32 bits.
+inline constexpr std::int64_t mpi_elements = std::int64_t{1} << 30;
+
+inline void expects_mpi(int code, const char* operation) {
+  if (code == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING];
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  throw Error(operation, "MPI to succeed", std::string(text, static_cast<std::size_t>(length)));
+}
+
+}  // namespace detail
+
+/// The processes that `mpirun` or `srun` started, one rank each; one rank where the program was
+/// started by itself: a Communicator.
+///
+/// To be made at the beginning of `main` and to outlive what is trained:
+///
+///     int main(int argc, char** argv) {
+///       const cf::Mpi mpi(argc, argv);
+///       cf::Trainer trainer(policy, solver, reward, objective, mpi);
+///
+/// Sums are MPI's, whose order for a number of ranks is fixed with the usual MPIs. Tensors on a
+/// device are sent by way of the host. A process that ends while an exception is on its way, or
+/// without leaving `main`, ends all others within seconds.
+class Mpi {
+ public:
+  /// Starts MPI, unless the program has.
+  Mpi(int& argc, char**& argv) : session_(std::make_shared<detail::MpiSession>(&argc, &argv)) {}
+  /// The same, for programs without the arguments at hand.
+  Mpi() : session_(std::make_shared<detail::MpiSession>(nullptr, nullptr)) {}
+
+  /// Which of the processes.
+  int rank() const { return session_->rank(); }
+  /// Number of processes.
+  int size() const { return session_->size(); }
+
+  /// Adds up over the ranks, in place: tensors of one dtype and device in one message.
+  /// @throws Error if MPI fails
+  void sum(const std::vector<Tensor>& tensors) const {
+    const at::NoGradGuard no_gradient;
+    std::vector<bool> done(tensors.size(), false);
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      if (done[i]) continue;
+      std::vector<Tensor> alike;
+      for (std::size_t k = i; k < tensors.size(); ++k) {
+        const bool is_alike = tensors[k].scalar_type() == tensors[i].scalar_type() &&
+                              tensors[k].device() == tensors[i].device();
+        if (done[k] || !is_alike) continue;
+        alike.push_back(tensors[k]);
+        done[k] = true;
+      }
+      sum_alike(alike);
+    }
+  }
+  /// The rows of all ranks, in their order.
+  /// @throws Error if MPI fails
+  Tensor gather(const Tensor& rows) const {
+    const Tensor own = rows.detach().to(at::kCPU).contiguous();
+    const auto own_bytes = static_cast<std::int64_t>(own.nbytes());
+    std::vector<std::int64_t> sizes(static_cast<std::size_t>(size()) * 2);
+    const std::int64_t mine[2] = {own.size(0), own_bytes};
+    detail::expects_mpi(
+        MPI_Allgather(mine, 2, MPI_INT64_T, sizes.data(), 2, MPI_INT64_T, session_->world()),
+        "gather");
+    std::vector<int> counts, starts;
+    std::int64_t count = 0, bytes = 0;
+    for (std::size_t r = 0; r < sizes.size(); r += 2) {
+      counts.push_back(static_cast<int>(sizes[r + 1]));
+      starts.push_back(static_cast<int>(bytes));
+      count += sizes[r];
+      bytes += sizes[r + 1];
+    }
+    expects(bytes < std::int64_t{1} << 31, "gather", "less than 2 GiB of rows of all ranks", bytes);
+    auto shape = own.sizes().vec();
+    shape[0] = count;
+    Tensor all = at::empty(shape, own.options());
+    detail::expects_mpi(
+        MPI_Allgatherv(own.const_data_ptr(), static_cast<int>(own_bytes), MPI_BYTE,
+                       all.mutable_data_ptr(), counts.data(), starts.data(), MPI_BYTE,
+                       session_->world()),
+        "gather");
+    return all.to(rows.device());
+  }
+  /// The values of rank 0, in place.
+  /// @throws Error if MPI fails
+  void broadcast(const std::vector<Tensor>& tensors) const {
+    const at::NoGradGuard no_gradient;
+    for (const Tensor& tensor : tensors) {
+      Tensor host = tensor.detach().to(at::kCPU).contiguous();
+      auto* bytes = static_cast<char*>(host.mutable_data_ptr());
+      const auto size = static_cast<std::int64_t>(host.nbytes());
+      for (std::int64_t first = 0; first < size; first += detail::mpi_elements) {
+        const auto part = static_cast<int>(std::min(detail::mpi_elements, size - first));
+        detail::expects_mpi(MPI_Bcast(bytes + first, part, MPI_BYTE, 0, session_->world()),
+                            "broadcast");
+      }
+      if (rank() != 0) tensor.detach().copy_(host);
+    }
+  }
+  /// Whether any rank says so.
+  /// @throws Error if MPI fails
+  bool agree(bool flag) const {
+    int any = flag ? 1 : 0;
+    detail::expects_mpi(
+        MPI_Allreduce(MPI_IN_PLACE, &any, 1, MPI_INT, MPI_LOR, session_->world()), "agree");
+    return any != 0;
+  }
+
+ private:
+  void sum_alike(const std::vector<Tensor>& tensors) const {
+    std::vector<Tensor> flat;
+    for (const Tensor& tensor : tensors) flat.push_back(tensor.detach().reshape({-1}));
+    const auto dtype = tensors[0].scalar_type();
+    const bool is_exact = dtype == at::kFloat || dtype == at::kDouble || dtype == at::kLong;
+    // Numbers of 16 bits are added up in 32.
+    Tensor all = at::cat(flat).to(at::kCPU, is_exact ? dtype : at::kFloat);
+    const MPI_Datatype type = all.scalar_type() == at::kLong     ? MPI_INT64_T
+                              : all.scalar_type() == at::kDouble ? MPI_DOUBLE
+                                                                 : MPI_FLOAT;
+    auto* bytes = static_cast<char*>(all.mutable_data_ptr());
+    for (std::int64_t first = 0; first < all.numel(); first += detail::mpi_elements) {
+      const auto part = static_cast<int>(std::min(detail::mpi_elements, all.numel() - first));
+      detail::expects_mpi(
+          MPI_Allreduce(MPI_IN_PLACE, bytes + first * std::int64_t(all.element_size()), part, type,
+                        MPI_SUM, session_->world()),
+          "sum");
+    }
+    std::int64_t first = 0;
+    for (const Tensor& tensor : tensors) {
+      tensor.detach().copy_(all.narrow(0, first, tensor.numel()).view(tensor.sizes()));
+      first += tensor.numel();
+    }
+  }
+
+  std::shared_ptr<detail::MpiSession> session_;
+};
+
+}  // namespace contraflow
