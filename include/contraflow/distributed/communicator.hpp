@@ -3,7 +3,6 @@
 /// @file
 /// The concept Communicator, and the one rank that is alone.
 
-#include <algorithm>
 #include <concepts>
 #include <cstdint>
 #include <vector>
@@ -51,8 +50,8 @@ concept HasAgree = requires(const T& communicator, bool flag) {
 /// every rank; `gather` takes [B_r, ...] where only B_r may differ, 0 included, and gives
 /// [B_0 + B_1 + ..., ...] in the order of the ranks, on the device of @p rows
 template <class T>
-concept Communicator = std::copyable<T> && HasRank<T> && HasSum<T> && HasGather<T> &&
-    HasBroadcast<T> && HasAgree<T>;
+concept Communicator =
+    std::copyable<T> && HasRank<T> && HasSum<T> && HasGather<T> && HasBroadcast<T> && HasAgree<T>;
 
 /// Whether somebody meant @p T as a Communicator.
 template <class T>
@@ -84,10 +83,10 @@ consteval bool explain_communicator() {
 /// One process: the communicator of trainers that are given none. Nothing is sent, and what is only
 /// there for several ranks is not compiled.
 struct Alone {
-  int rank() const { return 0; }                             ///< 0
-  int size() const { return 1; }                             ///< 1
-  void sum(const std::vector<Tensor>& /*tensors*/) const {}  ///< they are the sums
-  Tensor gather(const Tensor& rows) const { return rows; }   ///< these are all
+  int rank() const { return 0; }                                   ///< 0
+  int size() const { return 1; }                                   ///< 1
+  void sum(const std::vector<Tensor>& /*tensors*/) const {}        ///< they are the sums
+  Tensor gather(const Tensor& rows) const { return rows; }         ///< these are all
   void broadcast(const std::vector<Tensor>& /*tensors*/) const {}  ///< they are rank 0's
   bool agree(bool flag) const { return flag; }                     ///< its own opinion
 };

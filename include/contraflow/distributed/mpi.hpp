@@ -140,11 +140,10 @@ class Mpi {
     auto shape = own.sizes().vec();
     shape[0] = count;
     Tensor all = at::empty(shape, own.options());
-    detail::expects_mpi(
-        MPI_Allgatherv(own.const_data_ptr(), static_cast<int>(own_bytes), MPI_BYTE,
-                       all.mutable_data_ptr(), counts.data(), starts.data(), MPI_BYTE,
-                       session_->world()),
-        "gather");
+    detail::expects_mpi(MPI_Allgatherv(own.const_data_ptr(), static_cast<int>(own_bytes), MPI_BYTE,
+                                       all.mutable_data_ptr(), counts.data(), starts.data(),
+                                       MPI_BYTE, session_->world()),
+                        "gather");
     return all.to(rows.device());
   }
   /// The values of rank 0, in place.
@@ -167,8 +166,8 @@ class Mpi {
   /// @throws Error if MPI fails
   bool agree(bool flag) const {
     int any = flag ? 1 : 0;
-    detail::expects_mpi(
-        MPI_Allreduce(MPI_IN_PLACE, &any, 1, MPI_INT, MPI_LOR, session_->world()), "agree");
+    detail::expects_mpi(MPI_Allreduce(MPI_IN_PLACE, &any, 1, MPI_INT, MPI_LOR, session_->world()),
+                        "agree");
     return any != 0;
   }
 

@@ -156,6 +156,10 @@ class Team {
           const std::lock_guard lock(mutex);
           if (!first) first = std::current_exception();
           table->fail("the failure of rank " + std::to_string(rank) + " (" + failure.what() + ")");
+        } catch (...) {
+          const std::lock_guard lock(mutex);
+          if (!first) first = std::current_exception();
+          table->fail("the failure of rank " + std::to_string(rank));
         }
       });
     }

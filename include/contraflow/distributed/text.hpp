@@ -3,6 +3,7 @@
 /// @file
 /// Texts between ranks.
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <string_view>

@@ -3,11 +3,15 @@
 /// @file
 /// What terms are given.
 
+#include <algorithm>
+#include <cmath>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include <contraflow/core/condition.hpp>
+#include <contraflow/distributed/text.hpp>
 #include <contraflow/policy/role.hpp>
 #include <contraflow/solver/concept.hpp>
 
@@ -174,6 +178,34 @@ class Statistics {
     entry.count += values.numel();
   }
 
+  /// Adds up over the ranks: collective.
+  template <class Comm>
+  void add_up(const Comm& communicator) {
+    if constexpr (!is_alone<Comm>) {
+      std::vector<std::string> names;
+      for (const Entry& entry : entries_) names.push_back(entry.name);
+      for (const std::string& name : gathered_lines(communicator, names)) entry_of(name);
+      for (Entry& entry : entries_) {
+        if (!entry.sum.defined()) entry.sum = at::zeros({}, at::kDouble);
+      }
+      // Of one order on all ranks.
+      std::sort(entries_.begin(), entries_.end(),
+                [](const Entry& a, const Entry& b) { return a.name < b.name; });
+      std::vector<Tensor> numbers;
+      for (const Entry& entry : entries_) {
+        numbers.push_back(entry.sum.to(at::kCPU));
+        numbers.push_back(at::full({}, double(entry.count), at::kDouble));
+      }
+      if (numbers.empty()) return;
+      const Tensor all = at::stack(numbers);
+      communicator.sum({all});
+      for (std::size_t i = 0; i < entries_.size(); ++i) {
+        entries_[i].sum = all[std::int64_t(2 * i)];
+        entries_[i].count = std::llround(all[std::int64_t(2 * i + 1)].item<double>());
+      }
+    }
+  }
+
   /// Calls @p body(name, mean) in the order of first use.
   template <class Body>
   void for_each(Body&& body) const {
@@ -190,7 +222,7 @@ class Statistics {
 
  private:
   struct Entry {
-    std::string_view name;
+    std::string name;
     Tensor sum;  ///< float64, without dimensions
     std::int64_t count = 0;
   };
@@ -198,7 +230,7 @@ class Statistics {
     for (Entry& entry : entries_) {
       if (entry.name == name) return entry;
     }
-    return entries_.emplace_back(Entry{name, {}, 0});
+    return entries_.emplace_back(Entry{std::string(name), {}, 0});
   }
   std::vector<Entry> entries_;
 };

@@ -65,13 +65,20 @@ concept HasFinishOf = requires(O& o, T& trainer, const RunReport& report) {
   o.finish(trainer, report);
 };
 
+/// `O::on_every_rank`: is told of a run by every one of its ranks, not by the first alone.
+template <class O>
+concept IsOnEveryRank = O::on_every_rank;
+
 /// Watches a run: shows it, writes it down, adds to its reports, or ends it.
 ///
 /// Valid expressions: one of HasReport, HasMeasure, IsMeasure and HasAfter at least; those of
 /// HasStart, HasWarn, HasFinish and HasFinishOf where it uses them. A lambda is an observer: of one
 /// parameter it is told, of two it measures. In an epoch all measure, in the order in which they
 /// were given to the run; then all are told, and of each other's warnings; then `after` of all is
-/// called. Laws: an observer does not change what a run computes, except by ending it.
+/// called. Of a run of several ranks each has the same observers: all measure, act behind an epoch
+/// and at the end with their trainer on every rank, and are told by the first alone, unless they
+/// say `static constexpr bool on_every_rank = true`. Laws: an observer does not change what a run
+/// computes, except by ending it.
 template <class O, class T = ProbeTrainer>
 concept Observer = HasReport<O> || HasMeasure<O, T> || IsMeasure<O, T> || HasAfter<O, T>;
 
@@ -90,11 +97,15 @@ template <class... Os>
 class Observers {
  public:
   /// @param observers told in this order; they must outlive this object
-  explicit Observers(Os&... observers) : observers_(observers...) {}
+  explicit Observers(Os&... observers) : Observers(true, observers...) {}
+  /// @param is_first whether this is the first of the ranks, or the only one
+  /// @param observers told in this order; they must outlive this object
+  explicit Observers(bool is_first, Os&... observers)
+      : is_first_(is_first), observers_(observers...) {}
 
   /// Tells all that want to know of the beginning of a run.
   void start(const RunInfo& info) {
-    each([&](auto& o) {
+    each_told([&](auto& o) {
       if constexpr (HasStart<std::remove_reference_t<decltype(o)>>) o.start(info);
     });
   }
@@ -120,13 +131,13 @@ class Observers {
   }
   /// Tells all that want to know of a warning.
   void warn(const Warning& warning) {
-    each([&](auto& o) {
+    each_told([&](auto& o) {
       if constexpr (HasWarn<std::remove_reference_t<decltype(o)>>) o.warn(warning);
     });
   }
   /// Tells all that want to know of the end of a run.
   void finish(const RunReport& report) {
-    each([&](auto& o) {
+    each_told([&](auto& o) {
       if constexpr (HasFinish<std::remove_reference_t<decltype(o)>>) o.finish(report);
     });
   }
@@ -138,7 +149,7 @@ class Observers {
       if constexpr (HasFinishOf<O, T>) {
         o.finish(trainer, report);
       } else if constexpr (HasFinish<O>) {
-        o.finish(report);
+        if (is_told<O>()) o.finish(report);
       }
     });
   }
@@ -146,7 +157,7 @@ class Observers {
   /// Tells all of an epoch; a stop is the first one's that asked for it.
   Verdict operator()(const EpochReport& report) {
     Verdict joined;
-    each([&](auto& o) {
+    each_told([&](auto& o) {
       if constexpr (HasReport<std::remove_reference_t<decltype(o)>>) {
         using Result = std::invoke_result_t<decltype(o), const EpochReport&>;
         if constexpr (std::same_as<Result, void>) {
@@ -165,6 +176,16 @@ class Observers {
   void each(F&& f) {
     std::apply([&](auto&... o) { (f(o), ...); }, observers_);
   }
+  template <class O>
+  bool is_told() const {
+    return is_first_ || IsOnEveryRank<O>;
+  }
+  template <class F>
+  void each_told(F&& f) {
+    each([&](auto& o) {
+      if (is_told<std::remove_reference_t<decltype(o)>>()) f(o);
+    });
+  }
   static void join(Verdict& joined, Verdict own) {
     if (own.stop && !joined.stop) {
       joined.stop = true;
@@ -172,6 +193,7 @@ class Observers {
     }
     for (Warning& warning : own.warnings) joined.warnings.push_back(std::move(warning));
   }
+  bool is_first_;
   std::tuple<Os&...> observers_;
 };
 

@@ -90,6 +90,8 @@ class InterruptWatch {
 /// Draws no random numbers.
 class StopOnInterrupt {
  public:
+  static constexpr bool on_every_rank = true;  ///< a signal may come to any of them
+
   StopOnInterrupt() = default;
   /// Takes over what the other watches.
   StopOnInterrupt(StopOnInterrupt&& other) noexcept

@@ -148,7 +148,7 @@ struct Checkpoint {
     expects(every >= 1, "every", "at least 1", every);
     expects(keep >= 1, "keep", "at least 1", keep);
   }
-  /// Writes where it is due.
+  /// Writes where it is due; of several ranks the first.
   template <class T>
   void after(T& trainer, const EpochReport& report) {
     if (report.epoch % every == 0) write(trainer);
@@ -162,6 +162,7 @@ struct Checkpoint {
  private:
   template <class T>
   void write(T& trainer) {
+    if (trainer.communicator().rank() != 0) return;
     save_checkpoint(trainer, directory);
     written = trainer.epoch();
     const auto all = checkpoints_in(directory);

@@ -109,8 +109,8 @@ class SolverCollector {
   /// The solver.
   const S& solver() const { return solver_; }
 
-  /// The samples of an epoch: `prompts_per_epoch` groups of `group_size`, of which each rank has its
-  /// share.
+  /// The samples of an epoch: `prompts_per_epoch` groups of `group_size`, of which each rank has
+  /// its share.
   template <class P, class Prompts, class Made>
   Rollout<Record> collect(const CollectorContext<P, Prompts>& context, Made&& made) const {
     const S solver = solver_of(context.epoch);

@@ -43,6 +43,10 @@ struct PromptKind {
   template <class T>
   static constexpr bool is = PromptSource<T>;
 };
+struct CommunicatorKind {
+  template <class T>
+  static constexpr bool is = Communicator<T>;
+};
 struct AdvantageKind {
   template <class T>
   static constexpr bool is = Advantage<T>;
@@ -86,7 +90,7 @@ auto pick(const First& first, const Rest&... rest) {
 template <class T>
 inline constexpr bool is_component =
     is_any<T, CollectionKind, LearningKind, OptimizationKind, ForwardKind, TransitionsKind,
-           SeedKind, EvaluationKind, PromptKind, AdvantageKind>;
+           SeedKind, EvaluationKind, PromptKind, AdvantageKind, CommunicatorKind>;
 
 /// What is asked of the components of a trainer.
 /// @tparam O the objective, a Sum
@@ -95,6 +99,7 @@ struct ComponentCheck {
   static constexpr bool are_known = (is_component<Ts> && ...);
   static constexpr bool one_prompts = count_of<PromptKind, Ts...> <= 1;
   static constexpr bool one_advantage = count_of<AdvantageKind, Ts...> <= 1;
+  static constexpr bool one_communicator = count_of<CommunicatorKind, Ts...> <= 1;
   static constexpr bool once =
       count_of<CollectionKind, Ts...> <= 1 && count_of<LearningKind, Ts...> <= 1 &&
       count_of<OptimizationKind, Ts...> <= 1 && count_of<ForwardKind, Ts...> <= 1 &&
@@ -104,14 +109,16 @@ struct ComponentCheck {
       count_of<ForwardKind, Ts...> == 0 || O::uses_forward || O::is_paired;
   static constexpr bool transitions_are_used =
       count_of<TransitionsKind, Ts...> == 0 || O::uses_transitions;
-  static constexpr bool fits =
-      are_known && one_prompts && one_advantage && once && forward_is_used && transitions_are_used;
+  static constexpr bool fits = are_known && one_prompts && one_advantage && one_communicator &&
+                               once && forward_is_used && transitions_are_used;
 };
 
-/// Says what a type lacks that somebody meant as prompts.
+/// Says what a type lacks that somebody meant as ranks or as prompts.
 template <class T>
-consteval bool explain_if_meant_as_prompts() {
-  if constexpr (!is_component<T> && (HasPromptCount<T> || HasPromptCondition<T>)) {
+consteval bool explain_what_was_meant() {
+  if constexpr (!is_component<T> && MeantAsCommunicator<T>) {
+    return explain_communicator<T>();
+  } else if constexpr (!is_component<T> && (HasPromptCount<T> || HasPromptCondition<T>)) {
     return explain_prompt_source<T>();
   }
   return true;
@@ -122,14 +129,15 @@ consteval bool explain_if_meant_as_prompts() {
 template <class O, class... Ts>
 consteval bool explain_components() {
   using Check = ComponentCheck<O, Ts...>;
-  (explain_if_meant_as_prompts<Ts>(), ...);
+  (explain_what_was_meant<Ts>(), ...);
   static_assert(Check::are_known,
                 "contraflow: a component of a trainer must be one of its settings (Collection, "
                 "Learning, Optimization, ForwardProcess, RecordedTransitions, EvaluationOptions or "
-                "an Evaluator, Seed), a PromptSource or an Advantage");
+                "an Evaluator, Seed), a PromptSource, an Advantage or a Communicator");
   static_assert(Check::one_prompts,
                 "contraflow: a trainer takes one PromptSource: join the prompts of both");
   static_assert(Check::one_advantage, "contraflow: a trainer takes one Advantage");
+  static_assert(Check::one_communicator, "contraflow: a trainer takes one Communicator");
   static_assert(Check::once, "contraflow: a trainer takes each kind of settings once");
   static_assert(Check::forward_is_used,
                 "contraflow: settings of the ForwardProcess mean nothing to an objective that "

@@ -75,22 +75,25 @@ class Evaluator {
     }
   }
 
-  /// Generates and scores.
+  /// Generates and scores: collective; each rank does its share, and all have the result.
   /// @param policy whose role `average` is evaluated
   /// @param rewards a bag
   /// @param prompts in turn
   /// @param sample_shape of one sample
-  template <class P, class R, class Source>
+  /// @param communicator of the ranks
+  template <class P, class R, class Source, class Comm = Alone>
   Evaluation evaluate(P& policy, const R& rewards, const Source& prompts,
-                      const std::vector<std::int64_t>& sample_shape) const {
-    const Tensor ids = at::arange(options_.samples, at::kLong);
+                      const std::vector<std::int64_t>& sample_shape,
+                      const Comm& communicator = {}) const {
+    const Share own = share_of(options_.samples, communicator.rank(), communicator.size());
     const std::int64_t most = options_.batch > 0 ? options_.batch : options_.samples;
     const Generator stream = seeded(options_.seed).stream(Purpose::evaluation);
     EvaluationCount uncounted;
     std::vector<Tensor> samples, scores;
     ScoreSheet sheet;
     Evaluation result;
-    for (const Tensor& id : ids.split(most)) {
+    for (std::int64_t first = own.first; first < own.last; first += most) {
+      const Tensor id = at::arange(first, std::min(first + most, own.last), at::kLong);
       const Tensor prompt = id.remainder(prompts.size());
       samples.push_back(generated(policy, Role::average, solver_, options_.grid,
                                   prompts.condition(prompt), {stream, id, sample_shape},
@@ -99,9 +102,11 @@ class Evaluator {
       scores.push_back(sheet.scores);
       result.failures.insert(result.failures.end(), sheet.failures.begin(), sheet.failures.end());
     }
-    sheet.scores = at::cat(scores, 1);
-    result.x0 = at::cat(samples);
-    summarise(rewards, sheet, result);
+    sheet.scores = scores.empty() ? Tensor() : at::cat(scores, 1);
+    result.x0 = communicator.gather(
+        samples.empty() ? at::empty(batch_shape(0, sample_shape), sample_options(policy))
+                        : at::cat(samples));
+    summarise(rewards, sheet_of_all(communicator, std::move(sheet)), result);
     return result;
   }
 

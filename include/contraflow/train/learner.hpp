@@ -46,6 +46,21 @@ struct LearnReport {
     gradient_norm += outcome.gradient_norm;
   }
 
+  /// Adds up over the ranks what each has seen of it: collective. Steps are the same on all.
+  template <class Comm>
+  void add_up(const Comm& communicator) {
+    statistics.add_up(communicator);
+    if constexpr (!is_alone<Comm>) {
+      const Tensor square = at::zeros({2}, at::kDouble);
+      if (velocity.defined()) {
+        square[0] = wide(velocity).square().sum(at::kDouble).to(at::kCPU);
+        square[1] = double(velocity.numel());
+      }
+      communicator.sum({square});
+      velocity = square[1].item<double>() > 0 ? (square[0] / square[1]).sqrt() : Tensor();
+    }
+  }
+
   /// Adds the metrics of what was learnt, by the terms of an objective, to a report; what was not
   /// measured is not among them, but among those that other epochs have.
   template <class... Terms>
@@ -80,7 +95,8 @@ struct LearnReport {
 /// Makes gradient steps out of samples: micro-batches, the velocities that are needed, the
 /// objective, the step, the averages. The same for every trainer.
 /// @tparam Source gives the condition of prompts
-template <class P, class O, class Source>
+/// @tparam Comm of the ranks that share the samples of each step
+template <class P, class O, class Source, class Comm = Alone>
 class Learner {
  public:
   using Record = RecordOf<O>;            ///< what the rollout has recorded
@@ -93,15 +109,17 @@ class Learner {
   /// @param learning how samples become steps
   /// @param step makes them
   /// @param micro_batch most samples of one forward pass; 0: no limit
+  /// @param communicator of the ranks that share the samples of each step
   /// @throws Error if an option is out of range
-  Learner(P& policy, O objective, const Source& source, const Learning& learning, GradientStep step,
-          std::int64_t micro_batch)
+  Learner(P& policy, O objective, const Source& source, const Learning& learning,
+          GradientStep<Comm> step, std::int64_t micro_batch, Comm communicator = {})
       : policy_(policy),
         objective_(std::move(objective)),
         source_(source),
         learning_(learning),
         step_(std::move(step)),
-        micro_batch_(micro_batch) {
+        micro_batch_(micro_batch),
+        communicator_(std::move(communicator)) {
     expects(learning.gradient_steps >= 1, "gradient_steps", "at least 1", learning.gradient_steps);
     expects(learning.inner_epochs >= 1, "inner_epochs", "at least 1", learning.inner_epochs);
     expects(micro_batch >= 0, "micro_batch", "at least 0", micro_batch);
@@ -115,7 +133,7 @@ class Learner {
     transitions_ = transitions;
   }
 
-  /// Learns from samples.
+  /// Learns from samples: collective.
   /// @param samples with scores, where the objective asks for any
   /// @param grid of the rollout, which training times may follow
   /// @param stream of the epoch: noise, times and order are drawn from streams of it
@@ -136,7 +154,7 @@ class Learner {
   /// Velocities computed so far.
   EvaluationCount& evaluations() { return evaluations_; }
   /// What makes the steps.
-  GradientStep& step() { return step_; }
+  GradientStep<Comm>& step() { return step_; }
   /// The objective.
   const O& objective() const { return objective_; }
 
@@ -158,14 +176,14 @@ class Learner {
       if (units.size(0) == 0 || learning_.gradient_steps == 1) return all.push_back(units);
       const Tensor first = units.select(1, 0);
       Generator order =
-          stream.stream(Purpose::order).rows(epoch.samples.rollout.id.index_select(0, first));
+          stream.stream(Purpose::order).rows(epoch.samples.ids().index_select(0, first));
       all.push_back(units.index_select(0, permutation(units.size(0), order)));
     });
     return all;
   }
   template <class Selection>
   Tensor units_of(Selection selection, const Epoch& epoch) const {
-    return objective_.units(selection, epoch.shares, epoch.samples.rollout.size());
+    return objective_.units(selection, epoch.shares, epoch.samples.size());
   }
   template <std::size_t I>
   Tensor units_of(PairedTerm<I> selection, const Epoch& epoch) const {
@@ -188,12 +206,30 @@ class Learner {
     if (outcome.made) policy_.after_gradient_step(step_.count());
   }
 
+  /// The units of a step that this rank learns from, as positions in its rollout: those whose
+  /// samples it has, or, where all have all of them, its share.
+  StepUnits own_units(const StepUnits& units, const Scored& samples) const {
+    if constexpr (is_alone<Comm>) {
+      return units;
+    } else {
+      if (samples.is_everywhere) {
+        const Share own = share_of(units.count(), communicator_.rank(), communicator_.size());
+        return {units.members.slice(0, own.first, own.last)};
+      }
+      const Tensor place = units.members - samples.first;
+      const Tensor is_here = place.ge(0).logical_and(place.lt(samples.rollout.size())).all(1);
+      return {place.index_select(0, is_here.nonzero().flatten())};
+    }
+  }
+
   /// The backward passes of the terms of a selection.
   template <class Selection>
-  void backward(Selection, Epoch& epoch, const StepUnits& units, const Generator& stream,
+  void backward(Selection, Epoch& epoch, const StepUnits& all, const Generator& stream,
                 LearnReport& report) {
+    const StepUnits units = own_units(all, epoch.samples);
+    if (units.count() == 0) return;
     const auto points = points_of(typename Selection::At{}, epoch, units, stream);
-    objective_.template set_scales<Selection>(epoch.shares, units.members.flatten(),
+    objective_.template set_scales<Selection>(epoch.shares, all.members.flatten(),
                                               points.per_sample());
     const std::int64_t count = points.count(), size = units.size();
     const std::int64_t most =
@@ -225,8 +261,9 @@ class Learner {
     } else {
       evaluate(batch.velocities, batch.x, points.times(first, last), batch.condition, report);
     }
+    const Tensor place = is_alone<Comm> ? members : members + epoch.samples.first;
     const Tensor loss =
-        objective_.template loss<Selection>(batch, members, epoch.shares, report.statistics);
+        objective_.template loss<Selection>(batch, place, epoch.shares, report.statistics);
     if (loss.defined()) step_.backward(loss);
   }
 
@@ -248,8 +285,9 @@ class Learner {
   O objective_;
   const Source& source_;
   Learning learning_;
-  GradientStep step_;
+  GradientStep<Comm> step_;
   std::int64_t micro_batch_;
+  [[no_unique_address]] Comm communicator_;
   ForwardProcess forward_;
   RecordedTransitions transitions_;
   EvaluationCount evaluations_;

@@ -5,29 +5,43 @@
 
 #include <cstdint>
 #include <type_traits>
+#include <vector>
 
 #include <contraflow/observe/concept.hpp>
+#include <contraflow/train/ranks.hpp>
 
 namespace contraflow {
 
 /// Runs a trainer until @p epochs epochs are finished in total, or an observer asks for the end.
-/// @param trainer has `epoch()` and `run_epoch(warn)`, which gives an EpochReport
+///
+/// With several ranks each of them runs this loop with the same observers: all measure and act
+/// behind an epoch everywhere, those of rank 0 are told of it, and what one of them or of those
+/// that listen on every rank answers holds for all.
+/// @param trainer has `epoch()`, `communicator()` and `run_epoch(warn)`, which gives an EpochReport
 /// @param epochs total, those of a resumed run included
 /// @param observers in an epoch all of them measure, then all are told, then all are called behind
-/// @return how it ended
+/// @return how it ended, the same on all ranks
 template <class T, class... Os>
 RunReport run_loop(T& trainer, std::int64_t epochs, Os&... observers) {
-  Observers<std::remove_reference_t<Os>...> all(observers...);
+  const auto& communicator = trainer.communicator();
+  using Comm = std::remove_cvref_t<decltype(communicator)>;
+  Observers<std::remove_reference_t<Os>...> all(communicator.rank() == 0, observers...);
   all.start({trainer.epoch() + 1, epochs});
   RunReport run{trainer.epoch(), false, {}, {}};
   while (trainer.epoch() < epochs && !run.stopped) {
-    run.last = trainer.run_epoch([&](const Warning& warning) { all.warn(warning); });
+    if constexpr (is_alone<Comm>) {
+      run.last = trainer.run_epoch([&](const Warning& warning) { all.warn(warning); });
+    } else {
+      std::vector<Warning> own;
+      run.last = trainer.run_epoch([&](const Warning& warning) { own.push_back(warning); });
+      for (const Warning& warning : warnings_of_all(communicator, own)) all.warn(warning);
+    }
     all.measure(trainer, run.last);
     const Verdict verdict = all(run.last);
+    run.stopped = communicator.agree(verdict.stop);
+    if (run.stopped) run.reason = reason_of_all(communicator, verdict.reason);
     all.after(trainer, run.last);
     run.epochs = trainer.epoch();
-    run.stopped = verdict.stop;
-    run.reason = verdict.reason;
   }
   all.finish(trainer, run);
   return run;

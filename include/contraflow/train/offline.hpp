@@ -60,15 +60,19 @@ ScoredRollout<Record> stored(const StoredSamples& samples, std::int64_t prompts,
   result.scores.reward = reward.index_select(0, scored);
   result.scores.group = result.rollout.group;
   result.scores.advantage = advantage(result.scores.reward, result.scores.group);
+  result.is_everywhere = true;
   return result;
 }
 
 /// An OfflineTrainer whose composition makes sense, see there.
 template <class P, class O, class... Components>
-class StoredTrainer : public Training<StoredTrainer<P, O, Components...>, P, O,
-                                      detail::Pick<detail::PromptKind, NoPrompts, Components...>> {
+class StoredTrainer
+    : public Training<StoredTrainer<P, O, Components...>, P, O,
+                      detail::Pick<detail::PromptKind, NoPrompts, Components...>,
+                      detail::Pick<detail::CommunicatorKind, Alone, Components...>> {
   using Prompts = detail::Pick<detail::PromptKind, NoPrompts, Components...>;
-  using Base = Training<StoredTrainer, P, O, Prompts>;
+  using Base = Training<StoredTrainer, P, O, Prompts,
+                        detail::Pick<detail::CommunicatorKind, Alone, Components...>>;
 
  public:
   /// See OfflineTrainer.
@@ -78,7 +82,8 @@ class StoredTrainer : public Training<StoredTrainer<P, O, Components...>, P, O,
              detail::pick<detail::PromptKind, NoPrompts>(components...),
              detail::pick<detail::SeedKind, Seed>(components...).value,
              detail::pick<detail::LearningKind, Learning>(components...),
-             detail::pick<detail::OptimizationKind, Optimization>(components...), adamw()),
+             detail::pick<detail::OptimizationKind, Optimization>(components...), adamw(),
+             detail::pick<detail::CommunicatorKind, Alone>(components...)),
         samples_(stored<RecordOf<O>>(
             samples, std::same_as<Prompts, NoPrompts> ? 0 : this->source_.size(),
             detail::pick<detail::AdvantageKind, GroupAdvantage>(components...))),
@@ -99,7 +104,7 @@ class StoredTrainer : public Training<StoredTrainer<P, O, Components...>, P, O,
         seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
     LearnReport learnt;
     this->learner_.learn(samples_, grid_, stream, learnt);
-    this->add_learnt(report, learnt);
+    this->add_learnt(report, std::move(learnt));
     this->seconds_ += watch.seconds();
     report.add("seconds/epoch", watch.seconds());
     this->finish(report);
@@ -153,7 +158,8 @@ struct OfflineComposition {
 ///
 /// `OfflineTrainer(policy, samples, objective, components...)`: components are Learning,
 /// Optimization, ForwardProcess (default UniformTimes), Seed, a PromptSource (where the numbers of
-/// prompts lead) and an Advantage, in any order.
+/// prompts lead), an Advantage and a Communicator, in any order. Of several ranks all have all
+/// samples, and each learns from its share of every step.
 template <class P, class O, class... Components>
 class OfflineTrainer
     : public std::conditional_t<detail::OfflineComposition<P, O, Components...>::fits(),

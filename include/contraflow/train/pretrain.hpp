@@ -37,7 +37,7 @@ using PretrainingKind = KindOf<Pretraining>;
 /// Whether a type is a component of a Pretrainer.
 template <class T>
 inline constexpr bool is_pretraining_component =
-    is_any<T, PretrainingKind, OptimizationKind, ForwardKind, SeedKind>;
+    is_any<T, PretrainingKind, OptimizationKind, ForwardKind, SeedKind, CommunicatorKind>;
 
 template <class Data>
 using DataOf = std::remove_cvref_t<std::invoke_result_t<Data&, std::int64_t, Generator&>>;
@@ -74,16 +74,17 @@ class BatchSource {
 /// on a stream of data.
 ///
 /// `Pretrainer(model, data, components...)`; components are Pretraining, Optimization (default
-/// adamw() of learning rate 2e-3), ForwardProcess (default UniformTimes) and Seed, in any order. An
-/// epoch is `report_every` gradient steps. For the whole of it in one call see pretrain().
-template <class M, class Data>
+/// adamw() of learning rate 2e-3), ForwardProcess (default UniformTimes), Seed and a Communicator
+/// (whose ranks draw the same data and learn from their share of it), in any order. An epoch is
+/// `report_every` gradient steps. For the whole of it in one call see pretrain().
+template <class M, class Data, class Comm = Alone>
 class Pretrainer
     : public Training<
-          Pretrainer<M, Data>, SingleModel<M>, Sum<FlowMatching>,
-          detail::BatchSource<typename detail::DataCondition<detail::DataOf<Data>>::type>> {
+          Pretrainer<M, Data, Comm>, SingleModel<M>, Sum<FlowMatching>,
+          detail::BatchSource<typename detail::DataCondition<detail::DataOf<Data>>::type>, Comm> {
   using C = typename detail::DataCondition<detail::DataOf<Data>>::type;
-  using Base =
-      Training<Pretrainer<M, Data>, SingleModel<M>, Sum<FlowMatching>, detail::BatchSource<C>>;
+  using Base = Training<Pretrainer<M, Data, Comm>, SingleModel<M>, Sum<FlowMatching>,
+                        detail::BatchSource<C>, Comm>;
 
  public:
   /// @param model a TrainableModel; its own weights are trained
@@ -95,12 +96,13 @@ class Pretrainer
       : Base(SingleModel<M>(std::move(model)), as_sum(FlowMatching{}), {},
              detail::pick<detail::SeedKind, Seed>(components...).value, Learning{},
              detail::pick<detail::OptimizationKind, Optimization>(components...),
-             adamw({.learning_rate = 2e-3})),
+             adamw({.learning_rate = 2e-3}),
+             detail::pick<detail::CommunicatorKind, Alone>(components...)),
         data_(std::move(data)),
         options_(detail::pick<detail::PretrainingKind, Pretraining>(components...)) {
     static_assert((detail::is_pretraining_component<Components> && ...),
                   "contraflow: a component of a Pretrainer must be Pretraining, Optimization, "
-                  "ForwardProcess or Seed");
+                  "ForwardProcess, Seed or a Communicator");
     expects(options_.steps >= 1, "steps", "at least 1", options_.steps);
     expects(options_.batch >= 1, "batch", "at least 1", options_.batch);
     expects(options_.report_every >= 1, "report_every", "at least 1", options_.report_every);
@@ -127,7 +129,7 @@ class Pretrainer
     }
     this->seconds_ += watch.seconds();
     EpochReport report;
-    this->add_learnt(report, learnt);
+    this->add_learnt(report, std::move(learnt));
     report.add("seconds/epoch", watch.seconds());
     this->finish(report);
     return report;
@@ -148,6 +150,7 @@ class Pretrainer
     }
     expects_samples(rollout.x0, "data");
     rollout.prompt = rollout.group = rollout.id = at::arange(rollout.size(), at::kLong);
+    samples.is_everywhere = true;
     this->learner_.learn(samples, grid_, seeded(this->seed_).stream(Purpose::order, step), learnt);
   }
 
@@ -158,7 +161,8 @@ class Pretrainer
 
 /// Deduces the types of model and data.
 template <class M, class Data, class... Components>
-Pretrainer(M, Data, Components...) -> Pretrainer<M, Data>;
+Pretrainer(M, Data, Components...)
+    -> Pretrainer<M, Data, detail::Pick<detail::CommunicatorKind, Alone, Components...>>;
 
 /// Trains a model by flow matching, as a Pretrainer, to its last step.
 /// @param model a TrainableModel; its own weights are trained
@@ -183,8 +187,10 @@ RunReport pretrain(M& model, Data&& data, Parts&&... parts) {
     }
   };
   const auto make = [&](const auto&... components) {
-    return std::make_unique<Pretrainer<M, std::reference_wrapper<std::remove_reference_t<Data>>>>(
-        model, std::ref(data), components...);
+    using Comm =
+        detail::Pick<detail::CommunicatorKind, Alone, std::remove_cvref_t<decltype(components)>...>;
+    using Drawn = std::reference_wrapper<std::remove_reference_t<Data>>;
+    return std::make_unique<Pretrainer<M, Drawn, Comm>>(model, std::ref(data), components...);
   };
   const auto trainer = std::apply(make, std::tuple_cat(components_of(parts)...));
   return std::apply(

@@ -74,7 +74,9 @@ struct Rollout {
 /// Throws Error unless a rollout has what @ref Rollout says.
 template <class Record>
 void expects_whole(const Rollout<Record>& rollout) {
-  expects_samples(rollout.x0, "x0 of the collector");
+  if (!rollout.x0.defined() || rollout.x0.dim() < 2 || !rollout.x0.is_floating_point()) {
+    throw Error("x0 of the collector", "floating-point samples [N, ...]", shape_text(rollout.x0));
+  }
   const auto expects_numbers = [&](const Tensor& numbers, const char* argument) {
     const bool fits = numbers.defined() && numbers.dim() == 1 && numbers.device().is_cpu() &&
                       numbers.scalar_type() == at::kLong && numbers.size(0) == rollout.x0.size(0);

@@ -22,18 +22,19 @@ namespace contraflow {
 /// Samples that have scores, and the scores: one numbering for both.
 ///
 /// With several ranks each has the scores of all samples of the epoch, and of the samples
-/// themselves those that it made: positions `first` to `first + rollout.size() - 1`, or all.
+/// themselves all, or those that it made: positions `first` to `first + rollout.size() - 1`.
 template <class Record>
 struct ScoredRollout {
-  Rollout<Record> rollout;  ///< of this rank's samples
-  Scores scores;            ///< of all N; undefined where nobody asked for any
-  Tensor id = {};           ///< of all N, int64 on the CPU
-  std::int64_t first = 0;   ///< position of the first sample of the rollout among all
+  Rollout<Record> rollout;     ///< of this rank's samples
+  Scores scores;               ///< of all N; undefined where nobody asked for any
+  Tensor all_ids = {};         ///< of all N, int64 on the CPU; undefined where the rollout has them
+  std::int64_t first = 0;      ///< position of the first sample of the rollout among all
+  bool is_everywhere = false;  ///< every rank has all samples
 
+  /// The ids of all samples, int64 [N]; undefined where there are none.
+  const Tensor& ids() const { return all_ids.defined() ? all_ids : rollout.id; }
   /// Number of samples of all ranks, N.
-  std::int64_t size() const { return id.size(0); }
-  /// Whether there are any.
-  bool has_samples() const { return id.defined() && id.size(0) > 0; }
+  std::int64_t size() const { return ids().defined() ? ids().size(0) : 0; }
 };
 
 /// Samples whose scores are all there, out of a sheet for more of them: positions int64 [N].
@@ -117,8 +118,8 @@ class Scorer {
       return {};
     }
     ScoredRollout<Record> scored = placed(std::move(rollout), valid, masked > 0);
-    add_statistics(report, scored.scores = valued(sheet.scores.index_select(1, valid),
-                                                  scored.scores.group));
+    add_statistics(
+        report, scored.scores = valued(sheet.scores.index_select(1, valid), scored.scores.group));
     return scored;
   }
 
@@ -140,19 +141,19 @@ class Scorer {
   template <class Record>
   ScoredRollout<Record> placed(Rollout<Record> rollout, const Tensor& valid, bool some) const {
     if constexpr (is_alone<Comm>) {
-      ScoredRollout<Record> scored{some ? rollout.select(valid) : std::move(rollout)};
-      scored.id = scored.rollout.id;
+      ScoredRollout<Record> scored{some ? rollout.select(valid) : std::move(rollout), {}};
       scored.scores.group = scored.rollout.group;
       return scored;
     } else {
       const Tensor sizes = communicator_.gather(at::full({1}, rollout.size(), at::kLong));
-      const auto begin = sizes.narrow(0, 0, communicator_.rank()).sum().template item<std::int64_t>();
+      const auto begin =
+          sizes.narrow(0, 0, communicator_.rank()).sum().template item<std::int64_t>();
       const Tensor all = communicator_.gather(at::stack({rollout.id, rollout.group}, 1));
       expects_distinct(all.select(1, 0));
-      const Tensor own = valid.masked_select(valid.ge(begin).logical_and(
-          valid.lt(begin + rollout.size())));
-      ScoredRollout<Record> scored{rollout.select(own - begin)};
-      scored.id = all.select(1, 0).index_select(0, valid);
+      const Tensor own =
+          valid.masked_select(valid.ge(begin).logical_and(valid.lt(begin + rollout.size())));
+      ScoredRollout<Record> scored{rollout.select(own - begin), {}};
+      scored.all_ids = all.select(1, 0).index_select(0, valid);
       scored.scores.group = all.select(1, 1).index_select(0, valid);
       scored.first = valid.lt(begin).sum().template item<std::int64_t>();
       return scored;

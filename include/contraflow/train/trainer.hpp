@@ -18,9 +18,11 @@ namespace contraflow {
 template <class P, class S, class R, class O, class... Components>
 class OnlineTrainer
     : public Training<OnlineTrainer<P, S, R, O, Components...>, P, O,
-                      typename detail::Composition<P, S, R, O, Components...>::Prompts> {
+                      typename detail::Composition<P, S, R, O, Components...>::Prompts,
+                      detail::Pick<detail::CommunicatorKind, Alone, Components...>> {
   using Parts = detail::Composition<P, S, R, O, Components...>;
-  using Base = Training<OnlineTrainer, P, O, typename Parts::Prompts>;
+  using Comm = detail::Pick<detail::CommunicatorKind, Alone, Components...>;
+  using Base = Training<OnlineTrainer, P, O, typename Parts::Prompts, Comm>;
 
  public:
   using Record = RecordOf<O>;  ///< what the rollout records
@@ -31,19 +33,25 @@ class OnlineTrainer
              detail::pick<detail::PromptKind, NoPrompts>(components...),
              detail::pick<detail::SeedKind, Seed>(components...).value,
              detail::pick<detail::LearningKind, Learning>(components...),
-             detail::pick<detail::OptimizationKind, Optimization>(components...), adamw()),
+             detail::pick<detail::OptimizationKind, Optimization>(components...), adamw(),
+             detail::pick<detail::CommunicatorKind, Alone>(components...)),
         options_(with_shape(detail::pick<detail::CollectionKind, Collection>(components...))),
         collector_(detail::CollectorMaker<Parts::collects>::template of<typename Parts::Collects>(
             std::move(solver), options_,
             detail::pick<detail::TransitionsKind, RecordedTransitions>(components...))),
         scorer_(std::move(rewards),
                 detail::pick<detail::AdvantageKind, GroupAdvantage>(components...), this->source_,
-                Parts::collects ? !collects_at_once : options_.asynchronous_scoring),
+                Parts::collects ? !collects_at_once : options_.asynchronous_scoring,
+                this->communicator_),
         evaluator_(detail::pick<detail::EvaluationKind, EvaluationOptions>(components...)) {
     auto forward = detail::pick<detail::ForwardKind, ForwardProcess>(components...);
     if (!forward.times) forward.times = GridTimes{};
     this->learner_.set(std::move(forward));
     this->learner_.set(detail::pick<detail::TransitionsKind, RecordedTransitions>(components...));
+    if (!Parts::collects) {
+      this->settings_.emplace_back("prompts_per_epoch", shown(options_.prompts_per_epoch));
+      this->settings_.emplace_back("group_size", shown(options_.group_size));
+    }
   }
 
   using Base::run_epoch;
@@ -69,7 +77,8 @@ class OnlineTrainer
   /// Evaluates on prompts of another source with the same kind of condition and reference.
   template <class OtherPrompts>
   Evaluation evaluate(const OtherPrompts& prompts) {
-    return evaluator_.evaluate(this->policy_, scorer_.rewards(), prompts, sample_shape());
+    return evaluator_.evaluate(this->policy_, scorer_.rewards(), prompts, sample_shape(),
+                               this->communicator_);
   }
 
   /// Clean samples of a role for the prompts @p ids, by the trainer's own solver and grid.
@@ -129,9 +138,14 @@ class OnlineTrainer
 
   Rollout<Record> collect(EpochReport& report) {
     const Stopwatch watch;
-    const CollectorContext<P, typename Parts::Prompts> context{
-        this->policy_, this->source_, O::collector,
-        this->epoch_,  this->seed_,   this->learner_.evaluations()};
+    const CollectorContext<P, typename Parts::Prompts> context{this->policy_,
+                                                               this->source_,
+                                                               O::collector,
+                                                               this->epoch_,
+                                                               this->seed_,
+                                                               this->learner_.evaluations(),
+                                                               this->communicator_.rank(),
+                                                               this->communicator_.size()};
     scorer_.reset();
     auto made = [this](const Tensor& x0, const Tensor& prompt) { scorer_.begin(x0, prompt); };
     Rollout<Record> rollout;
@@ -151,12 +165,12 @@ class OnlineTrainer
 
   void learn(const ScoredRollout<Record>& scored, EpochReport& report) {
     LearnReport learnt;
-    if (scored.rollout.x0.defined()) {
+    if (scored.size() > 0) {
       const Generator stream =
           seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
       this->learner_.learn(scored, options_.grid, stream, learnt);
     }
-    this->add_learnt(report, learnt);
+    this->add_learnt(report, std::move(learnt));
   }
 
   template <class Warn>
@@ -181,7 +195,7 @@ class OnlineTrainer
 
   Collection options_;
   typename Parts::Collects collector_;
-  Scorer<R, typename Parts::A, typename Parts::Prompts> scorer_;
+  Scorer<R, typename Parts::A, typename Parts::Prompts, Comm> scorer_;
   typename Parts::Evaluates evaluator_;
 };
 
@@ -194,8 +208,9 @@ class OnlineTrainer
 /// `Trainer(policy, solver, rewards, objective, components...)`: the solver may be a Collector of
 /// your own; rewards may be a bag made by rewards(...) or a single Reward; components are in any
 /// order: settings (Collection, Learning, Optimization, ForwardProcess, RecordedTransitions,
-/// EvaluationOptions or an Evaluator, Seed), a PromptSource (default NoPrompts) and an Advantage
-/// (default GroupAdvantage). The same seed and number of threads give the same bits.
+/// EvaluationOptions or an Evaluator, Seed), a PromptSource (default NoPrompts), an Advantage
+/// (default GroupAdvantage) and a Communicator (default Alone). The same seed and number of threads
+/// give the same bits; the same seed makes the same draws for any number of ranks.
 template <class P, class S, class R, class O, class... Components>
 class Trainer
     : public std::conditional_t<detail::Composition<P, S, R, O, Components...>::fits(),

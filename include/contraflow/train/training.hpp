@@ -7,10 +7,12 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <typeinfo>
 #include <utility>
 
 #include <contraflow/train/learner.hpp>
 #include <contraflow/train/loop.hpp>
+#include <contraflow/train/ranks.hpp>
 
 namespace contraflow {
 
@@ -22,7 +24,8 @@ struct TrainerState {
 
 /// What Trainer, OfflineTrainer and Pretrainer share: policy, learner, counts, the run loop, state.
 /// @tparam Self the trainer, which has `EpochReport run_epoch(warn)`
-template <class Self, class P, class O, class Source>
+/// @tparam Comm of the ranks that train together
+template <class Self, class P, class O, class Source, class Comm = Alone>
 class Training {
  public:
   using Record = RecordOf<O>;     ///< what the rollout records
@@ -31,13 +34,15 @@ class Training {
   Training(const Training&) = delete;
   Training& operator=(const Training&) = delete;
 
-  /// Trains until @p epochs epochs are finished in total, or until an observer asks for the end.
+  /// Trains until @p epochs epochs are finished in total, or until an observer asks for the end:
+  /// collective, with the same observers on all ranks.
   /// @param epochs total, those of a resumed run included
   /// @param observers in an epoch all of them measure, then all are told, in this order
   /// @return how it ended
   /// @throws Error from an observer, or from an option of a part that is out of range
   template <class... Os>
   RunReport run(std::int64_t epochs, Os&&... observers) {
+    expects_same_start(communicator_, start());
     return run_loop(self(), epochs, observers...);
   }
   /// One epoch by itself; warnings are dropped.
@@ -65,6 +70,8 @@ class Training {
   double seconds() const { return seconds_; }
   /// The seed of everything that is drawn.
   std::uint64_t seed() const { return seed_; }
+  /// Of the ranks that train together.
+  const Comm& communicator() const { return communicator_; }
 
   /// What a checkpoint needs beside the optimiser's state: what was drawn follows from the seed and
   /// the counts.
@@ -96,7 +103,7 @@ class Training {
     policy_.load(state.tensors);
     loss_scale().load(scale->second);
     learner_.step().resume(steps);
-    learner_.evaluations() = evaluations;
+    learner_.evaluations() = counted_ = evaluations;
     epoch_ = epoch;
     seconds_ = seconds;
     seed_ = seed;
@@ -105,17 +112,23 @@ class Training {
  protected:
   /// For trainers: with the optimiser's factory @p unset where the settings have none.
   Training(P policy, O objective, Source source, std::uint64_t seed, const Learning& learning,
-           const Optimization& optimization, const OptimizerFactory& unset)
+           const Optimization& optimization, const OptimizerFactory& unset, Comm communicator = {})
       : policy_(prepared(std::move(policy))),
         source_(std::move(source)),
         seed_(seed),
+        communicator_(communicator),
         learner_(policy_, std::move(objective), source_, learning,
-                 GradientStep(policy_.parameters(), optimization, unset),
-                 optimization.micro_batch) {}
+                 GradientStep<Comm>(policy_.parameters(), optimization, unset, communicator),
+                 optimization.micro_batch, communicator),
+        settings_{{"gradient_steps", shown(learning.gradient_steps)},
+                  {"inner_epochs", shown(learning.inner_epochs)},
+                  {"max_gradient_norm", shown(optimization.max_gradient_norm)}} {}
   ~Training() = default;
 
-  /// Adds what was learnt in an epoch, and how far that took the policy from who collected.
-  void add_learnt(EpochReport& report, const LearnReport& learnt) {
+  /// Adds what was learnt in an epoch, and how far that took the policy from who collected:
+  /// collective.
+  void add_learnt(EpochReport& report, LearnReport learnt) {
+    learnt.add_up(communicator_);
     learnt.add_to(report, objective());
     if constexpr (requires { policy_.old_deviation(); }) {
       if (const auto deviation = std::optional<double>(policy_.old_deviation())) {
@@ -124,8 +137,9 @@ class Training {
     }
   }
 
-  /// Counts the epoch, and adds the numbers that all trainers report.
+  /// Counts the epoch, and adds the numbers that all trainers report: collective.
   void finish(EpochReport& report) {
+    add_up_evaluations();
     report.epoch = ++epoch_;
     report.seconds = seconds_;
     report.gradient_steps = gradient_steps();
@@ -133,14 +147,45 @@ class Training {
     report.backward_evaluations = evaluations().backward;
   }
 
-  P policy_;                       ///< is trained
-  Source source_;                  ///< of conditions
-  std::uint64_t seed_;             ///< of everything that is drawn
-  Learner<P, O, Source> learner_;  ///< makes the gradient steps
-  std::int64_t epoch_ = 0;         ///< epochs finished
-  double seconds_ = 0;             ///< of training so far
+  P policy_;                                 ///< is trained
+  Source source_;                            ///< of conditions
+  std::uint64_t seed_;                       ///< of everything that is drawn
+  [[no_unique_address]] Comm communicator_;  ///< of the ranks
+  Learner<P, O, Source, Comm> learner_;      ///< makes the gradient steps
+  std::int64_t epoch_ = 0;                   ///< epochs finished
+  double seconds_ = 0;                       ///< of training so far
+  StartOfRank settings_;                     ///< in which the ranks must agree
 
  private:
+  /// What must be the same on all ranks for a run to be one.
+  StartOfRank start() {
+    StartOfRank all = settings_;
+    if constexpr (!is_alone<Comm>) {
+      all.emplace_back("composition", typeid(Self).name());
+      all.emplace_back("seed", shown(seed_));
+      all.emplace_back("epoch", shown(epoch_));
+      for (const auto& [name, tensor] : policy_.state()) {
+        all.emplace_back("weights of " + name, bits_text(tensor));
+      }
+    }
+    return all;
+  }
+
+  /// Evaluations of all ranks since this was last called, in the place of this rank's own.
+  void add_up_evaluations() {
+    if constexpr (!is_alone<Comm>) {
+      EvaluationCount& own = learner_.evaluations();
+      const Tensor since =
+          at::tensor({own.forward - counted_.forward, own.backward - counted_.backward});
+      communicator_.sum({since});
+      own.forward = counted_.forward + since[0].template item<std::int64_t>();
+      own.backward = counted_.backward + since[1].template item<std::int64_t>();
+      counted_ = own;
+    }
+  }
+
+  EvaluationCount counted_;  ///< of all ranks, up to the last epoch
+
   static P prepared(P policy) {
     policy.keep(typename O::AllVelocities{});
     return policy;

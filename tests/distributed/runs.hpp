@@ -1,0 +1,140 @@
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <contraflow/objective/regression.hpp>
+#include <contraflow/train/offline.hpp>
+#include <contraflow/train/pretrain.hpp>
+
+#include "archetypes/communicators.hpp"
+#include "train/small_runs.hpp"
+
+/// Runs that several ranks make together, to be compared with those of one.
+namespace distributed_runs {
+
+namespace cf = contraflow;
+using cf::Tensor;
+
+/// What a run came to.
+struct Result {
+  std::map<std::string, Tensor> tensors;  ///< of the trainer's state
+  cf::RunReport report;                   ///< of the run
+};
+
+/// The reward of small::reward(), of which every seventh sample has none.
+struct WithGaps {
+  Tensor operator()(const Tensor& x0) const {
+    Tensor scores = small::reward()(x0).to(at::kDouble);
+    // By the sample alone: the same ones for any number of ranks.
+    const Tensor bits = (x0.select(1, 0) * 1e4).to(at::kLong).remainder(7);
+    return scores.masked_fill(bits.eq(0), std::numeric_limits<double>::quiet_NaN());
+  }
+};
+
+template <class T>
+Result run(T& trainer, std::int64_t epochs) {
+  Result result;
+  result.report = trainer.run(epochs);
+  for (const auto& [name, tensor] : trainer.state().tensors) {
+    result.tensors.emplace(name, tensor.detach().clone());
+  }
+  return result;
+}
+
+/// The settings of all: 5 groups of 4, which few numbers of ranks divide.
+inline cf::Collection collection(std::int64_t groups = 5) {
+  return {.prompts_per_epoch = groups,
+          .group_size = 4,
+          .grid = cf::uniform_grid(5),
+          .sample_shape = {2}};
+}
+inline cf::Optimization descent() { return {.optimizer = small::descent(1e-2), .micro_batch = 3}; }
+
+template <class Comm>
+Result nft(const Comm& ranks, std::int64_t epochs = 4, std::int64_t groups = 5) {
+  cf::Trainer trainer(small::policy(), cf::Euler{}, WithGaps{}, cf::Nft{} + 0.1 * cf::VelocityKl{},
+                      collection(groups), cf::Learning{.gradient_steps = 2, .inner_epochs = 2},
+                      descent(),
+                      cf::EvaluationOptions{.every = 2, .samples = 7, .grid = cf::uniform_grid(4)},
+                      cf::Seed{7}, ranks);
+  return run(trainer, epochs);
+}
+template <class Comm>
+Result grpo(const Comm& ranks) {
+  cf::Trainer trainer(small::policy(), cf::FlowSde{}, WithGaps{},
+                      cf::Grpo{.clip_range = 0.1} + 0.1 * cf::TransitionKl{}, collection(),
+                      cf::Learning{.gradient_steps = 2}, descent(), cf::Seed{7}, ranks);
+  return run(trainer, 4);
+}
+template <class Comm>
+Result dpo(const Comm& ranks) {
+  cf::Trainer trainer(small::policy(), cf::Euler{}, WithGaps{}, cf::Dpo{} + 0.1 * cf::BestOfGroup{},
+                      collection(), cf::Learning{.gradient_steps = 2}, descent(), cf::Seed{7},
+                      ranks);
+  return run(trainer, 4);
+}
+template <class Comm>
+Result offline(const Comm& ranks) {
+  const Tensor x0 = laws::floats({13, 2});
+  const cf::StoredSamples samples{x0, small::reward()(x0).to(at::kDouble),
+                                  at::arange(13, at::kLong).remainder(3)};
+  cf::OfflineTrainer trainer(small::policy(), samples, cf::Nft{} + 0.1 * cf::VelocityKl{},
+                             cf::Learning{.gradient_steps = 2}, descent(), cf::Seed{7}, ranks);
+  return run(trainer, 4);
+}
+template <class Comm>
+Result pretrained(const Comm& ranks) {
+  const auto data = [](std::int64_t count, cf::Generator& generator) {
+    return cf::normal({count, 2}, generator);
+  };
+  cf::Pretrainer trainer(small::model(), data,
+                         cf::Pretraining{.steps = 8, .batch = 7, .report_every = 4}, descent(),
+                         cf::Seed{7}, ranks);
+  return run(trainer, 2);
+}
+
+/// Every run, by name.
+template <class Comm>
+std::map<std::string, Result> all(const Comm& ranks) {
+  return {{"NFT", nft(ranks)},         {"fewer groups than ranks", nft(ranks, 2, 1)},
+          {"GRPO", grpo(ranks)},       {"DPO", dpo(ranks)},
+          {"offline", offline(ranks)}, {"pre-training", pretrained(ranks)}};
+}
+
+/// Where two results differ by more than rounding; "" where they do not.
+inline std::string difference(const Result& a, const Result& b) {
+  for (const auto& [name, tensor] : a.tensors) {
+    const Tensor& other = b.tensors.at(name);
+    const double size = tensor.to(at::kDouble).norm().item<double>();
+    const double distance = (tensor.to(at::kDouble) - other.to(at::kDouble)).norm().item<double>();
+    if (!(distance <= 1e-5 * size)) return name + " by " + std::to_string(distance / size);
+  }
+  const cf::EpochReport &one = a.report.last, &two = b.report.last;
+  if (one.forward_evaluations != two.forward_evaluations) return "forward evaluations";
+  if (one.backward_evaluations != two.backward_evaluations) return "backward evaluations";
+  if (one.gradient_steps != two.gradient_steps) return "gradient steps";
+  for (const cf::Metric& metric : one.metrics) {
+    if (metric.name.starts_with("seconds/") || metric.name == "velocity_norm") continue;
+    const auto other = two.find(metric.name);
+    if (!other) return metric.name + " is missing";
+    const bool is_close = std::abs(metric.value - *other) <= 1e-4 * std::abs(metric.value) + 1e-6;
+    if (!is_close)
+      return metric.name + ": " + std::to_string(metric.value) + ", " + std::to_string(*other);
+  }
+  return "";
+}
+
+/// Whether two results have the same bits.
+inline bool same_bits(const Result& a, const Result& b) {
+  for (const auto& [name, tensor] : a.tensors) {
+    if (!at::equal(tensor, b.tensors.at(name))) return false;
+  }
+  return a.tensors.size() == b.tensors.size();
+}
+
+}  // namespace distributed_runs

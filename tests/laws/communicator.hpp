@@ -1,0 +1,68 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include <contraflow/distributed/text.hpp>
+
+namespace laws {
+
+/// The laws of Communicator, to be asked on every rank: what of them does not hold. Ranks may be
+/// threads, in which a test must not check.
+template <contraflow::Communicator C>
+std::vector<std::string> broken_laws(const C& ranks) {
+  using contraflow::Tensor;
+  std::vector<std::string> broken;
+  const auto law = [&](bool holds, const char* which) {
+    if (!holds) broken.push_back("rank " + std::to_string(ranks.rank()) + ": " + which);
+  };
+  const int size = ranks.size(), rank = ranks.rank();
+  law(rank >= 0 && rank < size, "0 <= rank < size");
+
+  // 1 + 2 + ... + n, in every dtype that is summed, of several shapes at once.
+  const double sum = size * (size + 1) / 2.0;
+  for (const auto dtype : {at::kFloat, at::kDouble, at::kLong, at::kBFloat16}) {
+    const Tensor a = at::full({2, 3}, rank + 1, dtype), b = at::full({}, rank + 1, dtype);
+    const Tensor other = at::full({2}, double(rank + 1), at::kDouble);
+    const Tensor turned = at::full({3, 2}, rank + 1, dtype).t();
+    ranks.sum({a, other, b, turned});
+    law(a.eq(sum).all().template item<bool>() && b.eq(sum).all().template item<bool>(), "sum");
+    law(other.eq(sum).all().template item<bool>(), "sum beside another dtype");
+    law(turned.eq(sum).all().template item<bool>(), "sum of what is not contiguous");
+  }
+
+  // All ranks have the same bits, each time.
+  const Tensor uneven = at::arange(1000, at::kFloat).add(rank).sin().mul(1 + 1e-3 * rank);
+  Tensor once = uneven.clone(), again = uneven.clone();
+  ranks.sum({once});
+  ranks.sum({again});
+  law(at::equal(once, again), "the same sum each time");
+  const Tensor all = ranks.gather(once.unsqueeze(0));
+  law(all.sizes() == at::IntArrayRef({size, 1000}), "gather's shape");
+  law(all.eq(all[0]).all().template item<bool>(), "the same sum on all ranks");
+
+  // Rank r gives r rows: rank 0 none.
+  const Tensor rows = ranks.gather(at::full({rank, 2}, rank, at::kLong));
+  law(rows.sizes() == at::IntArrayRef({size * (size - 1) / 2, 2}), "gather of unequal rows");
+  std::int64_t row = 0;
+  for (int r = 0; r < size; ++r) {
+    for (int i = 0; i < r; ++i) law(rows[row++].eq(r).all().template item<bool>(), "rows in order");
+  }
+
+  const Tensor number = at::full({4}, 10.0 + rank, at::kDouble),
+               flag = at::full({}, rank, at::kLong);
+  ranks.broadcast({number, flag});
+  law(number.eq(10).all().template item<bool>() && flag.template item<std::int64_t>() == 0,
+      "broadcast");
+
+  law(ranks.agree(rank == size - 1), "agree where one says so");
+  law(!ranks.agree(false), "agree where none says so");
+
+  const auto texts = contraflow::gathered_texts(ranks, std::string(std::size_t(rank), 'x'));
+  law(texts.size() == std::size_t(size) && texts.back().size() == std::size_t(size - 1), "texts");
+  const auto lines = contraflow::gathered_lines(ranks, {"same", "rank " + std::to_string(rank)});
+  law(lines.size() == std::size_t(size) + 1 && lines[0] == "same", "lines, each once");
+  return broken;
+}
+
+}  // namespace laws
