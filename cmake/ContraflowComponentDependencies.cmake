@@ -9,10 +9,11 @@
 include_guard(GLOBAL)
 include(FetchContent)
 
-set(CONTRAFLOW_ALL_COMPONENTS images text http sd3)
+set(CONTRAFLOW_ALL_COMPONENTS images text http mpi sd3)
 set(CONTRAFLOW_LIBRARIES_images PNG::PNG JPEG::JPEG)
 set(CONTRAFLOW_LIBRARIES_text ICU::uc SentencePiece::sentencepiece)
 set(CONTRAFLOW_LIBRARIES_http httplib::httplib)
+set(CONTRAFLOW_LIBRARIES_mpi MPI::MPI_CXX)
 set(CONTRAFLOW_NEEDS_http images)
 set(CONTRAFLOW_NEEDS_sd3 text)
 
@@ -100,6 +101,16 @@ function(_contraflow_find_http fetch)
   endif()
 endfunction()
 
+function(_contraflow_find_mpi fetch)
+  # The bindings for C++ that MPI once had are not used.
+  set(MPI_CXX_SKIP_MPICXX TRUE)
+  find_package(MPI QUIET COMPONENTS CXX)
+  # A target of this folder alone otherwise; programs of the project are elsewhere.
+  if(TARGET MPI::MPI_CXX)
+    set_target_properties(MPI::MPI_CXX PROPERTIES IMPORTED_GLOBAL TRUE)
+  endif()
+endfunction()
+
 function(_contraflow_find_sd3 fetch)
 endfunction()
 
@@ -110,6 +121,7 @@ function(contraflow_find_components found missing)
   set(names_ICU::uc ICU)
   set(names_SentencePiece::sentencepiece SentencePiece)
   set(names_httplib::httplib cpp-httplib)
+  set(names_MPI::MPI_CXX MPI)
   set(complete)
   set(sentences)
   foreach(component IN LISTS arg_COMPONENTS)

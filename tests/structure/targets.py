@@ -17,6 +17,7 @@ LIBRARIES = {
     "images": re.compile(r"(png|jpeglib|jerror)\.h$"),
     "text": re.compile(r"unicode/|sentencepiece"),
     "http": re.compile(r"httplib\.h$"),
+    "mpi": re.compile(r"mpi\.h$"),
 }
 
 
