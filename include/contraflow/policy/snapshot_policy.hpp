@@ -42,14 +42,15 @@ class SnapshotPolicy {
       : current_(std::move(model)), options_(std::move(options)) {
     static_assert(explain_trainable<M>());
     expects(options_.average_every >= 1, "average_every", "at least 1", options_.average_every);
-    average_ = frozen();
+    average_.emplace(frozen());
   }
 
   /// Clones the roles of a set that are not kept yet, from the model as it is now.
   template <Role... R>
   void keep(Roles<R...>) {
-    if (Roles<R...>::template contains<Role::old> && !old_) old_ = frozen();
-    if (Roles<R...>::template contains<Role::reference> && !reference_) reference_ = frozen();
+    if (Roles<R...>::template contains<Role::old> && !old_) old_.emplace(frozen());
+    if (Roles<R...>::template contains<Role::reference> && !reference_)
+      reference_.emplace(frozen());
   }
 
   /// The velocity of a role; only that of `current` carries gradients.
@@ -106,7 +107,7 @@ class SnapshotPolicy {
   void load(const std::map<std::string, Tensor>& tensors) { restore(state(), tensors); }
 
  private:
-  std::optional<M> frozen() const {
+  M frozen() const {
     M copy = clone_of(current_);
     for (const Tensor& parameter : module_of(copy)->parameters()) {
       Tensor(parameter).set_requires_grad(false);
