@@ -35,6 +35,7 @@
 
 #include "support/image_rewards.hpp"
 #include "support/phases.hpp"
+#include "support/ranks.hpp"
 #include "support/sd35.hpp"
 
 namespace {
@@ -117,6 +118,7 @@ struct Parts {
   std::shared_ptr<cf::Vae> vae;
   std::vector<cf::Warning> warnings;  ///< of prompts that were cut
   support::Phases& phases;
+  const support::Ranks& ranks;
 };
 
 template <class Solver, class Objective>
@@ -129,9 +131,9 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
                       optimization(settings),
                       cf::EvaluationOptions{.samples = settings.evaluation_images,
                                             .grid = parts.folder.grid(settings.evaluation_steps)},
-                      cf::Seed{settings.seed});
+                      cf::Seed{settings.seed}, parts.ranks);
   if (settings.resume && cf::resume(trainer, output / "checkpoints")) {
-    std::fprintf(stderr, "resumed after epoch %lld\n", static_cast<long long>(trainer.epoch()));
+    parts.phases.say("resumed after epoch " + std::to_string(trainer.epoch()));
   }
   //! [observers]
   const auto evaluation = [&](auto& of_run, cf::EpochReport& report) {
@@ -153,7 +155,7 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
   };
   const auto evaluated = [&](const char* file) {
     const Pictures pictures = drawn(trainer, *parts.vae);
-    cf::write_png(output / file, pictures.sheet);
+    if (support::is_first(parts.ranks)) cf::write_png(output / file, pictures.sheet);
     return pictures.reward;
   };
 
@@ -167,6 +169,7 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
       cf::Checkpoint{.directory = output / "checkpoints", .every = settings.save_every});
   parts.phases.begin("evaluating after");
   const double after = evaluated("after.png");
+  if (!support::is_first(parts.ranks)) return;
   save_adapter(trainer.policy(), output / "adapter");
   std::cout << parts.phases.table().text() << "epochs " << report.epochs << ", gradient steps "
             << trainer.gradient_steps() << ", evaluations of the network "
@@ -213,8 +216,9 @@ cf::TextCondition encoded(const Settings& settings, const cf::sd3::Folder& folde
   return condition;
 }
 
-void run(const Settings& settings) {
+void run(const Settings& settings, const support::Ranks& ranks) {
   fs::create_directories(settings.output);
+  support::by_first(ranks, [&] { support::sd35::prepare(settings.model, settings.output); });
   const cf::sd3::Folder folder = support::sd35::opened(settings.model, settings.output);
   collection(settings, folder);  // finds faults now, not after the text encoders
   support::ImageRewards rewards = support::image_rewards(settings.rewards);
@@ -222,11 +226,12 @@ void run(const Settings& settings) {
   if (!settings.prompt_file.empty()) captions = support::sd35::lines_of(settings.prompt_file);
   if (captions.empty()) throw cf::Error(settings.prompt_file.string(), "a prompt a line", "none");
 
-  support::Phases phases;
+  support::Phases phases(support::is_first(ranks));
   phases.begin("encoding prompts");
   std::vector<std::string> with_negative = captions;
   with_negative.push_back(settings.negative);
   std::vector<cf::Warning> warnings;
+  support::by_first(ranks, [&] { encoded(settings, folder, with_negative, warnings); });
   const cf::TextCondition condition = encoded(settings, folder, with_negative, warnings);
   const auto count = std::int64_t(captions.size());
 
@@ -242,7 +247,7 @@ void run(const Settings& settings) {
       cf::LoraOptions{.rank = settings.rank, .alpha = settings.alpha}, options);
   train_by_method({settings, folder, std::move(policy), Rewards(vae, std::move(rewards)),
                    cf::PromptRows(cf::select(condition, at::arange(count)), captions), vae,
-                   std::move(warnings), phases});
+                   std::move(warnings), phases, ranks});
 }
 
 void add_options(CLI::App& app, Settings& settings) {
@@ -295,7 +300,8 @@ void add_options(CLI::App& app, Settings& settings) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
+  const support::Ranks ranks(argc, argv);
   Settings settings;
   CLI::App app("Fine-tuning of Stable Diffusion 3.5 by reinforcement learning.");
   add_options(app, settings);
@@ -317,10 +323,8 @@ int main(int argc, char** argv) {
     unless_given("--evaluation-images", settings.evaluation_images, std::int64_t{4});
     unless_given("--evaluation-steps", settings.evaluation_steps, 4);
   }
-  try {
-    run(settings);
-  } catch (const std::exception& error) {
-    std::cerr << error.what() << '\n';
-    return 1;
-  }
+  run(settings, ranks);
+} catch (const std::exception& error) {
+  std::cerr << error.what() << '\n';
+  return 1;
 }

@@ -131,6 +131,7 @@ void run(const Settings& settings) {
   if (prompts.empty() && settings.model.tiny) prompts = {"a photo of a cat", "two red circles"};
   if (prompts.empty()) throw cf::Error("prompts", "at least one, or --prompts FILE", "none");
 
+  support::sd35::prepare(settings.model, settings.output);
   const cf::sd3::Folder folder = support::sd35::opened(settings.model, settings.output);
   // Found out now, not after the text encoders.
   cf::sd3::latent_shape(settings.height, settings.width, folder.autoencoder_options(),

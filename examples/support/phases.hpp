@@ -37,10 +37,17 @@ inline std::string gibibytes(std::uint64_t bytes) {
 /// Seconds and peak memory of the parts of a program.
 class Phases {
  public:
+  /// @param speaks whether it says what begins
+  explicit Phases(bool speaks = true) : speaks_(speaks) {}
+
+  /// Says something to who watches.
+  void say(const std::string& text) const {
+    if (speaks_) std::fprintf(stderr, "%s\n", text.c_str());
+  }
   /// Ends the part before, says what begins, and begins it.
   void begin(const std::string& name) {
     end();
-    std::fprintf(stderr, "%s\n", name.c_str());
+    say(name);
     rows_.push_back({name, 0, 0});
     restart_peak();
     watch_ = contraflow::Stopwatch();
@@ -67,6 +74,7 @@ class Phases {
     double seconds;
     std::uint64_t peak;
   };
+  bool speaks_;
   std::vector<Row> rows_;
   contraflow::Stopwatch watch_;
   bool runs_ = false;

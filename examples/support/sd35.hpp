@@ -64,14 +64,17 @@ inline void add_options(CLI::App& app, Model& model) {
 }
 
 /// The folder asked for; a tiny one is written where it was asked for.
+inline std::filesystem::path folder_of(const Model& model, const std::filesystem::path& output) {
+  if (model.tiny) return output / "tiny-model";
+  if (model.folder.empty()) throw cf::Error("--model", "a folder, or --tiny", "neither");
+  return model.folder;
+}
+/// Writes the model with random weights, where that is asked for.
+inline void prepare(const Model& model, const std::filesystem::path& output) {
+  if (model.tiny) cf::sd3::write_random_folder(folder_of(model, output), cf::sd3::tiny_folder());
+}
 inline cf::sd3::Folder opened(const Model& model, const std::filesystem::path& output) {
-  if (!model.tiny) {
-    if (model.folder.empty()) throw cf::Error("--model", "a folder, or --tiny", "neither");
-    return cf::sd3::Folder(model.folder);
-  }
-  const std::filesystem::path folder = output / "tiny-model";
-  cf::sd3::write_random_folder(folder, cf::sd3::tiny_folder());
-  return cf::sd3::Folder(folder);
+  return cf::sd3::Folder(folder_of(model, output));
 }
 
 /// The lines of a file that are not empty.

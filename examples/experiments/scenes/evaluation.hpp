@@ -52,19 +52,20 @@ inline Tensor tokens_of(const Tensor& numbers) {
   return scenes::catalogue().all_tokens().index_select(0, numbers);
 }
 
-/// Scenes by the second-order solver, from fixed noise.
+/// Scenes by the second-order solver, from fixed noise; each rank makes its share.
 /// @param numbers int64 [N], prompts in the catalogue
-template <class M>
-Tensor drawn(M model, const Tensor& numbers, std::uint64_t seed) {
-  cf::Generator generator = cf::seeded(seed);
-  const Tensor tokens = tokens_of(numbers);
+template <class M, class Ranks = cf::Alone>
+Tensor drawn(M model, const Tensor& numbers, std::uint64_t seed, const Ranks& ranks = {}) {
+  const cf::Share own = cf::share_of(numbers.numel(), ranks.rank(), ranks.size());
+  cf::Generator generator = cf::seeded(seed).rows(at::arange(own.first, own.last, at::kLong));
+  const Tensor tokens = tokens_of(numbers.slice(0, own.first, own.last));
   const Tensor noise =
-      cf::normal({numbers.numel(), scenes::channels, scenes::side, scenes::side}, generator);
+      cf::normal({own.size(), scenes::channels, scenes::side, scenes::side}, generator);
   auto velocity = [&](const Tensor& x, double sigma) {
     return cf::velocity_of(model, x, at::full({x.size(0)}, sigma, at::kFloat), tokens);
   };
-  return cf::sampled(cf::DpmSolver<2>{}, velocity, noise, cf::uniform_grid(sampling_steps),
-                     generator);
+  return ranks.gather(cf::sampled(cf::DpmSolver<2>{}, velocity, noise,
+                                  cf::uniform_grid(sampling_steps), generator));
 }
 
 /// The strict score of scenes for the prompts of evaluation_prompts().
@@ -79,10 +80,10 @@ inline StrictScore strict_score(const Tensor& x0, const Tensor& numbers) {
 }
 
 /// The strict score of a model on the kept-out prompts and fixed noise.
-template <class M>
-StrictScore evaluated(M model) {
+template <class M, class Ranks = cf::Alone>
+StrictScore evaluated(M model, const Ranks& ranks = {}) {
   const Tensor numbers = scenes::evaluation_prompts(per_category);
-  return strict_score(drawn(std::move(model), numbers, 1), numbers);
+  return strict_score(drawn(std::move(model), numbers, 1, ranks), numbers);
 }
 
 /// Distinct scenes for a prompt, as a share of 16 samples of it; mean over the prompts of all

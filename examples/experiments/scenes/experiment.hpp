@@ -28,6 +28,7 @@ struct Plan {
   int seeds = 3;
   int threads = 1;  ///< runs at a time
   bool quick = false;
+  const support::Ranks& ranks;  ///< one
 };
 
 /// A way to train, and its runs by seed.
@@ -70,7 +71,8 @@ inline void run_all(std::vector<Entry*> entries, const std::vector<std::uint64_t
     Settings settings = entry.settings;
     settings.seed = seed;
     Run result =
-        improved(base, settings, 1, Watched{.lines = plan.output / "runs" / log_name(entry, seed)});
+        improved(base, settings, 1, Watched{.lines = plan.output / "runs" / log_name(entry, seed)},
+                 plan.ranks);
     const std::lock_guard lock(mutex);
     progress.advance(entry.name);
     progress.say(entry.name + ", seed " + std::to_string(seed) + ": " +

@@ -14,6 +14,7 @@
 #include <contraflow/reward/list.hpp>
 
 #include "settings.hpp"
+#include "support/ranks.hpp"
 
 namespace scenes_example {
 
@@ -81,6 +82,7 @@ struct Start {
   cf::OnThreads<SceneFlow> model;  ///< a clone, which is trained
   Settings settings;
   Watched watched;
+  const support::Ranks& ranks;
 };
 
 inline void add_to(cf::EpochReport& report, const StrictScore& strict) {
@@ -94,8 +96,9 @@ inline void add_to(cf::EpochReport& report, const StrictScore& strict) {
 /// A trainer for a solver and an objective of any type.
 /// @param points ForwardProcess or RecordedTransitions
 template <class Model, class Solver, class Objective, class Points>
-auto trainer_of(Model model, const Settings& s, const Solver& solver, const Objective& objective,
+auto trainer_of(Model model, const Start& start, const Solver& solver, const Objective& objective,
                 const Points& points) {
+  const Settings& s = start.settings;
   const cf::SnapshotOptions snapshots{.old_decay = s.old_decay,
                                       .average_decay = cf::WarmingUp{.max = s.average_decay},
                                       .average_every = s.average_every};
@@ -110,7 +113,7 @@ auto trainer_of(Model model, const Settings& s, const Solver& solver, const Obje
       cf::Learning{.gradient_steps = s.gradient_steps},
       cf::Optimization{.optimizer = cf::adamw({.learning_rate = s.learning_rate}),
                        .learning_rate_factor = cf::InverseRoot{.steps = s.decay_steps}},
-      cf::Seed{s.seed});
+      cf::Seed{s.seed}, start.ranks);
 }
 
 /// Trains, and scores the averaged policy on the kept-out prompts where that is due.
@@ -121,7 +124,7 @@ Run trained(Trainer trainer, const Start& start, double cost) {
   const Watched& watched = start.watched;
   const auto average = [&] { return bare(trainer.policy().model(cf::Role::average)); };
   const auto score = [&] {
-    return evaluated(cf::OnThreads<SceneFlow>(average(), start.model.threads()));
+    return evaluated(cf::OnThreads<SceneFlow>(average(), start.model.threads()), start.ranks);
   };
   Run run{s, {{.strict = score()}}, 0, average(), false};
   const auto record = [&](const cf::EpochReport& report) {
@@ -154,7 +157,7 @@ inline Run nft(const Start& start) {
   const cf::Optimality optimality{.clip = s.advantage_clip};
   const bool negative = s.method != Method::nft_positive;
   const auto train = [&](const auto& solver, const auto& objective) {
-    return trained(trainer_of(start.model, s, solver, objective, forward_process(s)), start, 1);
+    return trained(trainer_of(start.model, start, solver, objective, forward_process(s)), start, 1);
   };
   if (s.weighting != Weighting::adaptive) {
     const auto weight = s.weighting == Weighting::one ? cf::time_weight::one
@@ -190,9 +193,9 @@ Run flow_grpo(const Model& model, const Start& start, double cost) {
   const cf::RecordedTransitions points{.per_sample = s.transitions};
   const cf::FlowSde sde{.noise_level = s.noise_level};
   const cf::Grpo grpo{.clip_range = s.clip_range};
-  if (s.kl == 0) return trained(trainer_of(model, s, sde, grpo, points), start, cost);
+  if (s.kl == 0) return trained(trainer_of(model, start, sde, grpo, points), start, cost);
   const auto with_kl = grpo + s.kl * cf::TransitionKl{};
-  return trained(trainer_of(model, s, sde, with_kl, points), start, cost);
+  return trained(trainer_of(model, start, sde, with_kl, points), start, cost);
 }
 
 }  // namespace detail
@@ -200,9 +203,10 @@ Run flow_grpo(const Model& model, const Start& start, double cost) {
 /// Improves a base.
 /// @param base is left as it is
 /// @param threads between which batches are divided
+/// @param ranks between which the samples are divided
 inline Run improved(const SceneFlow& base, const Settings& settings, int threads,
-                    const Watched& watched) {
-  const detail::Start start{{base.clone(), threads}, settings, watched};
+                    const Watched& watched, const support::Ranks& ranks) {
+  const detail::Start start{{base.clone(), threads}, settings, watched, ranks};
   switch (settings.method) {
     case Method::flow_grpo:
       return detail::flow_grpo(start.model, start, 1);

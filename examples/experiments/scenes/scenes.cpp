@@ -32,14 +32,17 @@ struct Options {
 };
 
 /// One method: summary.json, JSON lines, TensorBoard events, weights, pictures.
-int run_one(const Options& options, const Settings& settings) {
+int run_one(const Options& options, const Settings& settings, const support::Ranks& ranks) {
   const SceneFlow base = load_base(options.base);
   const cf::OnThreads<SceneFlow> parallel(base, options.threads);
-  const StrictScore unguided = evaluated(parallel), with_guidance = evaluated(guided(parallel));
+  const StrictScore unguided = evaluated(parallel, ranks);
+  const StrictScore with_guidance = evaluated(guided(parallel), ranks);
   std::filesystem::create_directories(options.output);
-  const Run run = improved(base, settings, options.threads,
-                           Watched{.lines = options.output / "run.jsonl",
-                                   .tensorboard = options.output / "tensorboard"});
+  const Run run = improved(
+      base, settings, options.threads,
+      Watched{.lines = options.output / "run.jsonl", .tensorboard = options.output / "tensorboard"},
+      ranks);
+  if (!support::is_first(ranks)) return 0;
   Json summary{{"base_unguided", unguided.overall},
                {"base_guided", with_guidance.overall},
                {"base", to_json(unguided)},
@@ -124,20 +127,24 @@ class Overrides {
   std::vector<std::function<void(Settings&)>> applies_;
 };
 
-int dispatch(const Options& options, const Overrides& overrides) {
+int dispatch(const Options& options, const Overrides& overrides, const support::Ranks& ranks) {
   cf::StopOnInterrupt interrupt;
   interrupt.start({});
   cf::expects(options.compare || options.ablations || !options.quick, "--quick",
               "--compare or --ablations with it", "neither");
-  const Plan plan{options.output, options.seeds, options.threads, options.quick};
+  const Plan plan{options.output, options.seeds, options.threads, options.quick, ranks};
+  const bool is_several = options.compare || options.ablations;
+  cf::expects(!is_several || ranks.size() == 1, "--compare, --ablations",
+              "one process, whose threads run several methods at once", ranks.size());
   if (options.compare) return compare(load_base(options.base), plan);
   if (options.ablations) return ablate(load_base(options.base), plan);
-  return run_one(options, overrides.settings());
+  return run_one(options, overrides.settings(), ranks);
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
+  const support::Ranks ranks(argc, argv);
   Options options;
   CLI::App app("NFT and FlowGRPO on scenes, GenEval in miniature");
   Overrides overrides(app);
@@ -158,10 +165,8 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(1);
   cf::keep_freed_memory();
-  try {
-    return dispatch(options, overrides);
-  } catch (const std::exception& failure) {
-    std::cerr << "scenes: " << failure.what() << "\n";
-    return 1;
-  }
+  return dispatch(options, overrides, ranks);
+} catch (const std::exception& failure) {
+  std::cerr << "scenes: " << failure.what() << "\n";
+  return 1;
 }

@@ -86,7 +86,8 @@ inline void expects_mpi(int code, const char* operation) {
 ///       cf::Trainer trainer(policy, solver, reward, objective, mpi);
 ///
 /// Sums are MPI's, whose order for a number of ranks is fixed with the usual MPIs. Tensors on a
-/// device are sent by way of the host. A process that ends while an exception is on its way, or
+/// device are sent by way of the host. One rank by itself calls nothing of MPI's, and bears several
+/// threads. A process that ends while an exception is on its way, or
 /// without leaving `main`, ends all others within seconds.
 class Mpi {
  public:
@@ -103,6 +104,7 @@ class Mpi {
   /// Adds up over the ranks, in place: tensors of one dtype and device in one message.
   /// @throws Error if MPI fails
   void sum(const std::vector<Tensor>& tensors) const {
+    if (size() == 1) return;
     const at::NoGradGuard no_gradient;
     std::vector<bool> done(tensors.size(), false);
     for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -121,6 +123,7 @@ class Mpi {
   /// The rows of all ranks, in their order.
   /// @throws Error if MPI fails
   Tensor gather(const Tensor& rows) const {
+    if (size() == 1) return rows;
     const Tensor own = rows.detach().to(at::kCPU).contiguous();
     const auto own_bytes = static_cast<std::int64_t>(own.nbytes());
     std::vector<std::int64_t> sizes(static_cast<std::size_t>(size()) * 2);
@@ -149,6 +152,7 @@ class Mpi {
   /// The values of rank 0, in place.
   /// @throws Error if MPI fails
   void broadcast(const std::vector<Tensor>& tensors) const {
+    if (size() == 1) return;
     const at::NoGradGuard no_gradient;
     for (const Tensor& tensor : tensors) {
       Tensor host = tensor.detach().to(at::kCPU).contiguous();
@@ -165,6 +169,7 @@ class Mpi {
   /// Whether any rank says so.
   /// @throws Error if MPI fails
   bool agree(bool flag) const {
+    if (size() == 1) return flag;
     int any = flag ? 1 : 0;
     detail::expects_mpi(MPI_Allreduce(MPI_IN_PLACE, &any, 1, MPI_INT, MPI_LOR, session_->world()),
                         "agree");
