@@ -102,3 +102,11 @@ $<JOIN:${folders},
 " TARGET ${name})
   set(${variable} "${file}" PARENT_SCOPE)
 endfunction()
+
+# mpirun, told as Open MPI 4 and 5 are of more ranks than cores, and of root in containers.
+if(MPIEXEC_EXECUTABLE)
+  set(CONTRAFLOW_MPIRUN "${CMAKE_COMMAND}" -E env
+      OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+      OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_mpi_yield_when_idle=1
+      PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe "${MPIEXEC_EXECUTABLE}")
+endif()

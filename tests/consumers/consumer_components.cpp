@@ -3,6 +3,7 @@
 #include <iostream>
 #include <type_traits>
 
+#include <contraflow/distributed/mpi.hpp>
 #include <contraflow/io/image.hpp>
 #include <contraflow/reward/concept.hpp>
 #include <contraflow/reward/remote.hpp>
@@ -12,6 +13,7 @@
 namespace cf = contraflow;
 
 static_assert(cf::Reward<cf::Remote, cf::Captions>);
+static_assert(cf::Communicator<cf::Mpi>);
 
 int main() {
   const auto tokenizer = cf::ClipTokenizer::from_merges({});
