@@ -1,5 +1,6 @@
 #pragma once
 
+#include <concepts>
 #include <functional>
 #include <memory>
 #include <utility>
@@ -12,8 +13,9 @@ namespace archetypes {
 /// A Communicator and nothing more: any other one, whose type is forgotten.
 class AnyRank {
  public:
-  template <contraflow::Communicator C>
-  explicit AnyRank(C communicator)
+  template <class C>
+  requires(!std::same_as<C, AnyRank> &&
+           contraflow::Communicator<C>) explicit AnyRank(C communicator)
       : rank_(communicator.rank()),
         size_(communicator.size()),
         sum_([communicator](const auto& tensors) { communicator.sum(tensors); }),

@@ -32,6 +32,7 @@ std::vector<std::string> gathered_texts(const Comm& communicator, std::string_vi
 }
 
 /// The lines of all ranks, each once, in the order in which the ranks have them: collective.
+/// @param communicator of the ranks
 /// @param own lines without line feeds
 template <Communicator Comm>
 std::vector<std::string> gathered_lines(const Comm& communicator,

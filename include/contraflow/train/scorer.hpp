@@ -43,6 +43,7 @@ inline Tensor scored_samples(const ScoreSheet& sheet) {
 }
 
 /// A sheet of the scores of all ranks' samples, in the order of the ranks: collective.
+/// @param communicator of the ranks
 /// @param sheet of this rank's samples; without names where it has none
 template <class Comm>
 ScoreSheet sheet_of_all(const Comm& communicator, ScoreSheet sheet) {
