@@ -132,7 +132,8 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
                       cf::EvaluationOptions{.samples = settings.evaluation_images,
                                             .grid = parts.folder.grid(settings.evaluation_steps)},
                       cf::Seed{settings.seed}, parts.ranks);
-  if (settings.resume && cf::resume(trainer, output / "checkpoints")) {
+  const auto warn = [&](const cf::Warning& warning) { parts.phases.say(warning.message); };
+  if (settings.resume && cf::resume(trainer, output / "checkpoints", warn)) {
     parts.phases.say("resumed after epoch " + std::to_string(trainer.epoch()));
   }
   //! [observers]

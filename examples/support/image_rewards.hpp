@@ -20,8 +20,8 @@ namespace cf = contraflow;
 using ImageRewards = cf::RewardList<cf::Captions>;
 
 inline constexpr const char* reward_help =
-    "Rewards, each as name, name=weight, name:argument or name:argument=weight. Without an "
-    "argument: "
+    "Rewards, each as name or name:argument, with a weight as name=0.5 or name=0.5:argument. "
+    "Without an argument: "
     "jpeg-compressibility, jpeg-incompressibility, brightness, colourfulness, sharpness, palette. "
     "With a model's folder: clip, pickscore. With its files, separated by a comma: hps:WEIGHTS,"
     "TOKENIZER and aesthetic:CLIP,HEAD. With a file: exported. With an address: remote";
@@ -31,7 +31,7 @@ namespace detail {
 inline void add_reward(ImageRewards& rewards, const cf::RewardText& text) {
   const std::string &name = text.name, &argument = text.argument;
   const auto add = [&](auto reward) {
-    rewards.add(text.name, std::move(reward), text.weight, cf::Normalisation::none);
+    rewards.add(rewards.unused(text.name), std::move(reward), text.weight);
   };
   if (name == "jpeg-compressibility") return add(cf::JpegCompressibility{});
   if (name == "jpeg-incompressibility") return add(cf::JpegIncompressibility{});

@@ -69,6 +69,14 @@ TEST_CASE("weights count once and normalisation not where it is not wanted") {
   CHECK(same_bits(list.combine(scores), at::tensor({10.0, 21.5, 43.0}, at::kDouble)));
 }
 
+TEST_CASE("rewards of one kind have names of their own, and weights are finite") {
+  cf::RewardList<Captions> list;
+  for (int i = 0; i < 3; ++i) list.add(list.unused("length"), length);
+  const cf::ScoreSheet sheet = list.score(at::zeros({2, 3}), {"a", "b"});
+  CHECK(sheet.names == std::vector<std::string>{"length", "length-2", "length-3"});
+  laws::check_error([&] { list.add("nan", length, std::nan("")); }, "weight", "finite");
+}
+
 TEST_CASE("a name is used once, and a list is a bag of rewards") {
   static_assert(cf::RewardBag<cf::RewardList<Captions>>);
   cf::RewardList<Captions> list;

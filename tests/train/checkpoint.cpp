@@ -1,9 +1,11 @@
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
 #include <torch/optim/adam.h>
 
 #include <contraflow/contraflow.hpp>
@@ -12,8 +14,10 @@
 #include <contraflow/train/checkpoint.hpp>
 
 #include "laws/compare.hpp"
+#include "laws/errors.hpp"
 #include "observe/temporary_directory.hpp"
 
+using Catch::Matchers::ContainsSubstring;
 namespace cf = contraflow;
 namespace fs = std::filesystem;
 
@@ -143,6 +147,58 @@ TEST_CASE("resuming says whether there was anything to resume") {
   auto trainer = trainer_of();
   CHECK_FALSE(cf::resume(trainer, folder.path()));
   CHECK_FALSE(cf::resume(trainer, folder.path() / "missing"));
+}
+
+TEST_CASE("a run goes on from the newest checkpoint that is whole") {
+  const TemporaryDirectory folder;
+  auto trainer = trainer_of();
+  trainer.run(3, cf::Checkpoint{.directory = folder.path(), .every = 1, .keep = 3});
+  const auto checkpoints = cf::checkpoints_in(folder.path());
+  REQUIRE(checkpoints.size() == 3);
+  const auto change_byte = [](const fs::path& path, std::int64_t place) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(place);
+    const int byte = file.get();
+    file.seekp(place);
+    file.put(char(byte ^ 1));
+  };
+  const std::vector<std::function<void(const fs::path&)>> damages{
+      [](const fs::path& path) { fs::resize_file(path / "optimizer.pt", 100); },
+      [](const fs::path& path) { fs::resize_file(path / "optimizer.pt", 0); },
+      [](const fs::path& path) { fs::resize_file(path / "state.safetensors", 1000); },
+      [](const fs::path& path) { fs::remove(path / "state.safetensors"); },
+      [](const fs::path& path) { fs::remove(path / "optimizer.pt"); },
+      [](const fs::path& path) { fs::remove(path / "checksums.json"); },
+      [](const fs::path& path) { fs::resize_file(path / "checksums.json", 5); },
+      [&](const fs::path& path) {
+        change_byte(path / "optimizer.pt", std::int64_t(fs::file_size(path / "optimizer.pt")) / 2);
+      },
+      [&](const fs::path& path) {
+        change_byte(path / "state.safetensors",
+                    std::int64_t(fs::file_size(path / "state.safetensors")) - 1);
+      }};
+  for (std::size_t i = 0; i < damages.size(); ++i) {
+    INFO("damage " << i);
+    const TemporaryDirectory copy;
+    fs::copy(folder.path(), copy.path(), fs::copy_options::recursive);
+    const auto damage = [&](int epoch) {
+      damages[i](copy.path() / ("epoch-0000000" + std::to_string(epoch)));
+    };
+    damage(3);
+    auto resumed = trainer_of(2);
+    std::vector<std::string> warnings;
+    const auto warn = [&](const cf::Warning& w) { warnings.push_back(w.message); };
+    CHECK(cf::resume(resumed, copy.path(), warn));
+    CHECK(resumed.epoch() == 2);
+    REQUIRE(warnings.size() == 1);
+    CHECK_THAT(warnings[0], ContainsSubstring("epoch-00000003 is damaged"));
+    resumed.run(3);
+    check_same_bits(resumed, trainer);
+    // And where there is none that is whole, that is an error and not a fresh start.
+    damage(1);
+    damage(2);
+    laws::check_error([&] { cf::resume(resumed, copy.path()); }, copy.path().string(), "3 damaged");
+  }
 }
 
 TEST_CASE("a damaged checkpoint is refused by name") {

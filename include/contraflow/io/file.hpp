@@ -101,6 +101,14 @@ inline void release_pages(const void* data, std::uint64_t size) {
 #endif
 }
 
+/// Brings the names in a folder to the disk.
+inline void flush_folder(const std::filesystem::path& path) {
+  const std::string name = path.empty() ? "." : path.string();
+  const detail::FileDescriptor folder(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  // Some file systems cannot flush a folder; the files themselves are complete either way.
+  if (folder.get() >= 0) ::fsync(folder.get());
+}
+
 /// A file that takes its name only when it is complete and on the disk.
 ///
 /// It is written beside the place it will take, so a reader sees the old file or the new one and
@@ -146,11 +154,7 @@ class PendingFile {
       throw Error(path_, "a file that can be replaced", detail::system_text(errno));
     }
     published_ = true;
-    const std::string parent = std::filesystem::path(path_).parent_path().string();
-    const detail::FileDescriptor folder(
-        ::open(parent.empty() ? "." : parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    // Some file systems cannot flush a folder; the file itself is complete either way.
-    if (folder.get() >= 0) ::fsync(folder.get());
+    flush_folder(std::filesystem::path(path_).parent_path());
   }
 
  private:

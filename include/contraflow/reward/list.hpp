@@ -3,6 +3,7 @@
 /// @file
 /// Rewards that are chosen while a program runs.
 
+#include <algorithm>
 #include <cmath>
 #include <concepts>
 #include <functional>
@@ -42,6 +43,17 @@ class RewardList {
            return detail::given_scores(reward, x0, reference);
          }});
     shares_.push_back({weight, normalisation});
+  }
+
+  /// @p name, or where it is in the list `name-2`, `name-3` and so on: for rewards of one kind.
+  std::string unused(const std::string& name) const {
+    const auto is_used = [&](const std::string& wanted) {
+      return std::any_of(entries_.begin(), entries_.end(),
+                         [&](const Entry& entry) { return entry.name == wanted; });
+    };
+    std::string free = name;
+    for (int number = 2; is_used(free); ++number) free = name + "-" + std::to_string(number);
+    return free;
   }
 
   /// Number of rewards.

@@ -4,12 +4,16 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <vector>
 
+#include <nlohmann/json.hpp>
 #include <torch/serialize.h>
 
+#include <contraflow/core/checksum.hpp>
+#include <contraflow/io/file.hpp>
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/observe/report.hpp>
 #include <contraflow/train/training.hpp>
@@ -18,8 +22,8 @@
 /// The whole state of a run on disk: every role, the optimiser, the seed, the counts.
 ///
 /// A checkpoint is a folder `epoch-<number>`; a run that is resumed from it continues with the same
-/// bits. A folder appears under its name only when it is complete, so a crash while writing leaves
-/// the one before.
+/// bits. A folder appears under its name only when it is complete and on the disk, so a crash while
+/// writing leaves the one before; its files have checksums, so one that was damaged later is known.
 
 namespace contraflow {
 
@@ -47,6 +51,53 @@ inline std::map<std::string, std::int64_t> counts_in(
 }
 
 }  // namespace detail
+
+namespace detail {
+
+inline constexpr const char* checkpoint_files[] = {"state.safetensors", "optimizer.pt"};
+inline constexpr const char* checksums_name = "checksums.json";
+
+/// The checksum of a file, as a text.
+inline std::string checksum_of(const std::filesystem::path& path) {
+  const MappedFile file(path.string());
+  return shown(checksum(file.bytes(), file.size()));
+}
+
+inline void write_checksums(const std::filesystem::path& checkpoint) {
+  nlohmann::json sums;
+  for (const char* name : checkpoint_files) sums[name] = checksum_of(checkpoint / name);
+  write_file(checkpoint / checksums_name, sums.dump(1) + "\n");
+}
+
+inline void write_optimizer(torch::optim::Optimizer& optimizer, const std::filesystem::path& path) {
+  torch::serialize::OutputArchive archive;
+  optimizer.save(archive);
+  PendingFile file(path.string());
+  archive.save_to([&](const void* data, std::size_t size) {
+    file.write(data, size);
+    return size;
+  });
+  file.publish();
+}
+
+}  // namespace detail
+
+/// What of a checkpoint's files is not as it was written, in words; nothing where all is.
+inline std::optional<std::string> damage_of(const std::filesystem::path& checkpoint) {
+  try {
+    const MappedFile file((checkpoint / detail::checksums_name).string());
+    const auto sums = nlohmann::json::parse(std::string(file.bytes(), file.size()));
+    for (const char* name : detail::checkpoint_files) {
+      const std::string found = detail::checksum_of(checkpoint / name);
+      if (sums.at(name).get<std::string>() != found) {
+        return std::string(name) + " is not as it was written";
+      }
+    }
+  } catch (const std::exception& failure) {
+    return failure.what();
+  }
+  return std::nullopt;
+}
 
 /// The complete checkpoints in a folder, oldest first; none where there is no such folder.
 inline std::vector<std::filesystem::path> checkpoints_in(const std::filesystem::path& directory) {
@@ -78,11 +129,11 @@ std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& d
         {"version", std::to_string(detail::checkpoint_version)}};
     for (const auto& [name, count] : state.counts) metadata.emplace(name, std::to_string(count));
     write_safetensors(partial / "state.safetensors", state.tensors, metadata);
-    torch::serialize::OutputArchive archive;
-    trainer.optimizer().save(archive);
-    archive.save_to((partial / "optimizer.pt").string());
+    detail::write_optimizer(trainer.optimizer(), partial / "optimizer.pt");
+    detail::write_checksums(partial);
     fs::remove_all(final_path);
     fs::rename(partial, final_path);
+    flush_folder(directory);
   } catch (const fs::filesystem_error& failure) {
     throw Error(final_path.string(), "a folder that can be written", failure.code().message());
   } catch (const c10::Error& failure) {
@@ -95,7 +146,7 @@ std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& d
 /// Gives a trainer the state of a checkpoint.
 /// @param trainer of the same composition
 /// @param checkpoint a folder `epoch-<number>`
-/// @throws Error if the checkpoint is incomplete or of another composition
+/// @throws Error if the checkpoint is damaged or of another composition
 template <class T>
 void load_checkpoint(T& trainer, const std::filesystem::path& checkpoint) {
   const std::filesystem::path path = checkpoint / "state.safetensors";
@@ -107,6 +158,9 @@ void load_checkpoint(T& trainer, const std::filesystem::path& checkpoint) {
   }
   expects(written_by->second == detail::checkpoint_version, "checkpoint",
           "a version this library writes", written_by->second);
+  if (const auto damage = damage_of(checkpoint)) {
+    throw Error(checkpoint.string(), "a checkpoint that is whole", *damage);
+  }
   for (const auto& [name, tensor] : file.tensors) state.tensors.emplace(name, tensor.clone());
   try {
     torch::serialize::InputArchive archive;
@@ -119,14 +173,32 @@ void load_checkpoint(T& trainer, const std::filesystem::path& checkpoint) {
   trainer.load(state);
 }
 
-/// Gives a trainer the newest checkpoint of a folder.
-/// @return whether there was one
+/// Gives a trainer the newest checkpoint of a folder that is whole.
+/// @param trainer of the composition that wrote it
+/// @param directory may be missing
+/// @param warn is told, as a Warning, of each newer one that is damaged
+/// @return whether there was any checkpoint
+/// @throws Error if all are damaged, or the newest whole one is of another composition
+template <class T, class Warn>
+bool resume(T& trainer, const std::filesystem::path& directory, Warn&& warn) {
+  auto checkpoints = checkpoints_in(directory);
+  if (checkpoints.empty()) return false;
+  const auto count = checkpoints.size();
+  for (; !checkpoints.empty(); checkpoints.pop_back()) {
+    const auto damage = damage_of(checkpoints.back());
+    if (!damage) {
+      load_checkpoint(trainer, checkpoints.back());
+      return true;
+    }
+    warn(Warning{"checkpoint/damaged", 1,
+                 checkpoints.back().string() + " is damaged and left out: " + *damage});
+  }
+  throw Error(directory.string(), "a checkpoint that is whole", shown(count) + " damaged");
+}
+/// The same, without a word about damaged ones.
 template <class T>
 bool resume(T& trainer, const std::filesystem::path& directory) {
-  const auto checkpoints = checkpoints_in(directory);
-  if (checkpoints.empty()) return false;
-  load_checkpoint(trainer, checkpoints.back());
-  return true;
+  return resume(trainer, directory, [](const Warning&) {});
 }
 
 /// Observer that writes the whole state of its trainer every few epochs and at the end.

@@ -4,12 +4,11 @@
 /// What makes the ranks of a run one run: that they start alike, and what they tell each other.
 
 #include <algorithm>
-#include <cstdint>
-#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <contraflow/core/checksum.hpp>
 #include <contraflow/distributed/text.hpp>
 #include <contraflow/observe/report.hpp>
 
@@ -21,14 +20,7 @@ using StartOfRank = std::vector<std::pair<std::string, std::string>>;
 /// The bits of a tensor in a short text, to be compared.
 inline std::string bits_text(const Tensor& tensor) {
   const Tensor host = tensor.detach().to(at::kCPU).contiguous();
-  const auto* bytes = static_cast<const char*>(host.const_data_ptr());
-  std::uint64_t hash = 0xcbf29ce484222325ULL;  // FNV-1a, of words
-  for (std::size_t i = 0; i < host.nbytes(); i += sizeof(std::uint64_t)) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, bytes + i, std::min(sizeof(word), host.nbytes() - i));
-    hash = (hash ^ word) * 0x100000001b3ULL;
-  }
-  return shape_text(tensor) + " with bits " + shown(hash);
+  return shape_text(tensor) + " with bits " + shown(checksum(host.const_data_ptr(), host.nbytes()));
 }
 
 /// Throws Error, on every rank, where two ranks start in different ways: collective.
