@@ -354,9 +354,101 @@ TEST_CASE("alpha comes from the configuration, else from the metadata, else it i
   refused("[]", "a JSON object");
   refused(R"({"transformer.lora_alpha": "7"})", "a number as lora_alpha");
   refused(R"({"transformer.use_dora": true})", "use_dora false");
-  refused(R"({"transformer.use_rslora": true})", "use_rslora false");
-  refused(R"({"transformer.alpha_pattern": {"a": 1}})", "alpha_pattern empty");
-  refused(R"({"transformer.rank_pattern": {"a": 1}})", "rank_pattern empty");
+  refused(R"({"transformer.init_lora_weights": "pissa_niter_4"})", "init_lora_weights pissa");
+  refused(R"({"transformer.alpha_pattern": [1]})", "an object as alpha_pattern");
+  refused(R"({"transformer.alpha_pattern": {"a": "1"}})", "a number as alpha_pattern of a");
+  refused(R"({"transformer.alpha_pattern": {"(": 1}})", "regular expressions");
+}
+
+namespace {
+
+// An adapter of two layers, of ranks 8 and 2.
+std::map<std::string, Tensor> unequal_ranks() {
+  return {{"transformer_blocks.0.attn.to_q.lora_A.weight", laws::floats({8, 16}, 1)},
+          {"transformer_blocks.0.attn.to_q.lora_B.weight", laws::floats({16, 8}, 2)},
+          {"transformer_blocks.1.attn.to_v.lora_A.weight", laws::floats({2, 16}, 3)},
+          {"transformer_blocks.1.attn.to_v.lora_B.weight", laws::floats({16, 2}, 4)}};
+}
+const char* const q = "transformer_blocks.0.attn.to_q";
+const char* const v = "transformer_blocks.1.attn.to_v";
+
+// The change of a layer's weight.
+Tensor change(const cf::LoraWeights& weights, const std::string& module) {
+  const Tensor down = weights.tensors.at(module + ".lora_A.weight");
+  return weights.tensors.at(module + ".lora_B.weight").matmul(down) *
+         (weights.alpha_of(module) / double(down.size(0)));
+}
+
+}  // namespace
+
+TEST_CASE("each layer of an adapter has a scale of its own") {
+  const TemporaryDirectory directory;
+  const auto path = directory / "lora.safetensors";
+  const auto read = [&](const std::string& metadata, std::map<std::string, Tensor> more = {}) {
+    for (const auto& [name, tensor] : unequal_ranks()) more.emplace("transformer." + name, tensor);
+    std::map<std::string, std::string> all;
+    if (!metadata.empty()) all.emplace("lora_adapter_metadata", metadata);
+    cf::write_safetensors(path, more, all);
+    return cf::read_lora(path);
+  };
+  const auto alphas = [](const cf::LoraWeights& weights) {
+    return std::pair(weights.alpha_of(q), weights.alpha_of(v));
+  };
+  CHECK(alphas(read("")) == std::pair(8.0, 2.0));
+  CHECK(alphas(read(R"({"transformer.lora_alpha": 4})")) == std::pair(4.0, 4.0));
+  CHECK(alphas(read(R"({"transformer.lora_alpha": 4, "transformer.alpha_pattern":
+                        {"attn.to_v": 6}})")) == std::pair(4.0, 6.0));
+  CHECK(alphas(read(R"({"transformer.lora_alpha": 4, "transformer.alpha_pattern":
+                        {"transformer_blocks.[01].attn.to_q": 3}})")) == std::pair(3.0, 4.0));
+  // The end of a name begins at a dot.
+  CHECK(alphas(read(R"({"transformer.lora_alpha": 4, "transformer.alpha_pattern":
+                        {"o_v": 6}})")) == std::pair(4.0, 4.0));
+  // alpha / sqrt(r) is the scale.
+  const auto stabilised = read(R"({"transformer.lora_alpha": 4, "transformer.use_rslora": true})");
+  CHECK(std::abs(stabilised.alpha_of(q) / 8 - 4 / std::sqrt(8)) < 1e-12);
+  CHECK(std::abs(stabilised.alpha_of(v) / 2 - 4 / std::sqrt(2)) < 1e-12);
+  // What the file itself says of a layer.
+  CHECK(alphas(read("", {{std::string("transformer.") + v + ".alpha", at::full({}, 5.0)}})) ==
+        std::pair(8.0, 5.0));
+}
+
+TEST_CASE("adapters of unequal ranks and alphas are written for both readers") {
+  const cf::LoraWeights weights{unequal_ranks(), 4, {{v, 6}}};
+  const TemporaryDirectory directory;
+  cf::write_peft_lora(directory / "peft", weights);
+  cf::write_diffusers_lora(directory / "diffusers", weights);
+  const auto config = nlohmann::json::parse(read_all(directory / "peft" / "adapter_config.json"));
+  CHECK(config.at("r") == 8);
+  CHECK(config.at("rank_pattern") == nlohmann::json{{v, 2}});
+  CHECK(config.at("alpha_pattern") == nlohmann::json{{v, 6.0}});
+  for (const char* folder : {"peft", "diffusers"}) {
+    const cf::LoraWeights read = cf::read_lora(directory / folder);
+    for (const char* module : {q, v}) {
+      INFO(folder << " " << module);
+      CHECK(relative_distance(change(read, module), change(weights, module)) < 1e-6);
+    }
+  }
+  // One rank and no alpha, so that it cannot be read at another scale.
+  const cf::LoraWeights diffusers = cf::read_lora(directory / "diffusers");
+  for (const char* module : {q, v}) {
+    CHECK(diffusers.tensors.at(std::string(module) + ".lora_A.weight").size(0) == 8);
+  }
+}
+
+TEST_CASE("an adapter keeps the scale of each layer, and set_scale multiplies it") {
+  Adapted net;
+  add_random(net.lora, "one");
+  cf::LoraWeights weights = net.lora.weights("one");
+  const std::string first = *modules_of(net.lora, "one").begin();
+  weights.alphas = {{first, 2 * weights.alpha}};
+  net.lora.add("two", weights, "two");
+  CHECK(net.lora.weights("two").alphas == weights.alphas);
+  net.lora.set_scale("one", first, 2);
+  CHECK(same_bits(net.velocity("two"), net.velocity("one")));
+  net.lora.set_scale("two", 0.5);
+  net.lora.set_scale("one", 0.5);
+  net.lora.set_scale("one", first, 1);
+  CHECK(same_bits(net.velocity("two"), net.velocity("one")));
 }
 
 TEST_CASE("files that are no adapter of a transformer are refused") {
@@ -370,7 +462,21 @@ TEST_CASE("files that are no adapter of a transformer are refused") {
       [&] {
         cf::read_lora(written({{"text_encoder.a.lora_A.weight", at::ones({1, 2})}}));
       },
-      path, "got text_encoder.a.lora_A.weight");
+      path, "one of a text encoder, text_encoder.a.lora_A.weight");
+  const std::map<std::string, std::string> other_tools{
+      {"lora_unet_joint_blocks_0_context_block_attn_qkv.lora_down.weight", "kohya's"},
+      {"transformer.a.lora_down.weight", "kohya's"},
+      {"joint_blocks.0.x_block.attn.qkv.lora_A.weight", "the original layout's"},
+      {"transformer.a.lora_magnitude_vector", "DoRA's"},
+      {"transformer.a.dora_scale", "DoRA's"}};
+  for (const auto& [name, layout] : other_tools) {
+    INFO(name);
+    check_error(
+        [&, &key = name] {
+          cf::read_lora(written({{key, at::ones({1, 2})}}));
+        },
+        path, layout);
+  }
   check_error(
       [&] {
         cf::read_lora(written({{"transformer.a.weight", at::ones({1, 2})}}));
@@ -380,12 +486,11 @@ TEST_CASE("files that are no adapter of a transformer are refused") {
   check_error([&] { cf::read_lora(directory.path()); }, directory.path().string(), "neither");
   check_error([&] { cf::read_lora(directory / "none"); }, (directory / "none").string(),
               "a readable file");
-  // The old format with its own alphas fits no layer.
+  // An alpha without its layer.
   cf::Lora lora(tiny::network());
   add_random(lora, "any");
   std::map<std::string, Tensor> old;
   for (const auto& [name, tensor] : lora.tensors("any")) old.emplace("transformer." + name, tensor);
-  old.emplace("transformer.proj_out.alpha", at::ones({}));
-  const cf::LoraWeights read = cf::read_lora(written(old));
-  check_error([&] { lora.add("old", read, "file"); }, "file", "unexpected: proj_out.alpha");
+  old.emplace("transformer.proj_in.alpha", at::ones({}));
+  check_error([&] { cf::read_lora(written(old)); }, path, "proj_in.alpha");
 }

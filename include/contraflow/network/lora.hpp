@@ -33,7 +33,14 @@ struct LoraOptions {
 struct LoraWeights {
   /// "<module>.lora_A.weight" [r, in] and "<module>.lora_B.weight" [out, r], for each module.
   std::map<std::string, Tensor> tensors;
-  double alpha = 0;  ///< the change of a weight is alpha / r times B A
+  double alpha = 0;                           ///< the change of a weight is alpha / r times B A
+  std::map<std::string, double> alphas = {};  ///< of modules that have another alpha
+
+  /// alpha of a module.
+  double alpha_of(const std::string& module) const {
+    const auto own = alphas.find(module);
+    return own == alphas.end() ? alpha : own->second;
+  }
 };
 
 /// The adapters of a network: added, selected, scaled, listed, without a copy of the network.
@@ -56,7 +63,7 @@ class Lora {
   ///   targets, or one that takes no adapters has
   void add(const std::string& name, const LoraOptions& options, Generator& generator) {
     expects(options.rank >= 1, "rank", "at least 1", options.rank);
-    Adapter adapter{options.alpha, layers_named(options.targets)};
+    Adapter adapter{layers_named(options.targets), options.alpha, {}};
     expects_new(name);
     for (auto& [module, layer] : adapter.layers) {
       const Tensor& weight = layer->weight();
@@ -75,14 +82,14 @@ class Lora {
   /// @throws Error that lists what does not fit the network
   void add(const std::string& name, const LoraWeights& weights, const std::string& source) {
     expects_new(name);
-    Adapter adapter{weights.alpha, layers_of(weights, source)};
+    Adapter adapter{layers_of(weights, source), weights.alpha, weights.alphas};
     for (auto& [module, layer] : adapter.layers) {
       const auto like = layer->weight().options().dtype(at::kFloat);
       const auto value = [&, &key = module](const char* part) {
         return weights.tensors.at(key + part).to(like, false, /*copy=*/true);
       };
       const Tensor down = value(down_suffix);
-      install(*layer, {down, value(up_suffix), weights.alpha / double(down.size(0))});
+      install(*layer, {down, value(up_suffix), weights.alpha_of(module) / double(down.size(0))});
     }
     adopt(name, std::move(adapter));
   }
@@ -107,7 +114,7 @@ class Lora {
   /// Multiplies alpha / r of an adapter in all its layers; 0 switches it off.
   void set_scale(const std::string& name, double factor) {
     const std::size_t index = expected_index(name);
-    for (auto& [module, layer] : adapters_[index].layers) scale(index, *layer, factor);
+    for (auto& [module, layer] : adapters_[index].layers) scale(index, module, *layer, factor);
   }
   /// Multiplies alpha / r of an adapter in one layer.
   /// @throws Error if the adapter does not change this layer
@@ -117,7 +124,7 @@ class Lora {
     if (found == adapters_[index].layers.end()) {
       throw Error("module", "a layer that the adapter " + name + " changes", module);
     }
-    scale(index, *found->second, factor);
+    scale(index, module, *found->second, factor);
   }
 
   /// The tensors of an adapter, by name; they are the adapter's own.
@@ -139,7 +146,8 @@ class Lora {
   }
   /// The values of an adapter; its scale by set_scale() is not part of them.
   LoraWeights weights(const std::string& name) const {
-    return {tensors(name), adapters_[expected_index(name)].alpha};
+    const Adapter& adapter = adapters_[expected_index(name)];
+    return {tensors(name), adapter.alpha, adapter.alphas};
   }
   /// Lets an adapter be trained, or freezes it.
   void set_trainable(const std::string& name, bool trainable) {
@@ -149,8 +157,9 @@ class Lora {
  private:
   using Layers = std::map<std::string, std::shared_ptr<LoraLinear>>;
   struct Adapter {
-    double alpha;
     Layers layers;
+    double alpha;
+    std::map<std::string, double> alphas;
   };
   static constexpr const char* down_suffix = ".lora_A.weight";
   static constexpr const char* up_suffix = ".lora_B.weight";
@@ -218,9 +227,12 @@ class Lora {
     names_.push_back(name);
     adapters_.push_back(std::move(adapter));
   }
-  void scale(std::size_t index, LoraLinear& layer, double factor) {
+  void scale(std::size_t index, const std::string& module, LoraLinear& layer, double factor) {
+    const Adapter& adapter = adapters_[index];
+    const auto own = adapter.alphas.find(module);
+    const double alpha = own == adapter.alphas.end() ? adapter.alpha : own->second;
     LowRank& low_rank = layer.adapters()[index];
-    low_rank.scale = factor * adapters_[index].alpha / double(low_rank.down.size(0));
+    low_rank.scale = factor * alpha / double(low_rank.down.size(0));
   }
 
   void expects_new(const std::string& name) const {

@@ -3,11 +3,17 @@
 /// @file
 /// Adapters on disk, in the formats that diffusers and peft read.
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
+#include <regex>
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -35,57 +41,160 @@ inline std::map<std::string, Tensor> without_prefix(const std::map<std::string, 
   return result;
 }
 
-inline std::int64_t rank_of(const std::map<std::string, Tensor>& tensors,
-                            const std::string& source) {
+inline constexpr const char* down_suffix = ".lora_A.weight";
+inline constexpr const char* up_suffix = ".lora_B.weight";
+
+/// The rank of each adapted module.
+inline std::map<std::string, std::int64_t> ranks_of(const std::map<std::string, Tensor>& tensors,
+                                                    const std::string& source) {
+  std::map<std::string, std::int64_t> ranks;
   for (const auto& [name, tensor] : tensors) {
-    if (name.ends_with(".lora_A.weight") && tensor.dim() == 2 && tensor.size(0) > 0) {
-      return tensor.size(0);
-    }
+    if (!name.ends_with(down_suffix) || tensor.dim() != 2 || tensor.size(0) == 0) continue;
+    ranks.emplace(name.substr(0, name.size() - std::string(down_suffix).size()), tensor.size(0));
   }
-  throw Error(source, "an adapter, with tensors *.lora_A.weight", "none");
+  if (ranks.empty()) throw Error(source, "an adapter, with tensors *.lora_A.weight", "none");
+  return ranks;
 }
 
-/// alpha of a peft configuration, if it has one; refuses the kinds of adapter that differ from a
-/// plain one.
-inline std::optional<double> alpha_of(const nlohmann::json& config, const std::string& prefix,
-                                      const std::string& source) {
-  if (!config.is_object()) throw Error(source, "a JSON object", config.type_name());
-  for (const char* kind : {"use_dora", "use_rslora", "lora_bias", "fan_in_fan_out"}) {
+/// What a configuration of peft says of the scale of layers.
+struct PeftScales {
+  std::optional<double> alpha = {};                          ///< of all; else each has its rank
+  std::vector<std::pair<std::regex, double>> patterns = {};  ///< by the name's end
+  bool is_rank_stabilised = false;                           ///< the scale is alpha / sqrt(r)
+
+  /// alpha of a module, such that its scale is alpha / r.
+  double alpha_of(const std::string& module, std::int64_t rank) const {
+    double own = alpha.value_or(double(rank));
+    for (const auto& [pattern, value] : patterns) {
+      if (std::regex_match(module, pattern)) {
+        own = value;
+        break;
+      }
+    }
+    return is_rank_stabilised ? own * std::sqrt(double(rank)) : own;
+  }
+};
+
+/// Refuses kinds of adapter that are more than a product of two matrices, or whose base is not the
+/// published one.
+inline void expects_plain_lora(const nlohmann::json& config, const std::string& prefix,
+                               const std::string& source) {
+  for (const char* kind : {"use_dora", "lora_bias", "fan_in_fan_out"}) {
     const auto found = config.find(prefix + kind);
     if (found == config.end() || found->is_null() || *found == false) continue;
     throw Error(source, std::string(kind) + " false", found->dump());
   }
-  for (const char* pattern : {"alpha_pattern", "rank_pattern"}) {
-    const auto found = config.find(prefix + pattern);
-    if (found == config.end() || found->is_null() || found->empty()) continue;
-    throw Error(source, std::string(pattern) + " empty", found->dump());
+  const auto initial = config.find(prefix + "init_lora_weights");
+  if (initial == config.end() || !initial->is_string()) return;
+  const std::string kind = initial->get<std::string>();
+  for (const char* changes_base : {"pissa", "olora", "corda", "loftq", "lora_ga"}) {
+    if (kind.starts_with(changes_base)) {
+      throw Error(source, "an adapter of an unchanged base", "init_lora_weights " + kind);
+    }
   }
-  const auto found = config.find(prefix + "lora_alpha");
-  if (found == config.end() || found->is_null()) return std::nullopt;
-  if (!found->is_number()) throw Error(source, "a number as lora_alpha", found->dump());
-  return found->get<double>();
+}
+
+/// The scales of a peft configuration.
+inline PeftScales scales_of(const nlohmann::json& config, const std::string& prefix,
+                            const std::string& source) {
+  if (!config.is_object()) throw Error(source, "a JSON object", config.type_name());
+  expects_plain_lora(config, prefix, source);
+  PeftScales scales;
+  const auto number = [&](const nlohmann::json& value, const std::string& name) {
+    if (!value.is_number()) throw Error(source, "a number as " + name, value.dump());
+    return value.get<double>();
+  };
+  const auto given = [&](const char* name) {
+    const auto found = config.find(prefix + name);
+    return found == config.end() || found->is_null() ? nullptr : &*found;
+  };
+  if (const auto* alpha = given("lora_alpha")) scales.alpha = number(*alpha, "lora_alpha");
+  if (const auto* rslora = given("use_rslora")) scales.is_rank_stabilised = *rslora == true;
+  if (const auto* patterns = given("alpha_pattern")) {
+    if (!patterns->is_object()) throw Error(source, "an object as alpha_pattern", patterns->dump());
+    for (const auto& [pattern, value] : patterns->items()) {
+      const double alpha = number(value, "alpha_pattern of " + pattern);
+      try {
+        scales.patterns.emplace_back("(.*\\.)?(" + pattern + ")", alpha);
+      } catch (const std::regex_error&) {
+        throw Error(source, "regular expressions in alpha_pattern", pattern);
+      }
+    }
+  }
+  return scales;
+}
+
+/// An adapter of these tensors, each layer at its own scale: what the configuration says, else what
+/// the file says by `<module>.alpha`, else its rank.
+inline LoraWeights scaled(std::map<std::string, Tensor> tensors, PeftScales scales,
+                          const std::string& source) {
+  std::map<std::string, double> in_file;
+  for (auto next = tensors.begin(); next != tensors.end();) {
+    const auto& [name, tensor] = *next;
+    if (!name.ends_with(".alpha") || tensor.numel() != 1) {
+      ++next;
+      continue;
+    }
+    in_file.emplace(name.substr(0, name.size() - std::string(".alpha").size()),
+                    tensor.to(at::kDouble).item<double>());
+    next = tensors.erase(next);
+  }
+  const auto ranks = ranks_of(tensors, source);
+  LoraWeights weights{std::move(tensors), 0, {}};
+  for (const auto& [module, rank] : ranks) {
+    const auto own = in_file.find(module);
+    weights.alphas[module] = own == in_file.end() ? scales.alpha_of(module, rank) : own->second;
+  }
+  for (const auto& [module, alpha] : in_file) {
+    if (!ranks.contains(module)) throw Error(source, "a layer for each alpha", module + ".alpha");
+  }
+  // What they share is alpha, what is left are the exceptions.
+  weights.alpha = weights.alphas.begin()->second;
+  std::erase_if(weights.alphas, [&](const auto& own) { return own.second == weights.alpha; });
+  return weights;
+}
+
+/// Refuses layouts of other tools by the names of their tensors, with what converts them.
+inline void expects_known_layout(const std::map<std::string, Tensor>& tensors,
+                                 const std::string& source) {
+  const std::string convert =
+      "; load_lora_weights and save_lora_weights of diffusers convert what they know";
+  for (const auto& [name, tensor] : tensors) {
+    const bool is_kohya = name.starts_with("lora_unet_") || name.starts_with("lora_te") ||
+                          name.find(".lora_down.") != std::string::npos;
+    const bool is_original = name.find("joint_blocks.") != std::string::npos;
+    const bool is_of_encoder = name.starts_with("text_encoder");
+    const bool is_dora =
+        name.find("magnitude") != std::string::npos || name.ends_with("dora_scale");
+    if (is_dora) throw Error(source, "a plain adapter", "DoRA's " + name);
+    if (is_kohya) throw Error(source, "diffusers' or peft's names", "kohya's " + name + convert);
+    if (is_original) {
+      throw Error(source, "diffusers' or peft's names", "the original layout's " + name + convert);
+    }
+    if (is_of_encoder) {
+      throw Error(source, "an adapter of the transformer alone", "one of a text encoder, " + name);
+    }
+  }
 }
 
 inline LoraWeights read_peft_lora(const std::filesystem::path& folder) {
   const std::string source = (folder / peft_lora_file).string();
   const std::string config = (folder / peft_config_file).string();
-  LoraWeights weights{
-      without_prefix(read_safetensors(source).tensors, "base_model.model.", source)};
-  const auto alpha = alpha_of(read_json(config), "", config);
-  weights.alpha = alpha.value_or(double(rank_of(weights.tensors, source)));
-  return weights;
+  auto tensors = read_safetensors(source).tensors;
+  expects_known_layout(tensors, source);
+  return scaled(without_prefix(tensors, "base_model.model.", source),
+                scales_of(read_json(config), "", config), source);
 }
 
 inline LoraWeights read_diffusers_lora(const std::filesystem::path& path) {
   const SafetensorsFile file = read_safetensors(path);
-  LoraWeights weights{without_prefix(file.tensors, "transformer.", path.string())};
-  std::optional<double> alpha;
+  expects_known_layout(file.tensors, path.string());
+  PeftScales scales;
   if (const auto found = file.metadata.find("lora_adapter_metadata");
       found != file.metadata.end()) {
-    alpha = alpha_of(parse_json(path.string(), found->second), "transformer.", path.string());
+    scales = scales_of(parse_json(path.string(), found->second), "transformer.", path.string());
   }
-  weights.alpha = alpha.value_or(double(rank_of(weights.tensors, path.string())));
-  return weights;
+  return scaled(without_prefix(file.tensors, "transformer.", path.string()), scales, path.string());
 }
 
 /// The adapted modules by their whole names: a shorter one, which peft matches as a suffix, might
@@ -101,9 +210,11 @@ inline std::set<std::string> module_names(const std::map<std::string, Tensor>& t
 /// Reads an adapter: a peft folder (`adapter_model.safetensors` and `adapter_config.json`), a
 /// diffusers folder (`pytorch_lora_weights.safetensors`), or one file in the layout of the latter.
 ///
-/// alpha comes from the configuration beside or inside the file; without one it is the rank, as
-/// diffusers has it.
-/// @throws Error for a file that cannot be read, of another layout or another kind of adapter
+/// Each layer has its own scale: alpha comes from the configuration beside or inside the file, with
+/// its patterns and rsLoRA, or from `<layer>.alpha` in the file; without any it is the layer's
+/// rank.
+/// @throws Error for a file that cannot be read, of another layout (which it names), or of another
+///   kind of adapter: DoRA, those whose base is changed, such as PiSSA
 inline LoraWeights read_lora(const std::filesystem::path& path) {
   if (!std::filesystem::is_directory(path)) return detail::read_diffusers_lora(path);
   if (std::filesystem::exists(path / detail::peft_config_file)) return detail::read_peft_lora(path);
@@ -116,21 +227,33 @@ inline LoraWeights read_lora(const std::filesystem::path& path) {
 }
 
 /// Writes an adapter so that both old and new releases of diffusers load it with the right scale:
-/// `folder/pytorch_lora_weights.safetensors`, each B multiplied by alpha / r, no metadata.
+/// `folder/pytorch_lora_weights.safetensors`, each B multiplied by its alpha / r, no metadata.
+/// Where ranks differ the smaller ones are filled up with zeros, since releases differ in what
+/// scale they give them.
 /// @throws Error naming the file that cannot be written
 inline void write_diffusers_lora(const std::filesystem::path& folder, const LoraWeights& weights) {
   std::filesystem::create_directories(folder);
-  const double scale = weights.alpha / double(detail::rank_of(weights.tensors, folder.string()));
+  const auto ranks = detail::ranks_of(weights.tensors, folder.string());
+  std::int64_t most = 0;
+  for (const auto& [module, rank] : ranks) most = std::max(most, rank);
   std::map<std::string, Tensor> tensors;
-  for (const auto& [name, tensor] : weights.tensors) {
-    const bool is_up = name.ends_with(".lora_B.weight");
-    tensors.emplace("transformer." + name, is_up ? tensor.detach() * scale : tensor.detach());
+  for (const auto& [module, rank] : ranks) {
+    const Tensor down = weights.tensors.at(module + detail::down_suffix).detach();
+    const Tensor up = weights.tensors.at(module + detail::up_suffix).detach() *
+                      (weights.alpha_of(module) / double(rank));
+    const std::int64_t missing = most - rank;
+    const std::string name = "transformer." + module;
+    tensors.emplace(name + detail::down_suffix,
+                    missing > 0 ? at::constant_pad_nd(down, {0, 0, 0, missing}) : down);
+    tensors.emplace(name + detail::up_suffix,
+                    missing > 0 ? at::constant_pad_nd(up, {0, missing}) : up);
   }
   write_safetensors(folder / detail::diffusers_lora_file, tensors, {{"format", "pt"}});
 }
 
 /// Writes an adapter as a peft folder: `adapter_model.safetensors` and `adapter_config.json`, the
-/// latter with the keys that every release of peft knows.
+/// latter with the keys that every release of peft knows, and with patterns of rank and alpha where
+/// layers differ in them.
 /// @throws Error naming the file that cannot be written
 inline void write_peft_lora(const std::filesystem::path& folder, const LoraWeights& weights) {
   std::filesystem::create_directories(folder);
@@ -139,9 +262,11 @@ inline void write_peft_lora(const std::filesystem::path& folder, const LoraWeigh
     tensors.emplace("base_model.model." + name, tensor.detach());
   }
   write_safetensors(folder / detail::peft_lora_file, tensors, {{"format", "pt"}});
-  const nlohmann::json config = {
+  const auto ranks = detail::ranks_of(weights.tensors, folder.string());
+  const std::int64_t rank = ranks.begin()->second;
+  nlohmann::json config = {
       {"peft_type", "LORA"},
-      {"r", detail::rank_of(weights.tensors, folder.string())},
+      {"r", rank},
       {"lora_alpha", weights.alpha},
       {"lora_dropout", 0.0},
       {"bias", "none"},
@@ -152,6 +277,10 @@ inline void write_peft_lora(const std::filesystem::path& folder, const LoraWeigh
       {"base_model_name_or_path", nullptr},
       {"task_type", nullptr},
   };
+  for (const auto& [module, own] : ranks) {
+    if (own != rank) config["rank_pattern"][module] = own;
+  }
+  for (const auto& [module, own] : weights.alphas) config["alpha_pattern"][module] = own;
   write_json(folder / detail::peft_config_file, config);
 }
 
