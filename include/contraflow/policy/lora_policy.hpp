@@ -110,20 +110,45 @@ class LoraPolicy {
   /// The values of a role's adapter, to be written to a file.
   LoraWeights weights(Role role) const { return lora_.weights(name_of(role)); }
 
-  /// Every tensor of every role's adapter, as "role.module.lora_A.weight"; the base is not part.
+  /// Every tensor of every role's adapter, as "role.module.lora_A.weight", and "lora_alpha": what
+  /// they mean depends on it. The base is not part.
   std::map<std::string, Tensor> state() {
     std::map<std::string, Tensor> all;
     for (const std::string& role : lora_.names()) {
       for (const auto& [name, tensor] : lora_.tensors(role)) all.emplace(role + "." + name, tensor);
     }
+    all.emplace("lora_alpha", alphas());
     return all;
   }
 
   /// Takes over what state() gave: all of it, or nothing where an error is thrown.
-  /// @throws Error if a tensor is missing or has another shape
-  void load(const std::map<std::string, Tensor>& tensors) { restore(state(), tensors); }
+  /// @throws Error if a tensor is missing or has another shape, or the adapters had another alpha
+  void load(const std::map<std::string, Tensor>& tensors) {
+    const auto given = tensors.find("lora_alpha");
+    if (given == tensors.end()) throw Error("state", "a tensor named lora_alpha", "none");
+    const Tensor own = alphas();
+    if (given->second.sizes() == own.sizes() && !given->second.to(at::kDouble).equal(own)) {
+      throw Error("alpha", "that of the adapters in the state, " + range_text(given->second),
+                  range_text(own));
+    }
+    restore(state(), tensors);
+  }
 
  private:
+  /// alpha of each adapted layer, in the order of their names, float64.
+  Tensor alphas() const {
+    const LoraWeights current = weights(Role::current);
+    std::vector<double> all;
+    for (const auto& [name, tensor] : current.tensors) {
+      const std::size_t end = name.find(".lora_A.weight");
+      if (end != std::string::npos) all.push_back(current.alpha_of(name.substr(0, end)));
+    }
+    return at::tensor(all, at::kDouble);
+  }
+  static std::string range_text(const Tensor& alphas) {
+    const auto least = alphas.min().item<double>(), most = alphas.max().item<double>();
+    return least == most ? shown(least) : shown(least) + " to " + shown(most) + " by layer";
+  }
   static std::string name_of(Role role) { return std::string(role.name()); }
 
   void add_copy(Role role) {
