@@ -147,6 +147,31 @@ TEST_CASE("an epoch without any score trains nothing, warns, and the run goes on
   CHECK_FALSE(same_bits(state_of(trainer), before));
 }
 
+TEST_CASE("a run whose reward is gone ends, with the reason") {
+  auto options = small::options();
+  const auto away = [](const Tensor&) -> Tensor { throw std::runtime_error("out of paper"); };
+  const cf::RunReport report = trainer_of(away, cf::Nft{}, options).run(60);
+  CHECK(report.epochs == 5);
+  CHECK(report.stopped);
+  CHECK(report.reason ==
+        "no sample has had a score in 5 epochs; the last failure: reward: out of paper");
+  // Another number, or none.
+  options.learning.most_unscored_epochs = 2;
+  CHECK(trainer_of(away, cf::Nft{}, options).run(60).epochs == 2);
+  options.learning.most_unscored_epochs = 0;
+  CHECK(trainer_of(away, cf::Nft{}, options).run(9).epochs == 9);
+  options.learning.most_unscored_epochs = -1;
+  check_error([&] { trainer_of(away, cf::Nft{}, options); }, "most_unscored_epochs", "got -1");
+  // A judge that comes back in time is no reason.
+  options.learning.most_unscored_epochs = 3;
+  const auto calls = std::make_shared<int>(0);
+  const auto unsteady = [calls](const Tensor& x0) -> Tensor {
+    if (++*calls % 3 != 0) throw std::runtime_error("busy");
+    return small::reward()(x0);
+  };
+  CHECK(trainer_of(unsteady, cf::Nft{}, options).run(9).epochs == 9);
+}
+
 TEST_CASE("a reward that throws is a warning in its own words") {
   for (const bool asynchronous : {false, true}) {
     small::Options options = small::options();

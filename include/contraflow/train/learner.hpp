@@ -24,6 +24,9 @@ namespace contraflow {
 struct Learning {
   std::int64_t gradient_steps = 1;  ///< in which the samples are divided, at least 1
   std::int64_t inner_epochs = 1;    ///< passes over the samples, each with fresh noise and times
+  /// Epochs in a row in which no sample has a score, behind which a run ends: a judge that is gone
+  /// does not cost a night. 0: a reward is not required, the run goes on.
+  std::int64_t most_unscored_epochs = 5;
 };
 
 /// What was learnt since the last report.
@@ -122,6 +125,8 @@ class Learner {
         communicator_(std::move(communicator)) {
     expects(learning.gradient_steps >= 1, "gradient_steps", "at least 1", learning.gradient_steps);
     expects(learning.inner_epochs >= 1, "inner_epochs", "at least 1", learning.inner_epochs);
+    expects(learning.most_unscored_epochs >= 0, "most_unscored_epochs", "at least 0",
+            learning.most_unscored_epochs);
     expects(micro_batch >= 0, "micro_batch", "at least 0", micro_batch);
   }
 

@@ -4,7 +4,9 @@
 /// The only loop over epochs.
 
 #include <cstdint>
+#include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <contraflow/observe/concept.hpp>
@@ -17,7 +19,8 @@ namespace contraflow {
 /// With several ranks each of them runs this loop with the same observers: all measure and act
 /// behind an epoch everywhere, those of rank 0 are told of it, and what one of them or of those
 /// that listen on every rank answers holds for all.
-/// @param trainer has `epoch()`, `communicator()` and `run_epoch(warn)`, which gives an EpochReport
+/// @param trainer has `epoch()`, `communicator()`, `reason_to_end()` and `run_epoch(warn)`, which
+///   gives an EpochReport
 /// @param epochs total, those of a resumed run included
 /// @param observers in an epoch all of them measure, then all are told, then all are called behind
 /// @return how it ended, the same on all ranks
@@ -37,7 +40,10 @@ RunReport run_loop(T& trainer, std::int64_t epochs, Os&... observers) {
       for (const Warning& warning : warnings_of_all(communicator, own)) all.warn(warning);
     }
     all.measure(trainer, run.last);
-    const Verdict verdict = all(run.last);
+    Verdict verdict = all(run.last);
+    if (std::string reason = trainer.reason_to_end(); !reason.empty() && !verdict.stop) {
+      verdict = {true, std::move(reason), {}};
+    }
     run.stopped = communicator.agree(verdict.stop);
     if (run.stopped) run.reason = reason_of_all(communicator, verdict.reason);
     all.after(trainer, run.last);

@@ -80,6 +80,11 @@ class Scorer {
   /// Forgets what an epoch that was ended by an exception has left unfinished.
   void reset() { sheets_.clear(); }
 
+  /// Epochs in a row, up to the last, in which no sample had a score.
+  std::int64_t unscored_epochs() const { return unscored_epochs_; }
+  /// What the last reward that threw has said; empty where none has.
+  const std::string& last_failure() const { return last_failure_; }
+
   /// Begins to score the next samples of the epoch.
   /// @param x0 clean samples [B, ...]
   /// @param prompt the number of each sample's prompt, int64 [B]
@@ -107,6 +112,7 @@ class Scorer {
   ScoredRollout<Record> finish(Rollout<Record> rollout, EpochReport& report, Warn&& warn) {
     ScoreSheet own = joined();
     for (const std::string& failure : own.failures) warn(Warning{"reward/failure", 1, failure});
+    if (!own.failures.empty()) last_failure_ = own.failures.back();
     const ScoreSheet sheet = sheet_of_all(communicator_, std::move(own));
     const Tensor valid = scored_samples(sheet);
     const std::int64_t masked = sheet.scores.size(1) - valid.numel();
@@ -115,9 +121,11 @@ class Scorer {
     if (valid.numel() == 0) {
       warn(Warning{"reward/masked", double(masked),
                    "no sample of this epoch has a score: nothing was trained"});
+      ++unscored_epochs_;
       add_statistics(report, {});
       return {};
     }
+    unscored_epochs_ = 0;
     ScoredRollout<Record> scored = placed(std::move(rollout), valid, masked > 0);
     add_statistics(
         report, scored.scores = valued(sheet.scores.index_select(1, valid), scored.scores.group));
@@ -208,6 +216,8 @@ class Scorer {
   bool asynchronous_;
   [[no_unique_address]] Comm communicator_;
   std::vector<std::future<ScoreSheet>> sheets_;
+  std::int64_t unscored_epochs_ = 0;
+  std::string last_failure_;
 };
 
 }  // namespace contraflow

@@ -36,6 +36,8 @@ class OnlineTrainer
              detail::pick<detail::OptimizationKind, Optimization>(components...), adamw(),
              detail::pick<detail::CommunicatorKind, Alone>(components...)),
         options_(with_shape(detail::pick<detail::CollectionKind, Collection>(components...))),
+        most_unscored_epochs_(
+            detail::pick<detail::LearningKind, Learning>(components...).most_unscored_epochs),
         collector_(detail::CollectorMaker<Parts::collects>::template of<typename Parts::Collects>(
             std::move(solver), options_,
             detail::pick<detail::TransitionsKind, RecordedTransitions>(components...))),
@@ -70,6 +72,15 @@ class OnlineTrainer
     this->finish(report);
     evaluate_if_due(report, warn);
     return report;
+  }
+
+  /// Why the run has no sense any more, see Learning::most_unscored_epochs; empty where it has.
+  std::string reason_to_end() const {
+    const std::int64_t unscored = scorer_.unscored_epochs();
+    if (most_unscored_epochs_ == 0 || unscored < most_unscored_epochs_) return "";
+    const std::string& failure = scorer_.last_failure();
+    return "no sample has had a score in " + shown(unscored) + " epochs" +
+           (failure.empty() ? "" : "; the last failure: " + failure);
   }
 
   /// Evaluates the averaged weights on the evaluator's prompts and noise.
@@ -194,6 +205,7 @@ class OnlineTrainer
   }
 
   Collection options_;
+  std::int64_t most_unscored_epochs_;
   typename Parts::Collects collector_;
   Scorer<R, typename Parts::A, typename Parts::Prompts, Comm> scorer_;
   typename Parts::Evaluates evaluator_;

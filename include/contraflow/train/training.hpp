@@ -45,6 +45,8 @@ class Training {
     expects_same_start(communicator_, start());
     return run_loop(self(), epochs, observers...);
   }
+  /// Why the run has no sense any more; empty where it has.
+  std::string reason_to_end() const { return ""; }
   /// One epoch by itself; warnings are dropped.
   EpochReport run_epoch() {
     return self().run_epoch([](const Warning&) {});
