@@ -46,11 +46,11 @@ namespace fs = std::filesystem;
 using Model = cf::Guided<cf::Autocasting<cf::Mmdit>, cf::TextCondition>;
 using Policy = cf::LoraPolicy<Model>;
 using Rewards = cf::pipeline::DecodedRewards<support::ImageRewards>;
-using Prompts = decltype(cf::PromptRows(cf::TextCondition(), std::vector<std::string>()));
+using Prompts = decltype(cf::PromptRows(cf::TextCondition(), cf::Records()));
 
 struct Settings {
   support::sd35::Model model;
-  fs::path prompt_file, lora, output = "out/finetune";
+  fs::path prompt_file, evaluation_prompt_file, lora, output = "out/finetune";
   std::vector<std::string> rewards = {"colourfulness"};
   std::string method = "nft", negative;
   std::int64_t epochs = 100, prompts = 48, group = 24, size = 512;
@@ -114,7 +114,7 @@ struct Parts {
   const cf::sd3::Folder& folder;
   Policy policy;
   Rewards rewards;
-  Prompts prompts;
+  Prompts prompts, evaluation_prompts;
   std::shared_ptr<cf::Vae> vae;
   std::vector<cf::Warning> warnings;  ///< of prompts that were cut
   support::Phases& phases;
@@ -125,13 +125,14 @@ template <class Solver, class Objective>
 void train(Parts parts, const Solver& solver, const Objective& objective) {
   const Settings& settings = parts.settings;
   const fs::path& output = settings.output;
-  cf::Trainer trainer(std::move(parts.policy), solver, std::move(parts.rewards), objective,
-                      std::move(parts.prompts), collection(settings, parts.folder),
-                      cf::Learning{.gradient_steps = settings.gradient_steps},
-                      optimization(settings),
-                      cf::EvaluationOptions{.samples = settings.evaluation_images,
-                                            .grid = parts.folder.grid(settings.evaluation_steps)},
-                      cf::Seed{settings.seed}, parts.ranks);
+  cf::Trainer trainer(
+      std::move(parts.policy), solver, std::move(parts.rewards), objective,
+      std::move(parts.prompts), collection(settings, parts.folder),
+      cf::Learning{.gradient_steps = settings.gradient_steps}, optimization(settings),
+      cf::Evaluator(cf::EvaluationOptions{.samples = settings.evaluation_images,
+                                          .grid = parts.folder.grid(settings.evaluation_steps)},
+                    cf::DpmSolver<1>{}, std::move(parts.evaluation_prompts)),
+      cf::Seed{settings.seed}, parts.ranks);
   const auto warn = [&](const cf::Warning& warning) { parts.phases.say(warning.message); };
   if (settings.resume && cf::resume(trainer, output / "checkpoints", warn)) {
     parts.phases.say("resumed after epoch " + std::to_string(trainer.epoch()));
@@ -217,38 +218,51 @@ cf::TextCondition encoded(const Settings& settings, const cf::sd3::Folder& folde
   return condition;
 }
 
+/// Of a file, or three to try.
+cf::Records prompts_of(const fs::path& file) {
+  if (!file.empty()) return cf::read_records(file);
+  return cf::records_in("a photo of a cat\ntwo red circles\na house by the sea", "prompts");
+}
+
 void run(const Settings& settings, const support::Ranks& ranks) {
   fs::create_directories(settings.output);
   support::by_first(ranks, [&] { support::sd35::prepare(settings.model, settings.output); });
   const cf::sd3::Folder folder = support::sd35::opened(settings.model, settings.output);
   collection(settings, folder);  // finds faults now, not after the text encoders
   support::ImageRewards rewards = support::image_rewards(settings.rewards);
-  std::vector<std::string> captions = {"a photo of a cat", "two red circles", "a house by the sea"};
-  if (!settings.prompt_file.empty()) captions = support::sd35::lines_of(settings.prompt_file);
-  if (captions.empty()) throw cf::Error(settings.prompt_file.string(), "a prompt a line", "none");
+  const cf::Records records = prompts_of(settings.prompt_file);
+  const cf::Records evaluated = settings.evaluation_prompt_file.empty()
+                                    ? records
+                                    : cf::read_records(settings.evaluation_prompt_file);
 
   support::Phases phases(support::is_first(ranks));
   phases.begin("encoding prompts");
-  std::vector<std::string> with_negative = captions;
-  with_negative.push_back(settings.negative);
+  cf::Captions all = cf::captions_of(records);
+  for (std::string& caption : cf::captions_of(evaluated)) all.push_back(std::move(caption));
+  all.push_back(settings.negative);
   std::vector<cf::Warning> warnings;
-  support::by_first(ranks, [&] { encoded(settings, folder, with_negative, warnings); });
-  const cf::TextCondition condition = encoded(settings, folder, with_negative, warnings);
-  const auto count = std::int64_t(captions.size());
+  support::by_first(ranks, [&] { encoded(settings, folder, all, warnings); });
+  const cf::TextCondition condition = encoded(settings, folder, all, warnings);
+  const auto rows = [&](std::size_t first, const cf::Records& of) {
+    const auto begin = std::int64_t(first);
+    return cf::PromptRows(
+        cf::select(condition, at::arange(begin, begin + std::int64_t(of.size()), at::kLong)), of);
+  };
 
   phases.begin("loading the networks");
   const auto vae = folder.vae({.dtype = at::kFloat, .device = at::Device(settings.model.device)});
   const cf::Mmdit transformer =
       folder.transformer(settings.model.placement(), {.recompute = settings.recompute});
-  const cf::TextCondition negative = cf::select(condition, at::full({1}, count, at::kLong));
+  const cf::TextCondition negative =
+      cf::select(condition, at::full({1}, std::int64_t(all.size()) - 1, at::kLong));
   cf::LoraPolicyOptions options{.average_every = settings.is_grpo() ? 8 : 1, .seed = settings.seed};
   if (!settings.lora.empty()) options.start = cf::read_lora(settings.lora);
   Policy policy(
       Model(cf::Autocasting(transformer, settings.autocast), negative, settings.guidance_scale()),
       cf::LoraOptions{.rank = settings.rank, .alpha = settings.alpha}, options);
   train_by_method({settings, folder, std::move(policy), Rewards(vae, std::move(rewards)),
-                   cf::PromptRows(cf::select(condition, at::arange(count)), captions), vae,
-                   std::move(warnings), phases, ranks});
+                   rows(0, records), rows(records.size(), evaluated), vae, std::move(warnings),
+                   phases, ranks});
 }
 
 void add_options(CLI::App& app, Settings& settings) {
@@ -265,7 +279,11 @@ void add_options(CLI::App& app, Settings& settings) {
       ->check(
           CLI::IsMember({"nft", "awm", "dpo", "rwr", "sft", "grpo", "grpo-fast", "grpo-guard"}));
   option("--reward", settings.rewards, support::reward_help);
-  app.add_option("--prompts", settings.prompt_file, "File with a prompt a line");
+  app.add_option("--prompts", settings.prompt_file,
+                 "File with a prompt a line, or a JSON object a line with a \"prompt\"; judges are "
+                 "told the whole object");
+  app.add_option("--evaluation-prompts", settings.evaluation_prompt_file,
+                 "Such a file for evaluations; those of training by default");
   app.add_option("--negative", settings.negative, "Negative prompt, for guidance");
   app.add_option("--lora", settings.lora, "Adapter to start from, which is then the reference");
   option("--output", settings.output, "Folder for all results");

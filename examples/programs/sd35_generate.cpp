@@ -16,6 +16,7 @@
 #include <contraflow/io/png.hpp>
 #include <contraflow/pipeline/image_generation.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
+#include <contraflow/reward/records.hpp>
 #include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/sd3/latent_shape.hpp>
 #include <contraflow/solver/runge_kutta.hpp>
@@ -124,8 +125,8 @@ void run(const Settings& settings) {
   fs::create_directories(settings.output);
   std::vector<std::string> prompts = settings.prompts;
   if (!settings.prompt_file.empty()) {
-    for (std::string& line : support::sd35::lines_of(settings.prompt_file)) {
-      prompts.push_back(std::move(line));
+    for (std::string& caption : cf::captions_of(cf::read_records(settings.prompt_file))) {
+      prompts.push_back(std::move(caption));
     }
   }
   if (prompts.empty() && settings.model.tiny) prompts = {"a photo of a cat", "two red circles"};

@@ -10,6 +10,7 @@
 #include <contraflow/reward/image_measures.hpp>
 #include <contraflow/reward/jpeg_size.hpp>
 #include <contraflow/reward/list.hpp>
+#include <contraflow/reward/records.hpp>
 #include <contraflow/reward/remote.hpp>
 #include <contraflow/reward/reward_text.hpp>
 
@@ -17,7 +18,8 @@ namespace support {
 
 namespace cf = contraflow;
 
-using ImageRewards = cf::RewardList<cf::Captions>;
+/// Told the records of prompts: a caption, and what else the file of prompts says.
+using ImageRewards = cf::RewardList<cf::Records>;
 
 inline constexpr const char* reward_help =
     "Rewards, each as name or name:argument, with a weight as name=0.5 or name=0.5:argument. "
@@ -30,8 +32,13 @@ namespace detail {
 
 inline void add_reward(ImageRewards& rewards, const cf::RewardText& text) {
   const std::string &name = text.name, &argument = text.argument;
-  const auto add = [&](auto reward) {
-    rewards.add(rewards.unused(text.name), std::move(reward), text.weight);
+  const auto add = [&]<class R>(R reward) {
+    const std::string unused = rewards.unused(text.name);
+    if constexpr (cf::Reward<R, cf::Records>) {
+      rewards.add(unused, std::move(reward), text.weight);
+    } else {
+      rewards.add(unused, cf::OnCaptions(std::move(reward)), text.weight);
+    }
   };
   if (name == "jpeg-compressibility") return add(cf::JpegCompressibility{});
   if (name == "jpeg-incompressibility") return add(cf::JpegIncompressibility{});

@@ -77,18 +77,6 @@ inline cf::sd3::Folder opened(const Model& model, const std::filesystem::path& o
   return cf::sd3::Folder(folder_of(model, output));
 }
 
-/// The lines of a file that are not empty.
-inline std::vector<std::string> lines_of(const std::filesystem::path& path) {
-  std::ifstream file(path);
-  if (!file) throw cf::Error(path.string(), "a readable file", "none");
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(file, line);) {
-    if (line.ends_with('\r')) line.pop_back();
-    if (!line.empty()) lines.push_back(line);
-  }
-  return lines;
-}
-
 inline void show(const cf::Warning& warning) {
   std::fprintf(stderr, "warning: %s\n", warning.message.c_str());
 }

@@ -46,6 +46,35 @@ TEST_CASE("captions are found in records") {
   CHECK(cf::captions_of({}).empty());
 }
 
+TEST_CASE("prompts are read as what they are") {
+  const auto captions = [](const std::string& text) {
+    return cf::captions_of(cf::records_in(text, "file"));
+  };
+  const Captions two{"two cats", "a dog"};
+  CHECK(captions("two cats\na dog") == two);
+  CHECK(captions("two cats\r\na dog\r\n") == two);
+  CHECK(captions("\xEF\xBB\xBFtwo cats\na dog\n") == two);
+  CHECK(captions("\n  \t\ntwo cats\n\n   a dog  \n \r\n") == two);
+  CHECK(captions("{\"prompt\": \"two cats\"}\n{\"prompt\": \"a dog\", \"tag\": 1}\n") == two);
+  CHECK(captions("\xEF\xBB\xBF\r\n {\"prompt\": \"two cats\"} \r\n\r\n{\"prompt\": \"a dog\"}") ==
+        two);
+  // A brace within a list of captions is a caption's.
+  CHECK(captions("a cat\n{a dog}") == Captions{"a cat", "{a dog}"});
+  CHECK(captions("eine Katze, \xC3\xBC") == Captions{"eine Katze, \xC3\xBC"});
+  // What a judge wants to know stays.
+  const Records read = cf::records_in(records[0].dump() + "\n" + records[1].dump(), "file");
+  CHECK(read == Records{records[0], records[1]});
+
+  check_error([&] { captions(""); }, "file", "a prompt a line");
+  check_error([&] { captions("\xEF\xBB\xBF \r\n"); }, "file", "a prompt a line");
+  check_error([&] { captions("{\"prompt\": \"a\"}\n\na dog"); }, "file:3", "JSON");
+  check_error([&] { captions("{\"prompt\": \"a\"}\n{\"text\": \"b\"}"); }, "file:2",
+              "got {\"text\": \"b\"}");
+  check_error([&] { captions("{\"prompt\": 3}"); }, "file:1", "a text \"prompt\"");
+  check_error([&] { captions("a cat\n\xFF\xFE"); }, "file:2", "text in UTF-8");
+  check_error([&] { cf::read_records("no/file.txt"); }, "no/file.txt", "a readable file");
+}
+
 TEST_CASE("a record without a caption is shown") {
   check_error([] { cf::captions_of(records, "caption"); }, "records",
               "objects with a text \"caption\", got {\"include\":");

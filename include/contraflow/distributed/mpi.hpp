@@ -54,7 +54,15 @@ class MpiSession {
   static void end_all_if_not_finalised() {
     int is_finalised = 0;
     MPI_Finalized(&is_finalised);
-    if (is_finalised == 0) MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+    if (is_finalised != 0) return;
+    int size = 1;
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    // One by itself has nobody to end, and MPI's notice would hide its own sentence.
+    if (size == 1) {
+      MPI_Finalize();
+    } else {
+      MPI_Abort(MPI_COMM_WORLD, EXIT_FAILURE);
+    }
   }
 
   MPI_Comm world_ = MPI_COMM_NULL;

@@ -3,13 +3,19 @@
 /// @file
 /// Prompts that are JSON records: a caption, and what else a judge wants to know.
 
+#include <algorithm>
 #include <concepts>
+#include <cstdint>
+#include <filesystem>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
+#include <contraflow/io/file.hpp>
+#include <contraflow/io/json.hpp>
 #include <contraflow/reward/image_batch.hpp>
 
 namespace contraflow {
@@ -44,6 +50,73 @@ inline Captions captions_of(const Records& records, const std::string& key = "pr
     captions.push_back(*caption);
   }
   return captions;
+}
+
+namespace detail {
+
+/// The lines of a text that are not blank, with their numbers, without a byte-order mark and
+/// without blanks around them.
+inline std::vector<std::pair<std::int64_t, std::string>> lines_in(std::string_view text) {
+  constexpr std::string_view mark = "\xEF\xBB\xBF", blanks = " \t\r\v\f";
+  if (text.starts_with(mark)) text.remove_prefix(mark.size());
+  std::vector<std::pair<std::int64_t, std::string>> lines;
+  for (std::int64_t number = 1; !text.empty(); ++number) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    const std::size_t first = line.find_first_not_of(blanks);
+    if (first == std::string_view::npos) continue;
+    line = line.substr(first, line.find_last_not_of(blanks) - first + 1);
+    lines.emplace_back(number, line);
+  }
+  return lines;
+}
+
+inline nlohmann::json record_in(const std::string& line, bool is_json, const std::string& source) {
+  if (!is_json) {
+    // A caption goes to tokenizers and judges: it has to be text.
+    nlohmann::json record{{"prompt", line}};
+    try {
+      static_cast<void>(record.dump());
+    } catch (const nlohmann::json::type_error&) {
+      throw Error(source, "text in UTF-8", "other bytes");
+    }
+    return record;
+  }
+  nlohmann::json record = parse_json(source, line);
+  if (caption_in(record, "prompt") == nullptr) {
+    throw Error(source, "an object with a text \"prompt\"", line.substr(0, 80));
+  }
+  return record;
+}
+
+}  // namespace detail
+
+/// The prompts of a text: a caption a line, or a JSON object with a text "prompt" a line, such as
+/// GenEval's metadata. Which of the two the first line says, by a brace at its beginning.
+///
+/// A byte-order mark, carriage returns, blank lines and blanks around a line are left out.
+/// @param text in UTF-8
+/// @param source named in errors, such as the file
+/// @return at least one; captions as objects with their "prompt"
+/// @throws Error naming the source and the line that is neither, or if there is no prompt
+inline Records records_in(std::string_view text, const std::string& source) {
+  const auto lines = detail::lines_in(text);
+  if (lines.empty()) throw Error(source, "a prompt a line", "none");
+  const bool is_json = lines.front().second.starts_with('{');
+  Records records;
+  records.reserve(lines.size());
+  for (const auto& [number, line] : lines) {
+    records.push_back(detail::record_in(line, is_json, source + ":" + shown(number)));
+  }
+  return records;
+}
+
+/// The prompts of a file, see records_in().
+/// @throws Error naming the file, and the line where it is at fault
+inline Records read_records(const std::filesystem::path& path) {
+  const MappedFile file(path.string());
+  return records_in({file.bytes(), file.size()}, path.string());
 }
 
 /// A reward on images and captions, for prompts that are JSON records: `OnCaptions(clip_score)`
