@@ -231,14 +231,15 @@ void run(const Settings& settings, const support::Ranks& ranks) {
   collection(settings, folder);  // finds faults now, not after the text encoders
   support::ImageRewards rewards = support::image_rewards(settings.rewards);
   const cf::Records records = prompts_of(settings.prompt_file);
-  const cf::Records evaluated = settings.evaluation_prompt_file.empty()
-                                    ? records
-                                    : cf::read_records(settings.evaluation_prompt_file);
+  cf::Records own_evaluation;
+  if (!settings.evaluation_prompt_file.empty()) {
+    own_evaluation = cf::read_records(settings.evaluation_prompt_file);
+  }
 
   support::Phases phases(support::is_first(ranks));
   phases.begin("encoding prompts");
   cf::Captions all = cf::captions_of(records);
-  for (std::string& caption : cf::captions_of(evaluated)) all.push_back(std::move(caption));
+  for (std::string& caption : cf::captions_of(own_evaluation)) all.push_back(std::move(caption));
   all.push_back(settings.negative);
   std::vector<cf::Warning> warnings;
   support::by_first(ranks, [&] { encoded(settings, folder, all, warnings); });
@@ -261,8 +262,9 @@ void run(const Settings& settings, const support::Ranks& ranks) {
       Model(cf::Autocasting(transformer, settings.autocast), negative, settings.guidance_scale()),
       cf::LoraOptions{.rank = settings.rank, .alpha = settings.alpha}, options);
   train_by_method({settings, folder, std::move(policy), Rewards(vae, std::move(rewards)),
-                   rows(0, records), rows(records.size(), evaluated), vae, std::move(warnings),
-                   phases, ranks});
+                   rows(0, records),
+                   own_evaluation.empty() ? rows(0, records) : rows(records.size(), own_evaluation),
+                   vae, std::move(warnings), phases, ranks});
 }
 
 void add_options(CLI::App& app, Settings& settings) {

@@ -202,6 +202,14 @@ TEST_CASE("ranks that start in different ways are refused by name") {
       "prompts_per_epoch", "got 6 on rank 1");
   refused(
       [](const AnyRank& rank) {
+        const double rate = rank.rank() == 2 ? 0.5 : 0.25;
+        return cf::Trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{},
+                           runs::collection(), cf::Optimization{.optimizer = small::descent(rate)},
+                           rank);
+      },
+      "learning_rate", "0.25 as on rank 0, got 0.5 on rank 2");
+  refused(
+      [](const AnyRank& rank) {
         return cf::Trainer(cf::SnapshotPolicy(small::model(rank.rank() == 1 ? 2 : 1)), cf::Euler{},
                            small::reward(), cf::Nft{}, runs::collection(), rank);
       },
@@ -220,6 +228,37 @@ struct Everything {
 };
 
 }  // namespace
+
+namespace {
+
+// Gives each rank half of the one group there is.
+struct HalfAGroup {
+  template <class P, class Prompts>
+  cf::Rollout<cf::NothingRecorded> collect(const cf::CollectorContext<P, Prompts>& context) const {
+    const cf::Share own = context.share(4);
+    const Tensor ids = at::arange(own.first, own.last, at::kLong);
+    return {laws::floats({4, 2}).slice(0, own.first, own.last),
+            at::zeros_like(ids),
+            at::zeros_like(ids),
+            ids,
+            {}};
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a pair whose samples two ranks have is an error, and not left out") {
+  check_error(
+      [] {
+        cf::Team(2).run([](const cf::TeamRank& rank) {
+          const auto to_the_right = [](const Tensor& x0) { return x0.select(1, 0); };
+          cf::Trainer trainer(small::policy(), HalfAGroup{}, to_the_right, cf::Dpo{},
+                              AnyRank(rank));
+          trainer.run(1);
+        });
+      },
+      "collector", "a pair of two ranks");
+}
 
 TEST_CASE("a collector that gives every rank the same samples is refused") {
   check_error(

@@ -102,6 +102,23 @@ Result pretrained(const Comm& ranks) {
   return run(trainer, 2);
 }
 
+/// Times that depend on all samples of a step, alike within a group.
+template <class Comm>
+Result strata(const Comm& ranks) {
+  cf::Trainer trainer(small::policy(), cf::Euler{}, WithGaps{}, cf::Nft{}, collection(),
+                      cf::ForwardProcess{.times = cf::StratifiedTimes{.per_sample = 2}},
+                      cf::Learning{.gradient_steps = 2}, descent(), cf::Seed{7}, ranks);
+  Result result = run(trainer, 3);
+  cf::Trainer shared(
+      small::policy(), cf::Euler{}, WithGaps{}, cf::Nft{}, collection(),
+      cf::ForwardProcess{.times = cf::StratifiedTimes{.per_sample = 2}, .shared_noise = true},
+      descent(), cf::Seed{7}, ranks);
+  for (auto& [name, tensor] : run(shared, 2).tensors) {
+    result.tensors.emplace("shared." + name, tensor);
+  }
+  return result;
+}
+
 /// In float64, with the published optimiser: 20 epochs in which rounding does not grow to 1e-5.
 template <class Comm>
 Result wide(const Comm& ranks) {
@@ -136,10 +153,11 @@ Result adapters(const Comm& ranks) {
 /// Every run, by name.
 template <class Comm>
 std::map<std::string, Result> all(const Comm& ranks) {
-  return {{"NFT", nft(ranks)},         {"fewer groups than ranks", nft(ranks, 2, 1)},
-          {"GRPO", grpo(ranks)},       {"DPO", dpo(ranks)},
-          {"offline", offline(ranks)}, {"pre-training", pretrained(ranks)},
-          {"float64", wide(ranks)},    {"adapters", adapters(ranks)}};
+  return {{"NFT", nft(ranks)},          {"fewer groups than ranks", nft(ranks, 2, 1)},
+          {"GRPO", grpo(ranks)},        {"DPO", dpo(ranks)},
+          {"offline", offline(ranks)},  {"pre-training", pretrained(ranks)},
+          {"float64", wide(ranks)},     {"strata", strata(ranks)},
+          {"adapters", adapters(ranks)}};
 }
 
 /// Where two results differ by more than rounding; "" where they do not.

@@ -1,3 +1,4 @@
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -6,6 +7,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <sys/resource.h>
 #include <torch/optim/adam.h>
 
 #include <contraflow/contraflow.hpp>
@@ -140,6 +142,44 @@ TEST_CASE("only the newest checkpoints are kept, and an incomplete one is never 
   const auto checkpoints = cf::checkpoints_in(folder.path());
   REQUIRE(checkpoints.size() == 2);
   CHECK(checkpoints.back().filename() == "epoch-00000005");
+}
+
+TEST_CASE("a checkpoint that was written is not removed for newer ones of another run") {
+  const TemporaryDirectory folder;
+  auto trainer = trainer_of();
+  trainer.run(3, cf::Checkpoint{.directory = folder.path(), .every = 1, .keep = 1});
+  fs::rename(folder.path() / "epoch-00000003", folder.path() / "epoch-00000030");
+  fs::resize_file(folder.path() / "epoch-00000030" / "optimizer.pt", 10);
+  auto second = trainer_of();
+  second.run(5, cf::Checkpoint{.directory = folder.path(), .every = 1, .keep = 2});
+  std::vector<std::string> names;
+  for (const auto& path : cf::checkpoints_in(folder.path())) names.push_back(path.filename());
+  CHECK(names == std::vector<std::string>{"epoch-00000004", "epoch-00000005", "epoch-00000030"});
+}
+
+TEST_CASE("a full disk is an error, and leaves the checkpoint before") {
+  const TemporaryDirectory folder;
+  auto trainer = trainer_of();
+  trainer.run(1, cf::Checkpoint{.directory = folder.path(), .every = 1});
+  rlimit before{};
+  REQUIRE(getrlimit(RLIMIT_FSIZE, &before) == 0);
+  std::signal(SIGXFSZ, SIG_IGN);
+  // Every limit of a file's size is a disk that is full at another byte.
+  for (rlim_t limit = 0; limit < 60000; limit += 1500) {
+    const rlimit small_files{limit, before.rlim_max};
+    setrlimit(RLIMIT_FSIZE, &small_files);
+    bool is_error = false;
+    try {
+      cf::save_checkpoint(trainer, folder.path() / "other");
+    } catch (const cf::Error&) {
+      is_error = true;
+    }
+    setrlimit(RLIMIT_FSIZE, &before);
+    const auto written = cf::checkpoints_in(folder.path() / "other");
+    CHECK(is_error == written.empty());
+    if (!is_error) break;
+  }
+  CHECK_FALSE(cf::damage_of(folder.path() / "epoch-00000001"));
 }
 
 TEST_CASE("resuming says whether there was anything to resume") {

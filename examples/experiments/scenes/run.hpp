@@ -146,7 +146,7 @@ Run trained(Trainer trainer, const Start& start, double cost) {
           ? run_with()
           : run_with(cf::TensorBoard{watched.tensorboard}, cf::ProgressBar{});
   if (double(report.epochs) > run.curve.back().epoch) record(report.last);
-  run.is_complete = !cf::StopOnInterrupt::interrupted();
+  run.is_complete = !report.stopped && !cf::StopOnInterrupt::interrupted();
   run.model = cf::clone_of(average());
   run.diversity = diversity(run.model);
   return run;

@@ -93,7 +93,7 @@ struct Alone {
 
 /// Whether a communicator never has more than one rank.
 template <class T>
-inline constexpr bool is_alone = std::same_as<T, Alone>;
+inline constexpr bool is_alone = std::derived_from<T, Alone>;
 
 /// A part of 0 ... n - 1.
 struct Share {

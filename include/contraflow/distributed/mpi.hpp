@@ -139,6 +139,7 @@ class Mpi {
     detail::expects_mpi(
         MPI_Allgather(mine, 2, MPI_INT64_T, sizes.data(), 2, MPI_INT64_T, session_->world()),
         "gather");
+    expects_alike(sizes, own);
     std::vector<int> counts, starts;
     std::int64_t count = 0, bytes = 0;
     for (std::size_t r = 0; r < sizes.size(); r += 2) {
@@ -185,6 +186,17 @@ class Mpi {
   }
 
  private:
+  /// Rows of another size on some rank would be written past the end.
+  static void expects_alike(const std::vector<std::int64_t>& sizes, const Tensor& own) {
+    std::int64_t bytes_a_row = 1, rank = 0;
+    for (const std::int64_t size : own.sizes().slice(1)) bytes_a_row *= size;
+    bytes_a_row *= std::int64_t(own.element_size());
+    for (std::size_t r = 0; r < sizes.size(); r += 2, ++rank) {
+      if (sizes[r + 1] == sizes[r] * bytes_a_row) continue;
+      throw Error("gather", "rows of " + shown(bytes_a_row) + " bytes on all ranks",
+                  shown(sizes[r + 1]) + " bytes in " + shown(sizes[r]) + " on rank " + shown(rank));
+    }
+  }
   void sum_alike(const std::vector<Tensor>& tensors) const {
     std::vector<Tensor> flat;
     for (const Tensor& tensor : tensors) flat.push_back(tensor.detach().reshape({-1}));

@@ -31,14 +31,18 @@ std::vector<std::string> gathered_texts(const Comm& communicator, std::string_vi
   return texts;
 }
 
-/// The lines of all ranks, each once, in the order in which the ranks have them: collective.
+/// The lines of all ranks, each once, in the order in which the ranks have them: collective. Line
+/// feeds within a line become blanks.
 /// @param communicator of the ranks
-/// @param own lines without line feeds
+/// @param own lines
 template <Communicator Comm>
 std::vector<std::string> gathered_lines(const Comm& communicator,
                                         const std::vector<std::string>& own) {
   std::string joined;
-  for (const std::string& line : own) joined.append(line).push_back('\n');
+  for (std::string line : own) {
+    std::replace(line.begin(), line.end(), '\n', ' ');
+    joined.append(line).push_back('\n');
+  }
   std::vector<std::string> all;
   for (const std::string& text : gathered_texts(communicator, joined)) {
     for (std::size_t first = 0; first < text.size();) {

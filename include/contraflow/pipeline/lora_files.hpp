@@ -124,8 +124,8 @@ inline PeftScales scales_of(const nlohmann::json& config, const std::string& pre
   return scales;
 }
 
-/// An adapter of these tensors, each layer at its own scale: what the configuration says, else what
-/// the file says by `<module>.alpha`, else its rank.
+/// An adapter of these tensors, each layer at its own scale: what the file says by
+/// `<module>.alpha`, else what the configuration says, else its rank.
 inline LoraWeights scaled(std::map<std::string, Tensor> tensors, PeftScales scales,
                           const std::string& source) {
   std::map<std::string, double> in_file;

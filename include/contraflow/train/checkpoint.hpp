@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -73,10 +74,17 @@ inline void write_optimizer(torch::optim::Optimizer& optimizer, const std::files
   torch::serialize::OutputArchive archive;
   optimizer.save(archive);
   PendingFile file(path.string());
+  // LibTorch writes on from a destructor, which must not throw.
+  std::exception_ptr failure;
   archive.save_to([&](const void* data, std::size_t size) {
-    file.write(data, size);
+    try {
+      if (!failure) file.write(data, size);
+    } catch (const Error&) {
+      failure = std::current_exception();
+    }
     return size;
   });
+  if (failure) std::rethrow_exception(failure);
   file.publish();
 }
 
@@ -237,7 +245,10 @@ struct Checkpoint {
     if (trainer.communicator().rank() != 0) return;
     save_checkpoint(trainer, directory);
     written = trainer.epoch();
-    const auto all = checkpoints_in(directory);
+    auto all = checkpoints_in(directory);
+    // Newer ones are not this run's: damaged, or of another.
+    const std::string own = detail::checkpoint_name(written);
+    std::erase_if(all, [&](const auto& path) { return path.filename().string() > own; });
     const auto kept = static_cast<std::size_t>(keep);
     for (std::size_t i = 0; i + kept < all.size(); ++i) std::filesystem::remove_all(all[i]);
   }

@@ -41,7 +41,7 @@ struct CollectorContext {
   int rank = 0;                  ///< who collects a part of the samples
   int ranks = 1;                 ///< how many do
 
-  /// What of @p count samples, groups or files this rank collects.
+  /// What of @p count groups this rank collects, whole; groups are numbered over all ranks.
   Share share(std::int64_t count) const { return share_of(count, rank, ranks); }
 };
 

@@ -106,6 +106,9 @@ class Evaluator {
     result.x0 = communicator.gather(
         samples.empty() ? at::empty(batch_shape(0, sample_shape), sample_options(policy))
                         : at::cat(samples));
+    if constexpr (!is_alone<Comm>) {
+      result.failures = gathered_lines(communicator, result.failures);
+    }
     summarise(rewards, sheet_of_all(communicator, std::move(sheet)), result);
     return result;
   }

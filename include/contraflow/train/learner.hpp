@@ -203,7 +203,7 @@ class Learner {
       const Tensor& all = units[which++];
       const std::int64_t first = all.size(0) * k / learning_.gradient_steps;
       const std::int64_t last = all.size(0) * (k + 1) / learning_.gradient_steps;
-      if (first < last) backward(selection, epoch, {all.slice(0, first, last)}, stream, report);
+      if (first < last) backward(selection, epoch, {all.slice(0, first, last), {}}, stream, report);
     });
     if (!step_.has_loss()) return;
     const StepOutcome outcome = step_.finish();
@@ -217,14 +217,27 @@ class Learner {
     if constexpr (is_alone<Comm>) {
       return units;
     } else {
-      if (samples.is_everywhere) {
-        const Share own = share_of(units.count(), communicator_.rank(), communicator_.size());
-        return {units.members.slice(0, own.first, own.last)};
-      }
       const Tensor place = units.members - samples.first;
-      const Tensor is_here = place.ge(0).logical_and(place.lt(samples.rollout.size())).all(1);
-      return {place.index_select(0, is_here.nonzero().flatten())};
+      const Tensor which = samples.is_everywhere ? shared_out(units.count()) : held(place, samples);
+      return {place.index_select(0, which),
+              StepUnits::All{samples.ids(), groups_of(samples), units.members, which}};
     }
+  }
+  Tensor shared_out(std::int64_t count) const {
+    const Share own = share_of(count, communicator_.rank(), communicator_.size());
+    return at::arange(own.first, own.last, at::kLong);
+  }
+  /// The units whose samples this rank has.
+  static Tensor held(const Tensor& place, const Scored& samples) {
+    const Tensor is_here = place.ge(0).logical_and(place.lt(samples.rollout.size()));
+    const Tensor whole = is_here.all(1);
+    if (!whole.equal(is_here.any(1))) {
+      throw Error("collector", "the samples of a group made by one rank", "a pair of two ranks");
+    }
+    return whole.nonzero().flatten();
+  }
+  static const Tensor& groups_of(const Scored& samples) {
+    return samples.scores.group.defined() ? samples.scores.group : samples.rollout.group;
   }
 
   /// The backward passes of the terms of a selection.

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <utility>
 
 #include <contraflow/objective/points.hpp>
@@ -18,6 +19,13 @@ namespace contraflow {
 /// members int64 [U, k], positions in the rollout, on the CPU
 struct StepUnits {
   Tensor members;  ///< see above
+
+  /// Where not all units of the step are here: the ids and the groups of all samples, the members
+  /// of all units, and which of them these are.
+  struct All {
+    Tensor id, group, members, which;
+  };
+  std::optional<All> all = {};  ///< see above
 
   std::int64_t count() const { return members.size(0); }  ///< U
   std::int64_t size() const { return members.size(1); }   ///< k
@@ -40,9 +48,15 @@ class ForwardPoints {
   ForwardPoints(const ForwardProcess& settings, const Rollout<Record>& rollout,
                 const StepUnits& units, const TimeGrid& grid, const Generator& stream)
       : rollout_(rollout), units_(units), noise_(stream.stream(Purpose::training_noise)) {
-    const Tensor first = units.members.select(1, 0);
-    names_ = (settings.shared_noise ? rollout.group : rollout.id).index_select(0, first);
-    times_ = drawn_times(settings, grid, stream);
+    const auto names = [&](const Tensor& id, const Tensor& group, const Tensor& members) {
+      return (settings.shared_noise ? group : id).index_select(0, members.select(1, 0));
+    };
+    names_ = names(rollout.id, rollout.group, units.members);
+    // Strata are those of all units of the step.
+    times_ = units.all ? drawn_times(names(units.all->id, units.all->group, units.all->members),
+                                     settings, grid, stream)
+                             .index_select(0, units.all->which)
+                       : drawn_times(names_, settings, grid, stream);
     per_sample_ = times_.size(1);
     rows_ = units.rows(per_sample_);
     times_ = times_.t().reshape({-1}).repeat_interleave(units.size()).to(device());
@@ -71,12 +85,12 @@ class ForwardPoints {
  private:
   at::Device device() const { return rollout_.x0.device(); }
 
-  /// The times of each unit, [U, K] on the CPU.
-  Tensor drawn_times(const ForwardProcess& settings, const TimeGrid& grid,
-                     const Generator& stream) const {
-    if (!settings.shared_noise) return times_of(names_, settings, grid, stream);
+  /// The times of units of these names, [U, K] on the CPU.
+  static Tensor drawn_times(const Tensor& names, const ForwardProcess& settings,
+                            const TimeGrid& grid, const Generator& stream) {
+    if (!settings.shared_noise) return times_of(names, settings, grid, stream);
     // Units that are noised alike have their times drawn once.
-    const auto distinct = at::_unique(names_, /*sorted=*/true, /*return_inverse=*/true);
+    const auto distinct = at::_unique(names, /*sorted=*/true, /*return_inverse=*/true);
     return times_of(std::get<0>(distinct), settings, grid, stream)
         .index_select(0, std::get<1>(distinct));
   }

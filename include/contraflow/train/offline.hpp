@@ -91,6 +91,11 @@ class StoredTrainer
     auto forward = detail::pick<detail::ForwardKind, ForwardProcess>(components...);
     if (!forward.times) forward.times = UniformTimes{};
     this->learner_.set(std::move(forward));
+    if constexpr (!is_alone<std::remove_cvref_t<decltype(this->communicator_)>>) {
+      this->settings_.emplace_back("x0", bits_text(samples.x0));
+      this->settings_.emplace_back("reward", bits_text(samples.reward));
+      this->settings_.emplace_back("prompt", bits_text(samples.prompt));
+    }
   }
 
   using Base::run_epoch;

@@ -106,6 +106,9 @@ class Pretrainer
     expects(options_.steps >= 1, "steps", "at least 1", options_.steps);
     expects(options_.batch >= 1, "batch", "at least 1", options_.batch);
     expects(options_.report_every >= 1, "report_every", "at least 1", options_.report_every);
+    this->settings_.emplace_back("steps", shown(options_.steps));
+    this->settings_.emplace_back("batch", shown(options_.batch));
+    this->settings_.emplace_back("report_every", shown(options_.report_every));
     auto forward = detail::pick<detail::ForwardKind, ForwardProcess>(components...);
     if (!forward.times) forward.times = UniformTimes{};
     this->learner_.set(std::move(forward));

@@ -47,10 +47,10 @@ inline Tensor scored_samples(const ScoreSheet& sheet) {
 /// @param sheet of this rank's samples; without names where it has none
 template <class Comm>
 ScoreSheet sheet_of_all(const Comm& communicator, ScoreSheet sheet) {
+  if constexpr (!is_alone<Comm>) sheet.names = gathered_lines(communicator, sheet.names);
+  const auto rewards = std::int64_t(sheet.names.size());
+  if (!sheet.scores.defined()) sheet.scores = at::empty({rewards, 0}, at::kDouble);
   if constexpr (!is_alone<Comm>) {
-    sheet.names = gathered_lines(communicator, sheet.names);
-    const auto rewards = std::int64_t(sheet.names.size());
-    if (!sheet.scores.defined()) sheet.scores = at::empty({rewards, 0}, at::kDouble);
     sheet.scores = communicator.gather(sheet.scores.t().contiguous()).t();
   }
   return sheet;
@@ -82,7 +82,7 @@ class Scorer {
 
   /// Epochs in a row, up to the last, in which no sample had a score.
   std::int64_t unscored_epochs() const { return unscored_epochs_; }
-  /// What the last reward that threw has said; empty where none has.
+  /// What a reward has said that threw in the last epoch without a score; empty where none has.
   const std::string& last_failure() const { return last_failure_; }
 
   /// Begins to score the next samples of the epoch.
@@ -111,8 +111,8 @@ class Scorer {
   template <class Record, class Warn>
   ScoredRollout<Record> finish(Rollout<Record> rollout, EpochReport& report, Warn&& warn) {
     ScoreSheet own = joined();
-    for (const std::string& failure : own.failures) warn(Warning{"reward/failure", 1, failure});
-    if (!own.failures.empty()) last_failure_ = own.failures.back();
+    const std::vector<std::string> failures = own.failures;
+    for (const std::string& failure : failures) warn(Warning{"reward/failure", 1, failure});
     const ScoreSheet sheet = sheet_of_all(communicator_, std::move(own));
     const Tensor valid = scored_samples(sheet);
     const std::int64_t masked = sheet.scores.size(1) - valid.numel();
@@ -122,6 +122,8 @@ class Scorer {
       warn(Warning{"reward/masked", double(masked),
                    "no sample of this epoch has a score: nothing was trained"});
       ++unscored_epochs_;
+      const auto all = gathered_lines(communicator_, failures);
+      last_failure_ = all.empty() ? "" : all.back();
       add_statistics(report, {});
       return {};
     }

@@ -50,6 +50,8 @@ class OnlineTrainer
     if (!forward.times) forward.times = GridTimes{};
     this->learner_.set(std::move(forward));
     this->learner_.set(detail::pick<detail::TransitionsKind, RecordedTransitions>(components...));
+    this->settings_.emplace_back("every", shown(evaluator_.options().every));
+    this->settings_.emplace_back("samples", shown(evaluator_.options().samples));
     if (!Parts::collects) {
       this->settings_.emplace_back("prompts_per_epoch", shown(options_.prompts_per_epoch));
       this->settings_.emplace_back("group_size", shown(options_.group_size));

@@ -42,7 +42,7 @@ class Training {
   /// @throws Error from an observer, or from an option of a part that is out of range
   template <class... Os>
   RunReport run(std::int64_t epochs, Os&&... observers) {
-    expects_same_start(communicator_, start());
+    expects_same_start(communicator_, start(epochs));
     return run_loop(self(), epochs, observers...);
   }
   /// Why the run has no sense any more; empty where it has.
@@ -124,7 +124,8 @@ class Training {
                  optimization.micro_batch, communicator),
         settings_{{"gradient_steps", shown(learning.gradient_steps)},
                   {"inner_epochs", shown(learning.inner_epochs)},
-                  {"max_gradient_norm", shown(optimization.max_gradient_norm)}} {}
+                  {"max_gradient_norm", shown(optimization.max_gradient_norm)},
+                  {"micro_batch", shown(optimization.micro_batch)}} {}
   ~Training() = default;
 
   /// Adds what was learnt in an epoch, and how far that took the policy from who collected:
@@ -160,10 +161,17 @@ class Training {
 
  private:
   /// What must be the same on all ranks for a run to be one.
-  StartOfRank start() {
+  StartOfRank start(std::int64_t epochs) {
     StartOfRank all = settings_;
     if constexpr (!is_alone<Comm>) {
       all.emplace_back("composition", typeid(Self).name());
+      all.emplace_back("epochs", shown(epochs));
+      for (const double weight : objective().weights) {
+        all.emplace_back("weight of a term", shown(weight));
+      }
+      for (const auto& group : optimizer().param_groups()) {
+        all.emplace_back("learning_rate", shown(group.options().get_lr()));
+      }
       all.emplace_back("seed", shown(seed_));
       all.emplace_back("epoch", shown(epoch_));
       for (const auto& [name, tensor] : policy_.state()) {
