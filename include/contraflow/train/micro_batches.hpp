@@ -20,10 +20,12 @@ namespace contraflow {
 struct StepUnits {
   Tensor members;  ///< see above
 
-  /// Where not all units of the step are here: the ids and the groups of all samples, the members
-  /// of all units, and which of them these are.
+  /// The whole step, where not all of its units are here.
   struct All {
-    Tensor id, group, members, which;
+    Tensor id;       ///< of all samples
+    Tensor group;    ///< of all samples
+    Tensor members;  ///< of all units, positions among all samples
+    Tensor which;    ///< of all units these are
   };
   std::optional<All> all = {};  ///< see above
 
