@@ -24,7 +24,9 @@ ARGUMENTS = {
 # Templates that options.cpp does not look at, and why.
 EXEMPT = {
     "Weighted": "made by weighted(), which is given the reward whole",
+    "CollectorContext": "made by trainers, for collectors",
     "ForwardBatch": "made by trainers, for terms",
+    "ScoredRollout": "made by scorers, for learners",
     "TransitionBatch": "made by trainers, for terms",
 }
 INTERNAL = {"detail", "images", "clip_bpe", "safetensors", "tfevents"}

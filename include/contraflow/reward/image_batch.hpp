@@ -22,7 +22,7 @@ inline void expects_images(const Tensor& images) {
   const bool is_batch = images.defined() && images.dim() == 4 && images.size(1) == 3;
   if (!is_batch || images.numel() == 0) {
     throw Error("images",
-                "a non-empty batch of RGB images [B, 3, H, W] (of latents, see DecodedRewards)",
+                "a non-empty batch of RGB images (of latents: see DecodedRewards) [B, 3, H, W]",
                 shape_text(images));
   }
   if (!images.is_floating_point()) {
