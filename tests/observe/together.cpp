@@ -42,6 +42,8 @@ namespace {
 class Trainer {
  public:
   std::int64_t epoch() const { return epoch_; }
+  cf::Alone communicator() const { return {}; }
+  std::string reason_to_end() const { return ""; }
   template <class Warn>
   cf::EpochReport run_epoch(Warn&& warn) {
     const auto now = static_cast<double>(++epoch_);
