@@ -31,6 +31,9 @@ struct LoraOptions {
 
 /// The values of an adapter outside a network.
 struct LoraWeights {
+  static constexpr const char* down_suffix = ".lora_A.weight";  ///< of a name, behind the module
+  static constexpr const char* up_suffix = ".lora_B.weight";    ///< of a name, behind the module
+
   /// "<module>.lora_A.weight" [r, in] and "<module>.lora_B.weight" [out, r], for each module.
   std::map<std::string, Tensor> tensors;
   double alpha = 0;                           ///< the change of a weight is alpha / r times B A
@@ -161,8 +164,8 @@ class Lora {
     double alpha;
     std::map<std::string, double> alphas;
   };
-  static constexpr const char* down_suffix = ".lora_A.weight";
-  static constexpr const char* up_suffix = ".lora_B.weight";
+  static constexpr const char* down_suffix = LoraWeights::down_suffix;
+  static constexpr const char* up_suffix = LoraWeights::up_suffix;
 
   static bool is_target(const std::string& name, const std::vector<std::string>& targets) {
     return std::any_of(targets.begin(), targets.end(), [&](const std::string& target) {

@@ -41,8 +41,8 @@ inline std::map<std::string, Tensor> without_prefix(const std::map<std::string, 
   return result;
 }
 
-inline constexpr const char* down_suffix = ".lora_A.weight";
-inline constexpr const char* up_suffix = ".lora_B.weight";
+inline constexpr const char* down_suffix = LoraWeights::down_suffix;
+inline constexpr const char* up_suffix = LoraWeights::up_suffix;
 
 /// The rank of each adapted module.
 inline std::map<std::string, std::int64_t> ranks_of(const std::map<std::string, Tensor>& tensors,

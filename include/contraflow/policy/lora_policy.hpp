@@ -140,7 +140,7 @@ class LoraPolicy {
     const LoraWeights current = weights(Role::current);
     std::vector<double> all;
     for (const auto& [name, tensor] : current.tensors) {
-      const std::size_t end = name.find(".lora_A.weight");
+      const std::size_t end = name.find(LoraWeights::down_suffix);
       if (end != std::string::npos) all.push_back(current.alpha_of(name.substr(0, end)));
     }
     return at::tensor(all, at::kDouble);

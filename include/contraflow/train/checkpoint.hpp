@@ -92,6 +92,9 @@ inline void write_optimizer(torch::optim::Optimizer& optimizer, const std::files
 
 /// What of a checkpoint's files is not as it was written, in words; nothing where all is.
 inline std::optional<std::string> damage_of(const std::filesystem::path& checkpoint) {
+  if (!std::filesystem::exists(checkpoint / detail::checksums_name)) {
+    return std::string(detail::checksums_name) + " is missing, as in checkpoints of 0.1";
+  }
   try {
     const MappedFile file((checkpoint / detail::checksums_name).string());
     const auto sums = nlohmann::json::parse(std::string(file.bytes(), file.size()));
@@ -151,12 +154,11 @@ std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& d
   return final_path;
 }
 
-/// Gives a trainer the state of a checkpoint.
-/// @param trainer of the same composition
-/// @param checkpoint a folder `epoch-<number>`
-/// @throws Error if the checkpoint is damaged or of another composition
+namespace detail {
+
+/// Gives a trainer the state of a checkpoint whose files are as they were written.
 template <class T>
-void load_checkpoint(T& trainer, const std::filesystem::path& checkpoint) {
+void load_whole(T& trainer, const std::filesystem::path& checkpoint) {
   const std::filesystem::path path = checkpoint / "state.safetensors";
   const SafetensorsFile file = read_safetensors(path);
   TrainerState state{{}, detail::counts_in(file.metadata, path)};
@@ -166,9 +168,6 @@ void load_checkpoint(T& trainer, const std::filesystem::path& checkpoint) {
   }
   expects(written_by->second == detail::checkpoint_version, "checkpoint",
           "a version this library writes", written_by->second);
-  if (const auto damage = damage_of(checkpoint)) {
-    throw Error(checkpoint.string(), "a checkpoint that is whole", *damage);
-  }
   for (const auto& [name, tensor] : file.tensors) state.tensors.emplace(name, tensor.clone());
   try {
     torch::serialize::InputArchive archive;
@@ -179,6 +178,20 @@ void load_checkpoint(T& trainer, const std::filesystem::path& checkpoint) {
                 failure.what_without_backtrace());
   }
   trainer.load(state);
+}
+
+}  // namespace detail
+
+/// Gives a trainer the state of a checkpoint.
+/// @param trainer of the same composition
+/// @param checkpoint a folder `epoch-<number>`
+/// @throws Error if the checkpoint is damaged or of another composition
+template <class T>
+void load_checkpoint(T& trainer, const std::filesystem::path& checkpoint) {
+  if (const auto damage = damage_of(checkpoint)) {
+    throw Error(checkpoint.string(), "a checkpoint that is whole", *damage);
+  }
+  detail::load_whole(trainer, checkpoint);
 }
 
 /// Gives a trainer the newest checkpoint of a folder that is whole.
@@ -195,7 +208,7 @@ bool resume(T& trainer, const std::filesystem::path& directory, Warn&& warn) {
   for (; !checkpoints.empty(); checkpoints.pop_back()) {
     const auto damage = damage_of(checkpoints.back());
     if (!damage) {
-      load_checkpoint(trainer, checkpoints.back());
+      detail::load_whole(trainer, checkpoints.back());
       return true;
     }
     warn(Warning{"checkpoint/damaged", 1,
