@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 
+#include <contraflow/toy/scene_drawing.hpp>
 #include <contraflow/toy/scene_rewards.hpp>
 
 namespace cf = contraflow;
