@@ -149,7 +149,7 @@ TEST_CASE("a checkpoint that was written is not removed for newer ones of anothe
   auto trainer = trainer_of();
   trainer.run(3, cf::Checkpoint{.directory = folder.path(), .every = 1, .keep = 1});
   fs::rename(folder.path() / "epoch-00000003", folder.path() / "epoch-00000030");
-  fs::resize_file(folder.path() / "epoch-00000030" / "optimizer.pt", 10);
+  fs::resize_file(folder.path() / "epoch-00000030" / "optimizer.safetensors", 10);
   auto second = trainer_of();
   second.run(5, cf::Checkpoint{.directory = folder.path(), .every = 1, .keep = 2});
   std::vector<std::string> names;
@@ -203,15 +203,16 @@ TEST_CASE("a run goes on from the newest checkpoint that is whole") {
     file.put(char(byte ^ 1));
   };
   const std::vector<std::function<void(const fs::path&)>> damages{
-      [](const fs::path& path) { fs::resize_file(path / "optimizer.pt", 100); },
-      [](const fs::path& path) { fs::resize_file(path / "optimizer.pt", 0); },
+      [](const fs::path& path) { fs::resize_file(path / "optimizer.safetensors", 100); },
+      [](const fs::path& path) { fs::resize_file(path / "optimizer.safetensors", 0); },
       [](const fs::path& path) { fs::resize_file(path / "state.safetensors", 1000); },
       [](const fs::path& path) { fs::remove(path / "state.safetensors"); },
-      [](const fs::path& path) { fs::remove(path / "optimizer.pt"); },
+      [](const fs::path& path) { fs::remove(path / "optimizer.safetensors"); },
       [](const fs::path& path) { fs::remove(path / "checksums.json"); },
       [](const fs::path& path) { fs::resize_file(path / "checksums.json", 5); },
       [&](const fs::path& path) {
-        change_byte(path / "optimizer.pt", std::int64_t(fs::file_size(path / "optimizer.pt")) / 2);
+        change_byte(path / "optimizer.safetensors",
+                    std::int64_t(fs::file_size(path / "optimizer.safetensors")) / 2);
       },
       [&](const fs::path& path) {
         change_byte(path / "state.safetensors",
@@ -251,7 +252,7 @@ TEST_CASE("a damaged checkpoint is refused by name") {
     CHECK_THROWS_AS(cf::load_checkpoint(trainer, checkpoint), cf::Error);
   }
   SECTION("truncated optimiser") {
-    fs::resize_file(checkpoint / "optimizer.pt", 10);
+    fs::resize_file(checkpoint / "optimizer.safetensors", 10);
     CHECK_THROWS_AS(cf::load_checkpoint(trainer, checkpoint), cf::Error);
   }
   SECTION("another composition") {

@@ -11,7 +11,7 @@
 
 namespace contraflow {
 
-/// The one exception of the library: bad input, named.
+/// The exception of the library: bad input, named.
 ///
 /// Its text reads "argument: expected <what was expected>, got <what came>".
 class Error : public std::runtime_error {
@@ -34,6 +34,13 @@ class Error : public std::runtime_error {
 
  private:
   std::string argument_, expected_, got_;
+};
+
+/// A file or folder that could not be written: a disk that is full, or gone. It may be writable
+/// later, so a run goes on: it is warned of once, and thrown at the end if the last attempt failed.
+class WriteError : public Error {
+ public:
+  using Error::Error;
 };
 
 /// Text of a value as it appears in an error.

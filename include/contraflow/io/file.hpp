@@ -116,14 +116,14 @@ inline void flush_folder(const std::filesystem::path& path) {
 class PendingFile {
  public:
   /// @param path file to create or replace
-  /// @throws Error naming the path, if nothing can be created beside it
+  /// @throws WriteError naming the path, if nothing can be created beside it
   explicit PendingFile(std::string path)
       : path_(std::move(path)),
         pending_(path_ + ".partial-" + std::to_string(::getpid()) + "-" +
                  std::to_string(count_.fetch_add(1))),
         file_(::open(pending_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
     if (file_.get() < 0) {
-      throw Error(path_, "a file that can be created", detail::system_text(errno));
+      throw WriteError(path_, "a file that can be created", detail::system_text(errno));
     }
   }
   PendingFile(const PendingFile&) = delete;
@@ -133,25 +133,25 @@ class PendingFile {
   }
 
   /// Appends bytes.
-  /// @throws Error naming the path, e.g. for a full disk
+  /// @throws WriteError naming the path, e.g. for a full disk
   void write(const void* data, std::uint64_t size) {
     const char* next = static_cast<const char*>(data);
     while (size > 0) {
       const ssize_t written =
           ::write(file_.get(), next, std::min<std::uint64_t>(size, std::uint64_t{1} << 30));
       if (written < 0 && errno == EINTR) continue;
-      if (written <= 0) throw Error(path_, "a writable file", detail::system_text(errno));
+      if (written <= 0) throw WriteError(path_, "a writable file", detail::system_text(errno));
       next += written;
       size -= static_cast<std::uint64_t>(written);
     }
   }
 
   /// Flushes the file to the disk and gives it its name.
-  /// @throws Error naming the path, if it cannot be flushed or renamed
+  /// @throws WriteError naming the path, if it cannot be flushed or renamed
   void publish() {
-    if (::fsync(file_.get()) != 0) throw Error(path_, "a disk", detail::system_text(errno));
+    if (::fsync(file_.get()) != 0) throw WriteError(path_, "a disk", detail::system_text(errno));
     if (::rename(pending_.c_str(), path_.c_str()) != 0) {
-      throw Error(path_, "a file that can be replaced", detail::system_text(errno));
+      throw WriteError(path_, "a file that can be replaced", detail::system_text(errno));
     }
     published_ = true;
     flush_folder(std::filesystem::path(path_).parent_path());
@@ -169,7 +169,7 @@ class PendingFile {
 /// Writes a whole file, which appears under its name only when it is complete.
 /// @param path file to create or replace
 /// @param bytes its contents
-/// @throws Error naming the path, if it cannot be written
+/// @throws WriteError naming the path, if it cannot be written
 inline void write_file(const std::filesystem::path& path, std::string_view bytes) {
   PendingFile file(path.string());
   file.write(bytes.data(), bytes.size());

@@ -3,12 +3,16 @@
 /// @file
 /// The concept Observer.
 
+#include <array>
 #include <concepts>
+#include <cstddef>
+#include <exception>
 #include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include <contraflow/core/error.hpp>
 #include <contraflow/observe/report.hpp>
 
 namespace contraflow {
@@ -65,6 +69,13 @@ concept HasFinishOf = requires(O& o, T& trainer, const RunReport& report) {
   o.finish(trainer, report);
 };
 
+/// `o.interruption()`: is asked, often, in the middle of an epoch: why it is to be given up, and
+/// the run to end; empty where it is not.
+template <class O>
+concept HasInterruption = requires(const O& o) {
+  { o.interruption() } -> std::convertible_to<std::string>;
+};
+
 /// `O::on_every_rank`: is told of a run by every one of its ranks, not by the first alone.
 template <class O>
 concept IsOnEveryRank = O::on_every_rank;
@@ -72,13 +83,14 @@ concept IsOnEveryRank = O::on_every_rank;
 /// Watches a run: shows it, writes it down, adds to its reports, or ends it.
 ///
 /// Valid expressions: one of HasReport, HasMeasure, IsMeasure and HasAfter at least; those of
-/// HasStart, HasWarn, HasFinish and HasFinishOf where it uses them. A lambda is an observer: of one
-/// parameter it is told, of two it measures. In an epoch all measure, in the order in which they
-/// were given to the run; then all are told, and of each other's warnings; then `after` of all is
-/// called. Of a run of several ranks each has the same observers: all measure, act behind an epoch
-/// and at the end with their trainer on every rank, and are told by the first alone, unless they
-/// say `static constexpr bool on_every_rank = true`. Laws: an observer does not change what a run
-/// computes, except by ending it.
+/// HasStart, HasWarn, HasFinish, HasFinishOf and HasInterruption where it uses them. A lambda is an
+/// observer: of one parameter it is told, of two it measures. In an epoch all measure, in the order
+/// in which they were given to the run; then all are told, and of each other's warnings; then
+/// `after` of all is called. One that throws WriteError is warned of and called again. Of a run of
+/// several ranks each has the same observers: all measure, act behind an epoch and at the end with
+/// their trainer on every rank, and are told by the first alone, unless they say `static constexpr
+/// bool on_every_rank = true`. Laws: an observer does not change what a run computes, except by
+/// ending it.
 template <class O, class T = ProbeTrainer>
 concept Observer = HasReport<O> || HasMeasure<O, T> || IsMeasure<O, T> || HasAfter<O, T>;
 
@@ -105,8 +117,11 @@ class Observers {
 
   /// Tells all that want to know of the beginning of a run.
   void start(const RunInfo& info) {
-    each_told([&](auto& o) {
-      if constexpr (HasStart<std::remove_reference_t<decltype(o)>>) o.start(info);
+    each([&](auto& o) {
+      using O = std::remove_reference_t<decltype(o)>;
+      if constexpr (HasStart<O>) {
+        if (is_told<O>()) o.start(info);
+      }
     });
   }
   /// Lets all that measure add to a report.
@@ -125,7 +140,7 @@ class Observers {
   /// Calls all that act when everybody was told of an epoch.
   template <class T>
   void after(T& trainer, const EpochReport& report) {
-    each([&](auto& o) {
+    each_trying([&](auto& o) {
       if constexpr (HasAfter<std::remove_reference_t<decltype(o)>, T>) o.after(trainer, report);
     });
   }
@@ -135,23 +150,34 @@ class Observers {
       if constexpr (HasWarn<std::remove_reference_t<decltype(o)>>) o.warn(warning);
     });
   }
-  /// Tells all that want to know of the end of a run.
-  void finish(const RunReport& report) {
-    each_told([&](auto& o) {
-      if constexpr (HasFinish<std::remove_reference_t<decltype(o)>>) o.finish(report);
-    });
-  }
-  /// The same, with its trainer.
+  /// Tells all that want to know of the end of a run, with its trainer.
+  /// @throws WriteError, behind all, of the first that could not write its end
   template <class T>
   void finish(T& trainer, const RunReport& report) {
+    std::exception_ptr failure;
     each([&](auto& o) {
-      using O = std::remove_reference_t<decltype(o)>;
-      if constexpr (HasFinishOf<O, T>) {
-        o.finish(trainer, report);
-      } else if constexpr (HasFinish<O>) {
-        if (is_told<O>()) o.finish(report);
+      try {
+        finish_one(o, trainer, report);
+      } catch (const WriteError&) {
+        if (!failure) failure = std::current_exception();
       }
     });
+    if (failure) std::rethrow_exception(failure);
+  }
+
+  /// Whether any of them may interrupt an epoch.
+  static constexpr bool interrupt = (HasInterruption<Os> || ...);
+  /// The first reason to give up the epoch under way; empty where there is none.
+  std::string interruption() const {
+    std::string reason;
+    const auto ask = [&](const auto& o) {
+      using O = std::remove_cvref_t<decltype(o)>;
+      if constexpr (HasInterruption<O>) {
+        if (reason.empty() && is_told<O>()) reason = o.interruption();
+      }
+    };
+    std::apply([&](const auto&... o) { (ask(o), ...); }, observers_);
+    return reason;
   }
 
   /// Tells all of an epoch; a stop is the first one's that asked for it.
@@ -172,9 +198,31 @@ class Observers {
   }
 
  private:
+  template <class O, class T>
+  void finish_one(O& o, T& trainer, const RunReport& report) {
+    if constexpr (HasFinishOf<O, T>) {
+      o.finish(trainer, report);
+    } else if constexpr (HasFinish<O>) {
+      if (is_told<O>()) o.finish(report);
+    }
+  }
   template <class F>
   void each(F&& f) {
     std::apply([&](auto&... o) { (f(o), ...); }, observers_);
+  }
+  /// Calls each; who could not write a file goes on with the next occasion, and is told of once.
+  template <class F>
+  void each_trying(F&& f) {
+    std::size_t which = 0;
+    each([&](auto& o) {
+      const std::size_t own = which++;
+      try {
+        f(o);
+      } catch (const WriteError& failure) {
+        if (std::exchange(has_failed_[own], true)) return;
+        warn(Warning{"observer/failed", 1, std::string("the run goes on: ") + failure.what()});
+      }
+    });
   }
   template <class O>
   bool is_told() const {
@@ -182,7 +230,7 @@ class Observers {
   }
   template <class F>
   void each_told(F&& f) {
-    each([&](auto& o) {
+    each_trying([&](auto& o) {
       if (is_told<std::remove_reference_t<decltype(o)>>()) f(o);
     });
   }
@@ -195,6 +243,7 @@ class Observers {
   }
   bool is_first_;
   std::tuple<Os&...> observers_;
+  std::array<bool, sizeof...(Os) + 1> has_failed_ = {};  ///< one more than there are: none is empty
 };
 
 }  // namespace contraflow

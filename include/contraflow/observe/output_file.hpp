@@ -19,6 +19,9 @@
 #include <utility>
 #include <vector>
 
+#include <sys/types.h>
+#include <unistd.h>
+
 #include <contraflow/core/error.hpp>
 #include <contraflow/io/file.hpp>
 
@@ -33,24 +36,24 @@ inline std::string file_content(const std::filesystem::path& path) {
 }
 
 /// Makes a directory and its parents where they are missing.
-/// @throws Error naming @p path, for whose sake it is done
+/// @throws WriteError naming @p path, for whose sake it is done
 inline void make_directories(const std::filesystem::path& directory,
                              const std::filesystem::path& path) {
   std::error_code failure;
   std::filesystem::create_directories(directory, failure);
   if (failure) {
-    throw Error(path.string(), "a directory that exists or can be made", failure.message());
+    throw WriteError(path.string(), "a directory that exists or can be made", failure.message());
   }
 }
 
 /// Replaces a file in one step, so that neither a crash nor a reader meets half of it; of the file
 /// that a link names, so that the link stays.
 /// @param path a file that exists
-/// @throws Error naming it when it cannot be replaced
+/// @throws WriteError naming it when it cannot be replaced
 inline void replace_content(const std::filesystem::path& path, std::string_view content) {
   std::error_code failure;
   const std::filesystem::path target = std::filesystem::canonical(path, failure);
-  if (failure) throw Error(path.string(), "a file that can be replaced", failure.message());
+  if (failure) throw WriteError(path.string(), "a file that can be replaced", failure.message());
   PendingFile file(target.string());
   file.write(content.data(), content.size());
   file.publish();
@@ -113,33 +116,42 @@ class OutputFile {
   OutputFile() = default;
 
   /// Opens @p path, emptied. Makes missing parent directories, as the other functions here do.
-  /// @throws Error naming the path when it cannot be written
+  /// @throws WriteError naming the path when it cannot be written
   static OutputFile replace(const std::filesystem::path& path) { return {path, "wb"}; }
 
   /// Opens @p path, which must not exist yet.
-  /// @throws Error naming the path when it exists or cannot be written
+  /// @throws WriteError naming the path when it exists or cannot be written
   static OutputFile create(const std::filesystem::path& path) { return {path, "wbx"}; }
 
   /// Opens @p path at its end. A last line without its newline, which a killed run may have left,
   /// is cut off: what follows would be glued to it.
-  /// @throws Error naming the path when it cannot be written
+  /// @throws WriteError naming the path when it cannot be written
   static OutputFile append_lines(const std::filesystem::path& path) {
     OutputFile file(path, "ab");
     if (!std::filesystem::is_regular_file(path)) return file;
     const std::string content = file_content(path);
     const std::size_t whole = content.rfind('\n') + 1;  // npos + 1 is 0
     if (whole < content.size()) std::filesystem::resize_file(path, whole);
+    file.size_ = static_cast<off_t>(whole);
     return file;
   }
 
   bool is_open() const noexcept { return stream_ != nullptr; }
 
-  /// @throws Error naming the path when not everything could be written
+  /// All of @p bytes or none of them: what comes next may find room again.
+  /// @throws WriteError naming the path when not everything could be written
   void write(std::string_view bytes) {
-    const bool written = std::fwrite(bytes.data(), 1, bytes.size(), stream_.get()) == bytes.size();
-    if (!written || std::fflush(stream_.get()) != 0) {
-      throw Error(path_.string(), "a file that can be written", std::strerror(errno));
+    if (std::fwrite(bytes.data(), 1, bytes.size(), stream_.get()) == bytes.size()) {
+      size_ += static_cast<off_t>(bytes.size());
+      return;
     }
+    const int failure = errno;
+    std::clearerr(stream_.get());
+    // A pipe has no size; what it has taken is gone.
+    if (::ftruncate(::fileno(stream_.get()), size_) == 0) {
+      ::fseeko(stream_.get(), size_, SEEK_SET);
+    }
+    throw WriteError(path_.string(), "a file that can be written", std::strerror(failure));
   }
 
   void close() noexcept { stream_.reset(); }
@@ -152,11 +164,15 @@ class OutputFile {
   OutputFile(const std::filesystem::path& path, const char* mode) : path_(path) {
     if (path.has_parent_path()) make_directories(path.parent_path(), path);
     stream_.reset(std::fopen(path.c_str(), mode));
-    if (!stream_) throw Error(path.string(), "a file that can be written", std::strerror(errno));
+    if (!stream_) {
+      throw WriteError(path.string(), "a file that can be written", std::strerror(errno));
+    }
+    std::setvbuf(stream_.get(), nullptr, _IONBF, 0);
   }
 
   std::filesystem::path path_;
   std::unique_ptr<std::FILE, Close> stream_;
+  off_t size_ = 0;
 };
 
 }  // namespace contraflow::detail

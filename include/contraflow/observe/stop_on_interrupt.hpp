@@ -79,8 +79,14 @@ class InterruptWatch {
 
 }  // namespace detail
 
-/// Observer that ends a run in good order on SIGINT (Ctrl-C) or SIGTERM: after the epoch under way,
-/// with every other observer finishing its files.
+/// Observer that ends a run in good order on SIGINT (Ctrl-C) or SIGTERM, within seconds, with every
+/// other observer finishing its files.
+///
+/// The epoch under way is given up between two evaluations of the model: all is as it was before
+/// that epoch, so a Checkpoint beside this holds the last whole epoch, and a run that is resumed
+/// has the bits of one that was not interrupted. Behind the last gradient step of an epoch nothing
+/// is given up but its evaluation. A reward that is being asked in the same thread is waited for.
+/// Epochs of several gradient steps are copied for this, into the host's memory, before they begin.
 ///
 /// The handlers are installed when the run starts and the earlier ones put back at the first
 /// signal, when the run ends, or when the observer goes, whichever is first; so a second signal
@@ -110,12 +116,17 @@ class StopOnInterrupt {
     watching_ = true;
   }
 
+  /// Which signal came; empty where none did.
+  std::string interruption() const {
+    const int number = detail::InterruptWatch::received();
+    if (!watching_ || number == 0) return "";
+    return std::string("interrupted by ") + (number == SIGINT ? "SIGINT" : "SIGTERM");
+  }
   /// A stop, if a signal came.
   Verdict operator()(const EpochReport&) const {
-    const int number = detail::InterruptWatch::received();
-    if (!watching_ || number == 0) return {};
-    return {.stop = true,
-            .reason = std::string("interrupted by ") + (number == SIGINT ? "SIGINT" : "SIGTERM")};
+    std::string reason = interruption();
+    const bool stop = !reason.empty();
+    return {.stop = stop, .reason = std::move(reason)};
   }
 
   /// Puts the earlier handlers back.

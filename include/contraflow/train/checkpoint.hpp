@@ -11,12 +11,12 @@
 #include <vector>
 
 #include <nlohmann/json.hpp>
-#include <torch/serialize.h>
 
 #include <contraflow/core/checksum.hpp>
 #include <contraflow/io/file.hpp>
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/observe/report.hpp>
+#include <contraflow/train/optimizer_state.hpp>
 #include <contraflow/train/training.hpp>
 
 /// @file
@@ -30,7 +30,7 @@ namespace contraflow {
 
 namespace detail {
 
-inline constexpr std::int64_t checkpoint_version = 2;
+inline constexpr std::int64_t checkpoint_version = 3;
 
 inline std::string checkpoint_name(std::int64_t epoch) {
   std::string number = std::to_string(epoch);
@@ -55,7 +55,8 @@ inline std::map<std::string, std::int64_t> counts_in(
 
 namespace detail {
 
-inline constexpr const char* checkpoint_files[] = {"state.safetensors", "optimizer.pt"};
+inline constexpr const char* checkpoint_files[] = {"state.safetensors", "optimizer.safetensors",
+                                                   "optimizer.json"};
 inline constexpr const char* checksums_name = "checksums.json";
 
 /// The checksum of a file, as a text.
@@ -70,22 +71,20 @@ inline void write_checksums(const std::filesystem::path& checkpoint) {
   write_file(checkpoint / checksums_name, sums.dump(1) + "\n");
 }
 
-inline void write_optimizer(torch::optim::Optimizer& optimizer, const std::filesystem::path& path) {
-  torch::serialize::OutputArchive archive;
-  optimizer.save(archive);
-  PendingFile file(path.string());
-  // LibTorch writes on from a destructor, which must not throw.
-  std::exception_ptr failure;
-  archive.save_to([&](const void* data, std::size_t size) {
-    try {
-      if (!failure) file.write(data, size);
-    } catch (const Error&) {
-      failure = std::current_exception();
-    }
-    return size;
-  });
-  if (failure) std::rethrow_exception(failure);
-  file.publish();
+inline void write_optimizer(torch::optim::Optimizer& optimizer,
+                            const std::filesystem::path& checkpoint) {
+  const OptimizerState state = state_of(optimizer);
+  write_safetensors(checkpoint / "optimizer.safetensors", state.tensors);
+  write_file(checkpoint / "optimizer.json", state.values.dump(1) + "\n");
+}
+
+inline OptimizerState read_optimizer(const std::filesystem::path& checkpoint) {
+  const std::filesystem::path path = checkpoint / "optimizer.json";
+  const MappedFile file(path.string());
+  const std::string text(file.bytes(), file.size());
+  auto values = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (values.is_discarded()) throw Error(path.string(), "JSON", "something else");
+  return {read_safetensors(checkpoint / "optimizer.safetensors").tensors, std::move(values)};
 }
 
 }  // namespace detail
@@ -140,7 +139,7 @@ std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& d
         {"version", std::to_string(detail::checkpoint_version)}};
     for (const auto& [name, count] : state.counts) metadata.emplace(name, std::to_string(count));
     write_safetensors(partial / "state.safetensors", state.tensors, metadata);
-    detail::write_optimizer(trainer.optimizer(), partial / "optimizer.pt");
+    detail::write_optimizer(trainer.optimizer(), partial);
     detail::write_checksums(partial);
     fs::remove_all(final_path);
     fs::rename(partial, final_path);
@@ -169,15 +168,14 @@ void load_whole(T& trainer, const std::filesystem::path& checkpoint) {
   expects(written_by->second == detail::checkpoint_version, "checkpoint",
           "a version this library writes", written_by->second);
   for (const auto& [name, tensor] : file.tensors) state.tensors.emplace(name, tensor.clone());
+  const OptimizerState before = state_of(trainer.optimizer());
+  load_state(trainer.optimizer(), read_optimizer(checkpoint));
   try {
-    torch::serialize::InputArchive archive;
-    archive.load_from((checkpoint / "optimizer.pt").string());
-    trainer.optimizer().load(archive);
-  } catch (const c10::Error& failure) {
-    throw Error(checkpoint.string(), "the optimiser of this composition",
-                failure.what_without_backtrace());
+    trainer.load(state);
+  } catch (const Error&) {
+    load_state(trainer.optimizer(), before);
+    throw;
   }
-  trainer.load(state);
 }
 
 }  // namespace detail

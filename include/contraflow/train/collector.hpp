@@ -40,6 +40,7 @@ struct CollectorContext {
   EvaluationCount& evaluations;  ///< to be told of every velocity that is computed
   int rank = 0;                  ///< who collects a part of the samples
   int ranks = 1;                 ///< how many do
+  EpochWatch watch = {};         ///< asked, in long work, whether the epoch is to be given up
 
   /// What of @p count groups this rank collects, whole; groups are numbered over all ranks.
   Share share(std::int64_t count) const { return share_of(count, rank, ranks); }
@@ -125,7 +126,7 @@ class SolverCollector {
       const Tensor x0 = generated(
           context.policy, context.role, solver, options_.grid, context.prompts.condition(prompt),
           {stream_of(context), rollout.id.narrow(0, first, size), options_.sample_shape},
-          context.evaluations, recorder.hook(first));
+          context.evaluations, context.watch, recorder.hook(first));
       rollout.x0.narrow(0, first, size).copy_(x0);
       made(x0, prompt);
     }

@@ -81,10 +81,12 @@ class Evaluator {
   /// @param prompts in turn
   /// @param sample_shape of one sample
   /// @param communicator of the ranks
+  /// @param watch is asked meanwhile
+  /// @throws EpochGivenUp where it is given up
   template <class P, class R, class Source, class Comm = Alone>
   Evaluation evaluate(P& policy, const R& rewards, const Source& prompts,
-                      const std::vector<std::int64_t>& sample_shape,
-                      const Comm& communicator = {}) const {
+                      const std::vector<std::int64_t>& sample_shape, const Comm& communicator = {},
+                      const EpochWatch& watch = {}) const {
     const Share own = share_of(options_.samples, communicator.rank(), communicator.size());
     const std::int64_t most = options_.batch > 0 ? options_.batch : options_.samples;
     const Generator stream = seeded(options_.seed).stream(Purpose::evaluation);
@@ -92,16 +94,18 @@ class Evaluator {
     std::vector<Tensor> samples, scores;
     ScoreSheet sheet;
     Evaluation result;
-    for (std::int64_t first = own.first; first < own.last; first += most) {
-      const Tensor id = at::arange(first, std::min(first + most, own.last), at::kLong);
-      const Tensor prompt = id.remainder(prompts.size());
-      samples.push_back(generated(policy, Role::average, solver_, options_.grid,
-                                  prompts.condition(prompt), {stream, id, sample_shape},
-                                  uncounted));
-      sheet = rewards.score(samples.back(), reference_of(prompts, prompt));
-      scores.push_back(sheet.scores);
-      result.failures.insert(result.failures.end(), sheet.failures.begin(), sheet.failures.end());
-    }
+    watch.together(communicator, [&] {
+      for (std::int64_t first = own.first; first < own.last; first += most) {
+        const Tensor id = at::arange(first, std::min(first + most, own.last), at::kLong);
+        const Tensor prompt = id.remainder(prompts.size());
+        samples.push_back(generated(policy, Role::average, solver_, options_.grid,
+                                    prompts.condition(prompt), {stream, id, sample_shape},
+                                    uncounted, watch));
+        sheet = rewards.score(samples.back(), reference_of(prompts, prompt));
+        scores.push_back(sheet.scores);
+        result.failures.insert(result.failures.end(), sheet.failures.begin(), sheet.failures.end());
+      }
+    });
     sheet.scores = scores.empty() ? Tensor() : at::cat(scores, 1);
     result.x0 = communicator.gather(
         samples.empty() ? at::empty(batch_shape(0, sample_shape), sample_options(policy))

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <contraflow/policy/role.hpp>
+#include <contraflow/train/epoch_watch.hpp>
 #include <contraflow/train/evaluation_count.hpp>
 #include <contraflow/train/rollout.hpp>
 
@@ -42,16 +43,19 @@ struct NamedSamples {
 /// @param condition of B rows
 /// @param samples which
 /// @param evaluations are told of every velocity that is computed
+/// @param watch is asked before each
 /// @param hook of integrate()
 /// @return clean samples [B, ...]
 template <class P, class S, class C, class Hook = NoHook>
 Tensor generated(P& policy, Role role, const S& solver, const TimeGrid& grid, const C& condition,
-                 const NamedSamples& samples, EvaluationCount& evaluations, Hook&& hook = {}) {
+                 const NamedSamples& samples, EvaluationCount& evaluations, const EpochWatch& watch,
+                 Hook&& hook = {}) {
   Generator of_noise = samples.stream.stream(Purpose::noise).rows(samples.id);
   Generator of_solver = samples.stream.stream(Purpose::solver).rows(samples.id);
   const Tensor noise =
       normal(batch_shape(samples.id.numel(), samples.shape), of_noise, sample_options(policy));
   auto velocity = [&](const Tensor& x, double sigma) {
+    watch.check();
     evaluations.forward += x.size(0);
     return policy.velocity(role, x, at::full({x.size(0)}, sigma, x.options()), condition);
   };

@@ -13,6 +13,7 @@
 #include <contraflow/objective/algebra.hpp>
 #include <contraflow/observe/report.hpp>
 #include <contraflow/policy/concept.hpp>
+#include <contraflow/train/epoch_watch.hpp>
 #include <contraflow/train/evaluation_count.hpp>
 #include <contraflow/train/gradient_step.hpp>
 #include <contraflow/train/micro_batches.hpp>
@@ -143,6 +144,7 @@ class Learner {
   /// @param grid of the rollout, which training times may follow
   /// @param stream of the epoch: noise, times and order are drawn from streams of it
   /// @param report is added to
+  /// @throws EpochGivenUp in the middle, behind the gradient steps made so far
   void learn(const Scored& samples, const TimeGrid& grid, const Generator& stream,
              LearnReport& report) {
     Epoch epoch{samples, grid, objective_.shares(samples.scores, samples.rollout.x0.device()), {}};
@@ -156,6 +158,10 @@ class Learner {
     }
   }
 
+  /// Lets epochs be given up in the middle of learn(), which then throws EpochGivenUp.
+  void set(EpochWatch watch) { watch_ = std::move(watch); }
+  /// Gradient steps of one learn().
+  std::int64_t steps() const { return learning_.gradient_steps * learning_.inner_epochs; }
   /// Velocities computed so far.
   EvaluationCount& evaluations() { return evaluations_; }
   /// What makes the steps.
@@ -198,12 +204,15 @@ class Learner {
   void gradient_step(Epoch& epoch, const std::vector<Tensor>& units, std::int64_t k,
                      const Generator& stream, LearnReport& report) {
     step_.begin();
-    std::size_t which = 0;
-    O::for_each_selection([&](auto selection) {
-      const Tensor& all = units[which++];
-      const std::int64_t first = all.size(0) * k / learning_.gradient_steps;
-      const std::int64_t last = all.size(0) * (k + 1) / learning_.gradient_steps;
-      if (first < last) backward(selection, epoch, {all.slice(0, first, last), {}}, stream, report);
+    watch_.together(communicator_, [&] {
+      std::size_t which = 0;
+      O::for_each_selection([&](auto selection) {
+        const Tensor& all = units[which++];
+        const std::int64_t first = all.size(0) * k / learning_.gradient_steps;
+        const std::int64_t last = all.size(0) * (k + 1) / learning_.gradient_steps;
+        if (first == last) return;
+        backward(selection, epoch, {all.slice(0, first, last), {}}, stream, report);
+      });
     });
     if (!step_.has_loss()) return;
     const StepOutcome outcome = step_.finish();
@@ -289,6 +298,7 @@ class Learner {
   void evaluate(Velocities<RoleSet>& velocities, const Tensor& x, const Tensor& t,
                 const C& condition, LearnReport& report) {
     RoleSet::for_each([&](auto role) {
+      watch_.check();
       constexpr Role which = decltype(role)::value;
       velocities.template get<which>() = policy_.velocity(which, x, t, condition);
       evaluations_.forward += x.size(0);
@@ -308,6 +318,7 @@ class Learner {
   [[no_unique_address]] Comm communicator_;
   ForwardProcess forward_;
   RecordedTransitions transitions_;
+  EpochWatch watch_;
   EvaluationCount evaluations_;
 };
 

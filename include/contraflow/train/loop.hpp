@@ -10,34 +10,75 @@
 #include <vector>
 
 #include <contraflow/observe/concept.hpp>
+#include <contraflow/train/epoch_watch.hpp>
 #include <contraflow/train/ranks.hpp>
 
 namespace contraflow {
+
+namespace detail {
+
+/// An epoch of a trainer, with the warnings of all ranks.
+template <class T, class All>
+EpochReport epoch_of(T& trainer, All& observers) {
+  const auto& communicator = trainer.communicator();
+  if constexpr (is_alone<std::remove_cvref_t<decltype(communicator)>>) {
+    return trainer.run_epoch([&](const Warning& warning) { observers.warn(warning); });
+  } else {
+    std::vector<Warning> own;
+    EpochReport report = trainer.run_epoch([&](const Warning& warning) { own.push_back(warning); });
+    for (const Warning& warning : warnings_of_all(communicator, own)) observers.warn(warning);
+    return report;
+  }
+}
+
+/// Lets observers that interrupt give up an epoch, while this lives.
+template <class T>
+class Watched {
+ public:
+  template <class All>
+  Watched(T& trainer, const All& observers) : trainer_(trainer) {
+    if constexpr (All::interrupt && can_be_watched) {
+      trainer.watch(EpochWatch([&observers] { return !observers.interruption().empty(); }));
+    }
+  }
+  Watched(const Watched&) = delete;
+  ~Watched() {
+    if constexpr (can_be_watched) trainer_.watch({});
+  }
+
+ private:
+  static constexpr bool can_be_watched = requires(T & trainer) { trainer.watch(EpochWatch{}); };
+  T& trainer_;
+};
+
+}  // namespace detail
 
 /// Runs a trainer until @p epochs epochs are finished in total, or an observer asks for the end.
 ///
 /// With several ranks each of them runs this loop with the same observers: all measure and act
 /// behind an epoch everywhere, those of rank 0 are told of it, and what one of them or of those
 /// that listen on every rank answers holds for all.
+///
+/// An observer that interrupts may end the run in the middle of an epoch, which is undone.
 /// @param trainer has `epoch()`, `communicator()`, `reason_to_end()` and `run_epoch(warn)`, which
-///   gives an EpochReport
+///   gives an EpochReport; where its epochs can be given up, `watch(EpochWatch)`
 /// @param epochs total, those of a resumed run included
 /// @param observers in an epoch all of them measure, then all are told, then all are called behind
 /// @return how it ended, the same on all ranks
 template <class T, class... Os>
 RunReport run_loop(T& trainer, std::int64_t epochs, Os&... observers) {
   const auto& communicator = trainer.communicator();
-  using Comm = std::remove_cvref_t<decltype(communicator)>;
   Observers<std::remove_reference_t<Os>...> all(communicator.rank() == 0, observers...);
   all.start({trainer.epoch() + 1, epochs});
   RunReport run{trainer.epoch(), false, {}, {}};
+  const detail::Watched watched(trainer, all);
   while (trainer.epoch() < epochs && !run.stopped) {
-    if constexpr (is_alone<Comm>) {
-      run.last = trainer.run_epoch([&](const Warning& warning) { all.warn(warning); });
-    } else {
-      std::vector<Warning> own;
-      run.last = trainer.run_epoch([&](const Warning& warning) { own.push_back(warning); });
-      for (const Warning& warning : warnings_of_all(communicator, own)) all.warn(warning);
+    try {
+      run.last = detail::epoch_of(trainer, all);
+    } catch (const EpochGivenUp&) {
+      run.stopped = true;
+      run.reason = reason_of_all(communicator, all.interruption());
+      break;
     }
     all.measure(trainer, run.last);
     Verdict verdict = all(run.last);

@@ -102,18 +102,20 @@ class StoredTrainer
   /// One pass over the samples. The role `old` stands for whoever made them, and stays where it is.
   template <class Warn>
   EpochReport run_epoch(Warn&&) {
-    const Stopwatch watch;
-    EpochReport report;
-    report.add("reward/masked", double(masked_));
-    const Generator stream =
-        seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
-    LearnReport learnt;
-    this->learner_.learn(samples_, grid_, stream, learnt);
-    this->add_learnt(report, std::move(learnt));
-    this->seconds_ += watch.seconds();
-    report.add("seconds/epoch", watch.seconds());
-    this->finish(report);
-    return report;
+    return this->undone_if_given_up(this->learner_.steps(), [&] {
+      const Stopwatch watch;
+      EpochReport report;
+      report.add("reward/masked", double(masked_));
+      const Generator stream =
+          seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
+      LearnReport learnt;
+      this->learner_.learn(samples_, grid_, stream, learnt);
+      this->add_learnt(report, std::move(learnt));
+      this->seconds_ += watch.seconds();
+      report.add("seconds/epoch", watch.seconds());
+      this->finish(report);
+      return report;
+    });
   }
 
  private:

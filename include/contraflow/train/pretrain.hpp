@@ -123,6 +123,11 @@ class Pretrainer
   /// `report_every` gradient steps.
   template <class Warn>
   EpochReport run_epoch(Warn&&) {
+    return this->undone_if_given_up(options_.report_every, [&] { return steps_of_epoch(); });
+  }
+
+ private:
+  EpochReport steps_of_epoch() {
     const Stopwatch watch;
     LearnReport learnt;
     const std::int64_t first = this->epoch_ * options_.report_every;
@@ -138,7 +143,6 @@ class Pretrainer
     return report;
   }
 
- private:
   void learn(std::uint64_t step, LearnReport& learnt) {
     Generator of_data = seeded(this->seed_).stream(Purpose::data, step);
     auto batch = data_(options_.batch, of_data);

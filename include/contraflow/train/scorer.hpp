@@ -3,6 +3,7 @@
 /// @file
 /// From samples to what they are worth.
 
+#include <chrono>
 #include <future>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include <contraflow/objective/batch.hpp>
 #include <contraflow/observe/report.hpp>
 #include <contraflow/reward/combination.hpp>
+#include <contraflow/train/epoch_watch.hpp>
 #include <contraflow/train/prompts.hpp>
 #include <contraflow/train/rollout.hpp>
 
@@ -98,8 +100,13 @@ class Scorer {
   }
 
   /// Waits until all that was begun is scored.
-  void wait() {
-    for (const auto& sheet : sheets_) sheet.wait();
+  /// @param watch is asked meanwhile
+  void wait(const EpochWatch& watch = {}) {
+    using namespace std::chrono_literals;
+    for (const auto& sheet : sheets_) {
+      while (watch.is_on() && sheet.wait_for(100ms) == std::future_status::timeout) watch.check();
+      sheet.wait();
+    }
   }
 
   /// Ends the scoring of an epoch: collective.

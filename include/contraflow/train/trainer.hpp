@@ -63,17 +63,19 @@ class OnlineTrainer
   /// @param warn told of what a person should know
   template <class Warn>
   EpochReport run_epoch(Warn&& warn) {
-    const Stopwatch epoch;
-    EpochReport report;
-    Rollout<Record> rollout = collect(report);
-    const auto scored = scorer_.finish(std::move(rollout), report, warn);
-    learn(scored, report);
-    this->policy_.after_epoch(this->gradient_steps());
-    this->seconds_ += epoch.seconds();
-    report.add("seconds/epoch", epoch.seconds());
-    this->finish(report);
-    evaluate_if_due(report, warn);
-    return report;
+    return this->undone_if_given_up(this->learner_.steps(), [&] {
+      const Stopwatch epoch;
+      EpochReport report;
+      Rollout<Record> rollout = collect(report);
+      const auto scored = scorer_.finish(std::move(rollout), report, warn);
+      learn(scored, report);
+      this->policy_.after_epoch(this->gradient_steps());
+      this->seconds_ += epoch.seconds();
+      report.add("seconds/epoch", epoch.seconds());
+      this->finish(report);
+      evaluate_if_due(report, warn);
+      return report;
+    });
   }
 
   /// Why the run has no sense any more, see Learning::most_unscored_epochs; empty where it has.
@@ -91,7 +93,7 @@ class OnlineTrainer
   template <class OtherPrompts>
   Evaluation evaluate(const OtherPrompts& prompts) {
     return evaluator_.evaluate(this->policy_, scorer_.rewards(), prompts, sample_shape(),
-                               this->communicator_);
+                               this->communicator_, this->watch_);
   }
 
   /// Clean samples of a role for the prompts @p ids, by the trainer's own solver and grid.
@@ -107,9 +109,9 @@ class OnlineTrainer
     } else {
       EvaluationCount uncounted;
       const Tensor rows = at::arange(ids.numel(), at::kLong);
-      return generated(this->policy_, role, collector_.solver(), options_.grid,
-                       this->source_.condition(ids),
-                       {seeded(seed).stream(Purpose::sample), rows, sample_shape()}, uncounted);
+      return generated(
+          this->policy_, role, collector_.solver(), options_.grid, this->source_.condition(ids),
+          {seeded(seed).stream(Purpose::sample), rows, sample_shape()}, uncounted, EpochWatch{});
     }
   }
   /// @p count samples, prompts in turn.
@@ -158,20 +160,23 @@ class OnlineTrainer
                                                                this->seed_,
                                                                this->learner_.evaluations(),
                                                                this->communicator_.rank(),
-                                                               this->communicator_.size()};
+                                                               this->communicator_.size(),
+                                                               this->watch_};
     scorer_.reset();
     auto made = [this](const Tensor& x0, const Tensor& prompt) { scorer_.begin(x0, prompt); };
     Rollout<Record> rollout;
-    if constexpr (collects_at_once) {
-      rollout = collector_.collect(context);
-      expects_whole(rollout);
-      made(rollout.x0, rollout.prompt);
-    } else {
-      rollout = collector_.collect(context, made);
-      expects_whole(rollout);
-    }
+    this->watch_.together(this->communicator_, [&] {
+      if constexpr (collects_at_once) {
+        rollout = collector_.collect(context);
+        expects_whole(rollout);
+        made(rollout.x0, rollout.prompt);
+      } else {
+        rollout = collector_.collect(context, made);
+        expects_whole(rollout);
+      }
+      scorer_.wait(this->watch_);
+    });
     if (options_.sample_shape.empty()) options_.sample_shape = rollout.x0.sizes().slice(1).vec();
-    scorer_.wait();
     report.add("seconds/collect", watch.seconds());
     return rollout;
   }
@@ -186,18 +191,29 @@ class OnlineTrainer
     this->add_learnt(report, std::move(learnt));
   }
 
+  /// Nothing where none is due, or the run is to end: then the epoch stands without it.
+  template <class Warn>
+  std::optional<Evaluation> due_evaluation(Warn&& warn) {
+    if (!evaluator_.is_due(this->epoch_)) return std::nullopt;
+    try {
+      return evaluate();
+    } catch (const EpochGivenUp&) {
+      warn(Warning{"evaluation/interrupted", 1, "the run was interrupted during an evaluation"});
+      return std::nullopt;
+    }
+  }
+
   template <class Warn>
   void evaluate_if_due(EpochReport& report, Warn&& warn) {
     if (evaluator_.options().every == 0) return;
     std::optional<double> reward, masked;
-    if (evaluator_.is_due(this->epoch_)) {
-      const Evaluation evaluation = evaluate();
-      for (const std::string& failure : evaluation.failures) {
+    if (const auto evaluation = due_evaluation(warn)) {
+      for (const std::string& failure : evaluation->failures) {
         warn(Warning{"evaluation/failure", 1, failure});
       }
-      if (!evaluation.scores.empty()) reward = evaluation.reward;
-      masked = double(evaluation.masked);
-      for (const Metric& score : evaluation.scores) {
+      if (!evaluation->scores.empty()) reward = evaluation->reward;
+      masked = double(evaluation->masked);
+      for (const Metric& score : evaluation->scores) {
         report.add("evaluation/score/" + score.name, score.value);
       }
     }

@@ -6,12 +6,14 @@
 #include <cmath>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <typeinfo>
 #include <utility>
 
 #include <contraflow/train/learner.hpp>
 #include <contraflow/train/loop.hpp>
+#include <contraflow/train/optimizer_state.hpp>
 #include <contraflow/train/ranks.hpp>
 
 namespace contraflow {
@@ -44,6 +46,12 @@ class Training {
   RunReport run(std::int64_t epochs, Os&&... observers) {
     expects_same_start(communicator_, start(epochs));
     return run_loop(self(), epochs, observers...);
+  }
+  /// Lets the epochs to come be given up half-way: run_epoch() then throws EpochGivenUp, and all is
+  /// as it was before that epoch. The run loop does this for observers that interrupt.
+  void watch(const EpochWatch& watch) {
+    watch_ = watch;
+    learner_.set(watch);
   }
   /// Why the run has no sense any more; empty where it has.
   std::string reason_to_end() const { return ""; }
@@ -128,6 +136,26 @@ class Training {
                   {"micro_batch", shown(optimization.micro_batch)}} {}
   ~Training() = default;
 
+  /// Makes an epoch of @p steps gradient steps, and undoes what there was of it where it is given
+  /// up.
+  template <class Epoch>
+  EpochReport undone_if_given_up(std::int64_t steps, Epoch&& epoch) {
+    if (!watch_.is_on()) return epoch();
+    const EvaluationCount evaluations = learner_.evaluations();
+    // Nobody asks behind the last step: where it is the only one, nothing has changed before.
+    const std::optional<Before> before = steps > 1 ? std::optional(copy()) : std::nullopt;
+    try {
+      return epoch();
+    } catch (const EpochGivenUp&) {
+      if (before) {
+        load(before->trainer);
+        load_state(optimizer(), before->optimizer);
+      }
+      learner_.evaluations() = evaluations;
+      throw;
+    }
+  }
+
   /// Adds what was learnt in an epoch, and how far that took the policy from who collected:
   /// collective.
   void add_learnt(EpochReport& report, LearnReport learnt) {
@@ -158,8 +186,25 @@ class Training {
   std::int64_t epoch_ = 0;                   ///< epochs finished
   double seconds_ = 0;                       ///< of training so far
   StartOfRank settings_;                     ///< in which the ranks must agree
+  EpochWatch watch_;                         ///< asked whether an epoch is to be given up
 
  private:
+  /// All that gradient steps change.
+  struct Before {
+    TrainerState trainer;
+    OptimizerState optimizer;
+  };
+  /// In the host's memory, where a device's is short.
+  Before copy() {
+    Before before{state(), state_of(optimizer())};
+    const auto on_host = [](auto& tensors) {
+      for (auto& entry : tensors) entry.second = entry.second.detach().to(at::kCPU).clone();
+    };
+    on_host(before.trainer.tensors);
+    on_host(before.optimizer.tensors);
+    return before;
+  }
+
   /// What must be the same on all ranks for a run to be one.
   StartOfRank start(std::int64_t epochs) {
     StartOfRank all = settings_;

@@ -1,0 +1,240 @@
+#pragma once
+
+/// @file
+/// What an optimiser keeps between its steps, as tensors and JSON.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <typeinfo>
+#include <utility>
+#include <vector>
+
+#include <c10/util/Exception.h>
+#include <nlohmann/json.hpp>
+#include <torch/serialize.h>
+
+#include <contraflow/train/optimizer.hpp>
+
+namespace contraflow {
+
+/// What an optimiser keeps between its steps: nothing that could run code when it is read.
+struct OptimizerState {
+  std::map<std::string, Tensor> tensors = {};  ///< by name
+  nlohmann::json values = {};                  ///< all else: counts, numbers, texts
+};
+
+namespace detail {
+
+/// The parameters of all groups, in their order.
+inline std::vector<Tensor> parameters_of(torch::optim::Optimizer& optimizer) {
+  std::vector<Tensor> all;
+  for (auto& group : optimizer.param_groups()) {
+    all.insert(all.end(), group.params().begin(), group.params().end());
+  }
+  return all;
+}
+
+/// AdamW, whose state is read and replaced as it is: large, and in every run.
+struct AdamWStates {
+  using Own = torch::optim::AdamWParamState;
+  static constexpr const char* name = "AdamW";
+
+  static bool fits(torch::optim::Optimizer& optimizer) {
+    const auto& type = typeid(optimizer);
+    return type == typeid(torch::optim::AdamW) || type == typeid(FusedAdamW);
+  }
+
+  static OptimizerState state_of(torch::optim::Optimizer& optimizer) {
+    OptimizerState state{{}, {{"optimizer", name}, {"steps", nlohmann::json::object()}}};
+    const std::vector<Tensor> parameters = parameters_of(optimizer);
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      const auto found = optimizer.state().find(parameters[i].unsafeGetTensorImpl());
+      if (found == optimizer.state().end()) continue;
+      const auto& own = static_cast<const Own&>(*found->second);
+      const std::string index = std::to_string(i);
+      state.values["steps"][index] = own.step();
+      state.tensors["exp_avg." + index] = own.exp_avg();
+      state.tensors["exp_avg_sq." + index] = own.exp_avg_sq();
+      if (own.max_exp_avg_sq().defined()) {
+        state.tensors["max_exp_avg_sq." + index] = own.max_exp_avg_sq();
+      }
+    }
+    return state;
+  }
+
+  static void load(torch::optim::Optimizer& optimizer, const OptimizerState& state) {
+    const std::vector<Tensor> parameters = parameters_of(optimizer);
+    std::vector<std::unique_ptr<Own>> fresh(parameters.size());
+    for (const auto& [index, steps] : state.values.at("steps").items()) {
+      const std::size_t i = std::stoull(index);
+      if (i >= parameters.size()) {
+        throw Error("optimizer", "a state of " + shown(parameters.size()) + " parameters",
+                    "one of parameter " + index);
+      }
+      fresh[i] = std::make_unique<Own>();
+      fresh[i]->step(steps.get<std::int64_t>());
+      fresh[i]->exp_avg(tensor_of(state, "exp_avg." + index, parameters[i]));
+      fresh[i]->exp_avg_sq(tensor_of(state, "exp_avg_sq." + index, parameters[i]));
+      if (const std::string name = "max_exp_avg_sq." + index; state.tensors.contains(name)) {
+        fresh[i]->max_exp_avg_sq(tensor_of(state, name, parameters[i]));
+      }
+    }
+    optimizer.state().clear();
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      if (fresh[i]) optimizer.state()[parameters[i].unsafeGetTensorImpl()] = std::move(fresh[i]);
+    }
+  }
+
+ private:
+  static Tensor tensor_of(const OptimizerState& state, const std::string& name,
+                          const Tensor& parameter) {
+    const auto found = state.tensors.find(name);
+    const std::string argument = "optimizer " + name;
+    if (found == state.tensors.end()) {
+      throw Error(argument, "a tensor " + shape_text(parameter), "none");
+    }
+    if (found->second.sizes() != parameter.sizes()) {
+      throw Error(argument, "shape " + shape_text(parameter), shape_text(found->second));
+    }
+    return found->second.to(parameter.options()).clone();
+  }
+};
+
+/// Any other optimiser: the archive that it saves itself into, taken apart in memory. Each value is
+/// a list of its kind and itself; a tensor is its name.
+struct ArchivedStates {
+  static constexpr const char* name = "archive";
+
+  static OptimizerState state_of(torch::optim::Optimizer& optimizer) {
+    torch::serialize::OutputArchive out;
+    optimizer.save(out);
+    OptimizerState state;
+    const nlohmann::json tree = tree_of(read_back(out), state);
+    state.values = {{"optimizer", name}, {"archive", tree}};
+    return state;
+  }
+
+  static void load(torch::optim::Optimizer& optimizer, const OptimizerState& state) {
+    torch::serialize::OutputArchive out;
+    write(out, state.values.at("archive"), state);
+    auto in = read_back(out);
+    optimizer.load(in);
+  }
+
+ private:
+  static torch::serialize::InputArchive read_back(torch::serialize::OutputArchive& out) {
+    std::stringstream bytes;
+    out.save_to(bytes);
+    torch::serialize::InputArchive in;
+    in.load_from(bytes);
+    return in;
+  }
+
+  static nlohmann::json tree_of(torch::serialize::InputArchive in, OptimizerState& state) {
+    auto tree = nlohmann::json::object();
+    for (const std::string& key : in.keys()) {
+      c10::IValue value;
+      in.read(key, value);
+      if (value.isModule()) {
+        torch::serialize::InputArchive nested;
+        in.read(key, nested);
+        tree[key] = {"archive", tree_of(std::move(nested), state)};
+      } else {
+        tree[key] = leaf_of(value, state);
+      }
+    }
+    return tree;
+  }
+
+  static nlohmann::json leaf_of(const c10::IValue& value, OptimizerState& state) {
+    if (value.isTensor()) {
+      const std::string name = "tensor." + std::to_string(state.tensors.size());
+      state.tensors[name] = value.toTensor();
+      return {"tensor", name};
+    }
+    if (value.isInt()) return {"int", value.toInt()};
+    if (value.isBool()) return {"bool", value.toBool()};
+    if (value.isDouble()) return {"double", value.toDouble()};
+    if (value.isString()) return {"string", value.toStringRef()};
+    if (value.isNone()) return {"none", nullptr};
+    if (value.isTuple()) {
+      auto elements = nlohmann::json::array();
+      for (const auto& element : value.toTupleRef().elements()) {
+        elements.push_back(leaf_of(element, state));
+      }
+      return {"tuple", elements};
+    }
+    throw Error("optimizer", "a state of tensors, numbers, texts and tuples of them",
+                value.tagKind());
+  }
+
+  static void write(torch::serialize::OutputArchive& out, const nlohmann::json& tree,
+                    const OptimizerState& state) {
+    for (const auto& [key, leaf] : tree.items()) {
+      if (leaf.at(0) == "archive") {
+        torch::serialize::OutputArchive nested(out.compilation_unit());
+        write(nested, leaf.at(1), state);
+        out.write(key, nested);
+      } else if (leaf.at(0) == "tensor") {
+        out.write(key, state.tensors.at(leaf.at(1).get<std::string>()), /*is_buffer=*/true);
+      } else {
+        out.write(key, value_of(leaf, state));
+      }
+    }
+  }
+
+  static c10::IValue value_of(const nlohmann::json& leaf, const OptimizerState& state) {
+    const auto kind = leaf.at(0).get<std::string>();
+    const nlohmann::json& value = leaf.at(1);
+    if (kind == "tensor") return state.tensors.at(value.get<std::string>());
+    if (kind == "int") return value.get<std::int64_t>();
+    if (kind == "bool") return value.get<bool>();
+    if (kind == "double") return value.get<double>();
+    if (kind == "string") return value.get<std::string>();
+    if (kind == "none") return {};
+    std::vector<c10::IValue> elements;
+    for (const auto& element : value) elements.push_back(value_of(element, state));
+    return c10::ivalue::Tuple::create(std::move(elements));
+  }
+};
+
+}  // namespace detail
+
+/// What an optimiser keeps between its steps. The tensors are its own: they change with its next
+/// step.
+/// @param optimizer AdamW, or any that saves itself into an archive of tensors, numbers, texts and
+///   tuples
+/// @throws Error if its state is of something else
+inline OptimizerState state_of(torch::optim::Optimizer& optimizer) {
+  if (detail::AdamWStates::fits(optimizer)) return detail::AdamWStates::state_of(optimizer);
+  return detail::ArchivedStates::state_of(optimizer);
+}
+
+/// Gives an optimiser what state_of() gave: all of it, or nothing where an error is thrown. Tensors
+/// go to the devices of their parameters. Of AdamW's settings none is in it: they are what the
+/// program says.
+/// @param optimizer of the same kind and parameters
+/// @param state is copied
+/// @throws Error if it is of another optimiser, or does not fit
+inline void load_state(torch::optim::Optimizer& optimizer, const OptimizerState& state) {
+  const bool is_adamw = detail::AdamWStates::fits(optimizer);
+  const std::string own = is_adamw ? detail::AdamWStates::name : detail::ArchivedStates::name;
+  try {
+    const auto found = state.values.at("optimizer").get<std::string>();
+    if (found != own) throw Error("optimizer", "a state of " + own, found);
+    is_adamw ? detail::AdamWStates::load(optimizer, state)
+             : detail::ArchivedStates::load(optimizer, state);
+  } catch (const c10::Error& failure) {
+    throw Error("optimizer", "the state of this optimiser", failure.what_without_backtrace());
+  } catch (const nlohmann::json::exception& failure) {
+    throw Error("optimizer", "the state of this optimiser", failure.what());
+  } catch (const std::logic_error& failure) {  // no such tensor, no such number
+    throw Error("optimizer", "the state of this optimiser", failure.what());
+  }
+}
+
+}  // namespace contraflow

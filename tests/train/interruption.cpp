@@ -1,0 +1,220 @@
+// Runs that are interrupted in the middle of an epoch.
+
+#include <csignal>
+#include <cstdint>
+#include <string>
+#include <thread>
+
+#include <catch2/catch_test_macros.hpp>
+#include <torch/optim/adam.h>
+
+#include <contraflow/distributed/team.hpp>
+#include <contraflow/objective/regression.hpp>
+#include <contraflow/observe/stop_on_interrupt.hpp>
+#include <contraflow/toy/mixture.hpp>
+#include <contraflow/train/checkpoint.hpp>
+#include <contraflow/train/offline.hpp>
+#include <contraflow/train/pretrain.hpp>
+
+#include "observe/temporary_directory.hpp"
+#include "train/small_runs.hpp"
+
+namespace cf = contraflow;
+
+namespace {
+
+/// Gives up an epoch when it is asked for the @p at -th time.
+class Interrupts {
+ public:
+  static constexpr bool on_every_rank = true;
+  explicit Interrupts(std::int64_t at) : at_(at) {}
+  std::string interruption() const { return ++asked_ >= at_ ? "enough" : ""; }
+  void operator()(const cf::EpochReport&) const {}
+  std::int64_t asked() const { return asked_; }
+
+ private:
+  std::int64_t at_;
+  mutable std::int64_t asked_ = 0;
+};
+
+constexpr std::int64_t never = 1'000'000;
+
+template <class T>
+void check_same_bits(T& a, T& b) {
+  const cf::TrainerState left = a.state(), right = b.state();
+  for (const auto& [name, tensor] : left.tensors) {
+    INFO(name);
+    CHECK(at::equal(tensor, right.tensors.at(name)));
+  }
+  for (const char* count :
+       {"epoch", "gradient_steps", "forward_evaluations", "backward_evaluations"}) {
+    INFO(count);
+    CHECK(left.counts.at(count) == right.counts.at(count));
+  }
+  const auto own = cf::state_of(a.optimizer()), other = cf::state_of(b.optimizer());
+  REQUIRE(own.tensors.size() == other.tensors.size());
+  if (own.values.at("optimizer") != "AdamW") return;  // others have no names for their tensors
+  for (const auto& [name, tensor] : own.tensors) CHECK(at::equal(tensor, other.tensors.at(name)));
+}
+
+/// A run that is interrupted at any moment of its second epoch has the state of its first, or of
+/// its second, and goes on with the bits of one that was not; so does another that is resumed.
+template <class Make>
+void check_interruptions(const Make& make) {
+  auto whole = make(), one = make(), counted = make();
+  whole.run(3);
+  const Interrupts first(never), both(never);
+  one.run(1, first);
+  counted.run(2, both);
+  REQUIRE(both.asked() > first.asked() + 5);
+  const std::int64_t stride = std::max<std::int64_t>(1, (both.asked() - first.asked()) / 12);
+  for (std::int64_t at = first.asked() + 1; at <= both.asked(); at += stride) {
+    INFO("asked for the time " << at << " of " << both.asked());
+    const TemporaryDirectory folder;
+    auto run = make();
+    const cf::RunReport report =
+        run.run(3, Interrupts(at), cf::Checkpoint{.directory = folder.path(), .every = 100});
+    REQUIRE(report.stopped);
+    CHECK(report.reason == "enough");
+    CHECK(report.epochs == run.epoch());
+    REQUIRE(run.epoch() == 1);
+    check_same_bits(run, one);
+    run.run(3);
+    check_same_bits(run, whole);
+    auto resumed = make();
+    REQUIRE(cf::resume(resumed, folder.path()));
+    resumed.run(3);
+    check_same_bits(resumed, whole);
+  }
+}
+
+cf::Collection collection() { return small::options().collection; }
+
+}  // namespace
+
+TEST_CASE("an epoch of one gradient step is given up at any moment") {
+  check_interruptions([] {
+    return cf::Trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, collection(),
+                       cf::Optimization{.micro_batch = 5});
+  });
+}
+
+TEST_CASE("so is one of several steps, of another optimiser, with a scale of the loss") {
+  check_interruptions([] {
+    cf::Optimization optimization;
+    optimization.optimizer = [](std::vector<cf::Tensor> all) {
+      return std::make_unique<torch::optim::Adam>(std::move(all), 1e-2);
+    };
+    optimization.loss_scale = cf::LossScaleOptions{.initial = 4, .growth_interval = 2};
+    return cf::Trainer(small::policy(), cf::FlowSde{}, small::reward(),
+                       cf::Grpo{} + 0.1 * cf::FlowMatching{}, collection(),
+                       cf::Learning{.gradient_steps = 2, .inner_epochs = 2}, optimization);
+  });
+}
+
+TEST_CASE("so are epochs of stored samples and of data") {
+  check_interruptions([] {
+    cf::Generator generator = cf::seeded(5);
+    return cf::OfflineTrainer(
+        small::policy(),
+        cf::StoredSamples{cf::normal({9, 2}, generator), at::arange(9, at::kDouble),
+                          at::zeros({9}, at::kLong)},
+        cf::Nft{}, cf::Learning{.gradient_steps = 3, .inner_epochs = 2});
+  });
+  check_interruptions([] {
+    return cf::Pretrainer(small::model(), cf::toy::ring(),
+                          cf::Pretraining{.steps = 24, .batch = 8, .report_every = 8});
+  });
+}
+
+TEST_CASE("an evaluation is given up, and the epoch before it stands") {
+  const auto make = [] {
+    return cf::Trainer(
+        small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, collection(),
+        cf::EvaluationOptions{.every = 1, .samples = 4, .grid = cf::uniform_grid(9)});
+  };
+  auto counted = make();
+  const Interrupts one(never);
+  counted.run(1, one);
+  auto run = make();
+  std::optional<cf::EpochReport> told;
+  const cf::RunReport report =
+      run.run(3, Interrupts(one.asked() - 2), [&](const cf::EpochReport& epoch) { told = epoch; });
+  CHECK(report.stopped);
+  CHECK(run.epoch() == 1);
+  REQUIRE(told);
+  CHECK(!told->find("evaluation/reward"));
+  run.run(3);
+  counted.run(3);
+  check_same_bits(run, counted);
+}
+
+TEST_CASE("one rank that is interrupted ends the epoch of all") {
+  constexpr int ranks = 3;
+  for (const int who : {0, 2}) {
+    for (const std::int64_t at : {3, 9, 14, 17}) {
+      INFO("rank " << who << ", asked for the time " << at);
+      // Catch is told by one thread.
+      std::vector<cf::RunReport> reports(ranks);
+      std::vector<std::map<std::string, cf::Tensor>> whole(ranks), interrupted(ranks);
+      cf::Team(ranks).run([&](const cf::TeamRank& team) {
+        const auto make = [&] {
+          return cf::Trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, collection(),
+                             cf::Learning{.gradient_steps = 2}, team);
+        };
+        const auto rank = static_cast<std::size_t>(team.rank());
+        auto one = make(), other = make();
+        one.run(2);
+        reports[rank] = other.run(2, Interrupts(team.rank() == who ? at : never));
+        other.run(2);
+        whole[rank] = one.policy().state();
+        interrupted[rank] = other.policy().state();
+      });
+      for (std::size_t rank = 0; rank < ranks; ++rank) {
+        CHECK(reports[rank].stopped);
+        CHECK(reports[rank].reason == "enough");
+        CHECK(reports[rank].epochs < 2);
+        for (const auto& [name, tensor] : whole[rank]) {
+          CHECK(at::equal(tensor, interrupted[rank].at(name)));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a signal in the middle of an epoch ends the run at the epoch before") {
+  const TemporaryDirectory folder;
+  const auto previous = std::signal(SIGTERM, [](int) {});
+  int batches = 0;
+  const auto reward = [&](const cf::Tensor& x0) {
+    if (++batches == 5) std::raise(SIGTERM);
+    return x0.sum(1);
+  };
+  cf::Collection batched = collection();
+  batched.rollout_batch = 6;  // two batches an epoch
+  auto trainer = cf::Trainer(small::policy(), cf::Euler{}, reward, cf::Nft{}, batched);
+  const cf::RunReport report = trainer.run(
+      9, cf::StopOnInterrupt{}, cf::Checkpoint{.directory = folder.path(), .every = 100});
+  std::signal(SIGTERM, previous);
+  CHECK(report.stopped);
+  CHECK(report.reason == "interrupted by SIGTERM");
+  CHECK(report.epochs == 2);
+  const auto checkpoints = cf::checkpoints_in(folder.path());
+  REQUIRE(checkpoints.size() == 1);
+  CHECK(checkpoints[0].filename() == "epoch-00000002");
+}
+
+TEST_CASE("a judge that is slow is not waited for") {
+  const auto slow = [](const cf::Tensor& x0) {
+    std::this_thread::sleep_for(std::chrono::seconds(2));
+    return x0.sum(1);
+  };
+  cf::Collection asynchronous = collection();
+  asynchronous.asynchronous_scoring = true;
+  auto trainer = cf::Trainer(small::policy(), cf::Euler{}, slow, cf::Nft{}, asynchronous);
+  // Five steps of the solver ask; the sixth time is the wait for the judge.
+  const Interrupts interrupts(6);
+  const cf::RunReport report = trainer.run(3, interrupts);
+  CHECK(report.epochs == 0);
+  CHECK(report.stopped);
+}
