@@ -19,8 +19,8 @@ namespace contraflow {
 /// With several ranks each of them runs this loop with the same observers: all measure and act
 /// behind an epoch everywhere, those of rank 0 are told of it, and what one of them or of those
 /// that listen on every rank answers holds for all.
-/// @param trainer has `epoch()`, `communicator()`, `reason_to_end()` and `run_epoch(warn)`, which
-///   gives an EpochReport
+/// @param trainer has `epoch()`, `run_number()`, `communicator()`, `reason_to_end()` and
+///   `run_epoch(warn)`, which gives an EpochReport
 /// @param epochs total, those of a resumed run included
 /// @param observers in an epoch all of them measure, then all are told, then all are called behind
 /// @return how it ended, the same on all ranks
@@ -29,7 +29,7 @@ RunReport run_loop(T& trainer, std::int64_t epochs, Os&... observers) {
   const auto& communicator = trainer.communicator();
   using Comm = std::remove_cvref_t<decltype(communicator)>;
   Observers<std::remove_reference_t<Os>...> all(communicator.rank() == 0, observers...);
-  all.start({trainer.epoch() + 1, epochs});
+  all.start({trainer.epoch() + 1, epochs, trainer.run_number()});
   RunReport run{trainer.epoch(), false, {}, {}};
   while (trainer.epoch() < epochs && !run.stopped) {
     if constexpr (is_alone<Comm>) {
