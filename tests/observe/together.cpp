@@ -109,6 +109,26 @@ TEST_CASE("in an epoch all measure, then all are told, then warned, then all act
                        "b after 1 1", "a finish 1 1", "b finish 1 1"});
 }
 
+namespace {
+
+/// Refuses every run.
+struct Refuses {
+  void check(const cf::RunInfo& info) const {
+    throw cf::Error("run", "none", std::to_string(info.run_number));
+  }
+  void operator()(const cf::EpochReport&) const {}
+};
+static_assert(cf::HasCheck<Refuses> && !cf::HasCheck<Scribe>);
+
+}  // namespace
+
+TEST_CASE("a run that one observer refuses has begun for none", "[observe]") {
+  Calls calls;
+  Trainer trainer;
+  CHECK_THROWS_WITH(trainer.run(1, Scribe{"a", calls}, Refuses{}), "run: expected none, got 7");
+  CHECK(calls.empty());
+}
+
 TEST_CASE("what one observer measures all are told, those before it too", "[observe]") {
   const TemporaryDirectory directory;
   Trainer trainer;
