@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <iostream>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,7 +18,9 @@
 
 #include <contraflow/contraflow.hpp>
 #include <contraflow/io/contact_sheet.hpp>
+#include <contraflow/io/json.hpp>
 #include <contraflow/io/png.hpp>
+#include <contraflow/io/settings.hpp>
 #include <contraflow/model/autocasting.hpp>
 #include <contraflow/observe/json_lines.hpp>
 #include <contraflow/observe/picture.hpp>
@@ -36,6 +39,7 @@
 #include "support/image_rewards.hpp"
 #include "support/phases.hpp"
 #include "support/ranks.hpp"
+#include "support/run_file.hpp"
 #include "support/sd35.hpp"
 
 namespace {
@@ -61,7 +65,12 @@ struct Settings {
   std::optional<double> kl, guidance;
   std::optional<at::ScalarType> autocast;
   std::uint64_t seed = 0;
-  bool recompute = false, resume = false;
+  int threads = at::get_num_threads();
+  bool recompute = false, resume = false, anew = false;
+  support::RunRecord record;  ///< of all these
+
+  fs::path checkpoints() const { return output / "checkpoints"; }
+  fs::path run_file() const { return output / "run.json"; }
 
   bool is_grpo() const { return method.starts_with("grpo"); }
   /// As published: 1e-4 for NFT, 0.04 for GRPO.
@@ -108,6 +117,50 @@ void save_adapter(Policy& policy, const fs::path& folder) {
   cf::write_peft_lora(folder / "peft", weights);
 }
 
+/// What is there is gone on from, or replaced, only where that is asked for.
+void expects_own_folder(const Settings& settings) {
+  if (settings.resume || settings.anew) return;
+  const auto there = cf::checkpoints_in(settings.checkpoints());
+  if (there.empty()) return;
+  throw cf::Error("--output",
+                  "a folder without checkpoints (--resume goes on from them, --anew replaces them)",
+                  there.back().string());
+}
+
+/// Throws Error where the checkpoints that are to be gone on from would mean something else.
+/// @return the other settings that differ, each in a sentence
+std::vector<std::string> changed_settings(const Settings& settings) {
+  static const std::set<std::string> decisive{"tiny", "method",   "rank",    "alpha",
+                                              "seed", "guidance", "negative"};
+  std::vector<std::string> changes;
+  if (!settings.resume || !fs::exists(settings.run_file())) return changes;
+  if (cf::checkpoints_in(settings.checkpoints()).empty()) return changes;
+  const support::RunRecord before = cf::read_json(settings.run_file());
+  for (const auto& [name, was, is] : support::other_settings(before, settings.record)) {
+    if (decisive.contains(name)) {
+      throw cf::Error(
+          "--" + name,
+          was.dump() + " as in " + settings.run_file().string() + " (or --anew, or another folder)",
+          is.dump());
+    }
+    changes.push_back("goes on with --" + name + " " + is.dump() + ", before " + was.dump());
+  }
+  return changes;
+}
+
+/// Says what is run, and of which run the checkpoints are.
+/// @param resumed whether that is the run that the file is of
+void write_run_file(const Settings& settings, std::int64_t run, bool resumed) {
+  if (resumed && fs::exists(settings.run_file())) {
+    const std::int64_t before = cf::Settings(settings.run_file()).integer("run");
+    cf::expects(before == run, "--resume", "checkpoints of the run that run.json is of (or --anew)",
+                "those of another");
+  }
+  support::RunRecord record = settings.record;
+  record["run"] = run;
+  cf::write_json(settings.run_file(), record);
+}
+
 /// What all methods share.
 struct Parts {
   const Settings& settings;
@@ -134,9 +187,11 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
                     cf::DpmSolver<1>{}, std::move(parts.evaluation_prompts)),
       cf::Seed{settings.seed}, parts.ranks);
   const auto warn = [&](const cf::Warning& warning) { parts.phases.say(warning.message); };
-  if (settings.resume && cf::resume(trainer, output / "checkpoints", warn)) {
+  const bool resumed = settings.resume && cf::resume(trainer, settings.checkpoints(), warn);
+  if (resumed) {
     parts.phases.say("resumed after epoch " + std::to_string(trainer.epoch()));
   }
+  if (support::is_first(parts.ranks)) write_run_file(settings, trainer.run_number(), resumed);
   //! [observers]
   const auto evaluation = [&](auto& of_run, cf::EpochReport& report) {
     if (report.epoch % settings.evaluate_every != 0) {
@@ -164,11 +219,13 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
   parts.phases.begin("evaluating before");
   const double before = evaluated("before.png");
   parts.phases.begin("training");
-  const cf::RunReport report = trainer.run(
-      settings.epochs, evaluation, cf::ProgressBar{}, cf::StopOnInterrupt{},
-      cf::JsonLines{output / "run.jsonl"}, cf::TensorBoard{output / "tensorboard"},
-      cf::PictureFiles{output / "pictures"}, prompt_warnings, adapter_saver,
-      cf::Checkpoint{.directory = output / "checkpoints", .every = settings.save_every});
+  const cf::RunReport report =
+      trainer.run(settings.epochs, evaluation, cf::ProgressBar{}, cf::StopOnInterrupt{},
+                  cf::JsonLines{output / "run.jsonl"}, cf::TensorBoard{output / "tensorboard"},
+                  cf::PictureFiles{output / "pictures"}, prompt_warnings, adapter_saver,
+                  cf::Checkpoint{.directory = settings.checkpoints(),
+                                 .every = settings.save_every,
+                                 .anew = settings.anew});
   parts.phases.begin("evaluating after");
   const double after = evaluated("after.png");
   if (!support::is_first(parts.ranks)) return;
@@ -226,7 +283,12 @@ cf::Records prompts_of(const fs::path& file) {
 
 void run(const Settings& settings, const support::Ranks& ranks) {
   fs::create_directories(settings.output);
-  support::by_first(ranks, [&] { support::sd35::prepare(settings.model, settings.output); });
+  support::Phases phases(support::is_first(ranks));
+  support::by_first(ranks, [&] {
+    expects_own_folder(settings);
+    for (const std::string& change : changed_settings(settings)) phases.say(change);
+    support::sd35::prepare(settings.model, settings.output);
+  });
   const cf::sd3::Folder folder = support::sd35::opened(settings.model, settings.output);
   collection(settings, folder);  // finds faults now, not after the text encoders
   support::ImageRewards rewards = support::image_rewards(settings.rewards);
@@ -236,7 +298,6 @@ void run(const Settings& settings, const support::Ranks& ranks) {
     own_evaluation = cf::read_records(settings.evaluation_prompt_file);
   }
 
-  support::Phases phases(support::is_first(ranks));
   phases.begin("encoding prompts");
   cf::Captions all = cf::captions_of(records);
   for (std::string& caption : cf::captions_of(own_evaluation)) all.push_back(std::move(caption));
@@ -316,7 +377,45 @@ void add_options(CLI::App& app, Settings& settings) {
   count("--evaluation-images", settings.evaluation_images, "Images of an evaluation");
   count("--evaluation-steps", settings.evaluation_steps, "Sampling steps of an evaluation");
   option("--seed", settings.seed, "Of everything that is drawn");
-  app.add_flag("--resume", settings.resume, "Go on from the newest checkpoint in the output");
+  count("--threads", settings.threads, "Threads of LibTorch; the same number gives the same bits");
+  CLI::Option* resume =
+      app.add_flag("--resume", settings.resume, "Go on from the newest checkpoint in the output")
+          ->configurable(false);
+  app.add_flag("--anew", settings.anew, "Replace the checkpoints of another run in the output")
+      ->configurable(false)
+      ->excludes(resume);
+  support::add_run_file(app);
+}
+
+/// What is small by default where the model is.
+void take_tiny_defaults(CLI::App& app) {
+  const std::vector<std::pair<const char*, const char*>> tiny{{"--dtype", "float32"},
+                                                              {"--t5-tokens", "20"},
+                                                              {"--epochs", "4"},
+                                                              {"--group", "4"},
+                                                              {"--prompts-per-epoch", "2"},
+                                                              {"--size", "64"},
+                                                              {"--steps", "4"},
+                                                              {"--rank", "4"},
+                                                              {"--save-every", "2"},
+                                                              {"--evaluate-every", "2"},
+                                                              {"--evaluation-images", "4"},
+                                                              {"--evaluation-steps", "4"}};
+  for (const auto& [option, value] : tiny) {
+    if (app.count(option) == 0) app.get_option(option)->default_val(value);
+  }
+}
+
+/// What is known when all options are.
+void complete(Settings& settings, CLI::App& app, int ranks) {
+  if (settings.model.tiny) take_tiny_defaults(app);
+  at::set_num_threads(settings.threads);
+  settings.record = support::run_record(app, "sd35_finetune", ranks);
+  auto& taken = settings.record["settings"];
+  taken["kl"] = settings.kl_weight();
+  taken["guidance"] = settings.guidance_scale();
+  taken["dtype"] = support::sd35::name_of(settings.model.dtype);
+  if (settings.autocast) taken["autocast"] = support::sd35::name_of(*settings.autocast);
 }
 
 }  // namespace
@@ -327,23 +426,7 @@ int main(int argc, char** argv) try {
   CLI::App app("Fine-tuning of Stable Diffusion 3.5 by reinforcement learning.");
   add_options(app, settings);
   CLI11_PARSE(app, argc, argv);
-  if (settings.model.tiny) {
-    const auto unless_given = [&](const char* option, auto& value, auto tiny) {
-      if (app.count(option) == 0) value = tiny;
-    };
-    unless_given("--dtype", settings.model.dtype, at::kFloat);
-    unless_given("--t5-tokens", settings.model.t5_tokens, std::int64_t{20});
-    unless_given("--epochs", settings.epochs, std::int64_t{4});
-    unless_given("--prompts-per-epoch", settings.prompts, std::int64_t{2});
-    unless_given("--group", settings.group, std::int64_t{4});
-    unless_given("--size", settings.size, std::int64_t{64});
-    unless_given("--steps", settings.steps, 4);
-    unless_given("--rank", settings.rank, std::int64_t{4});
-    unless_given("--save-every", settings.save_every, std::int64_t{2});
-    unless_given("--evaluate-every", settings.evaluate_every, std::int64_t{2});
-    unless_given("--evaluation-images", settings.evaluation_images, std::int64_t{4});
-    unless_given("--evaluation-steps", settings.evaluation_steps, 4);
-  }
+  complete(settings, app, ranks.size());
   run(settings, ranks);
 } catch (const std::exception& error) {
   std::cerr << error.what() << '\n';

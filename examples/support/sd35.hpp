@@ -46,15 +46,26 @@ struct Model {
   }
 };
 
-inline void add_options(CLI::App& app, Model& model) {
-  static const std::map<std::string, at::ScalarType> dtypes{
+/// Names of precisions on the command line.
+inline const std::map<std::string, at::ScalarType>& dtypes() {
+  static const std::map<std::string, at::ScalarType> names{
       {"float32", at::kFloat}, {"bfloat16", at::kBFloat16}, {"float16", at::kHalf}};
+  return names;
+}
+inline std::string name_of(at::ScalarType dtype) {
+  for (const auto& [name, one] : dtypes()) {
+    if (one == dtype) return name;
+  }
+  return c10::toString(dtype);
+}
+
+inline void add_options(CLI::App& app, Model& model) {
   app.add_option("--model", model.folder,
                  "Stable Diffusion 3.5 Medium as downloaded, in the layout of diffusers");
   app.add_flag("--tiny", model.tiny,
                "Make a tiny model with random weights in the output folder, and use it");
   app.add_option("--dtype", model.dtype, "Precision of the networks: float32, bfloat16 or float16")
-      ->transform(CLI::CheckedTransformer(dtypes, CLI::ignore_case));
+      ->transform(CLI::CheckedTransformer(dtypes(), CLI::ignore_case));
   app.add_option("--device", model.device, "Where the networks run, such as cpu or cuda")
       ->capture_default_str();
   app.add_option("--t5-tokens", model.t5_tokens, "Tokens that T5 sees of a prompt")

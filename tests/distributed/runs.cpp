@@ -95,6 +95,23 @@ TEST_CASE("a checkpoint does not know how many ranks there were") {
   }
 }
 
+TEST_CASE("ranks refuse together a folder that is another run's") {
+  const TemporaryDirectory folder;
+  const auto numbers = of_team(3, [&](const AnyRank& rank) {
+    auto trainer = trainer_of(rank);
+    trainer.run(1, cf::Checkpoint{.directory = folder.path()});
+    return trainer.run_number();
+  });
+  CHECK(numbers == std::vector(3, numbers[0]));
+  check_error(
+      [&] {
+        cf::Team(3).run([&](const cf::TeamRank& rank) {
+          trainer_of(AnyRank(rank)).run(1, cf::Checkpoint{.directory = folder.path()});
+        });
+      },
+      folder.path().string(), "epoch 1 of another run");
+}
+
 namespace {
 
 struct Told {

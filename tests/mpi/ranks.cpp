@@ -1,7 +1,7 @@
 // Started by mpirun: the laws of Mpi, runs of several processes against those of one, and runs that
 // are to fail or to be killed.
 //
-//   ranks laws | runs | fail | differ | train FOLDER
+//   ranks laws | runs | fail | differ | train FOLDER | begin FOLDER
 
 #include <exception>
 #include <iostream>
@@ -64,6 +64,12 @@ int train(const cf::Mpi& mpi, const std::string& folder) {
   return 0;
 }
 
+// A run that does not look whether there is another.
+int begin(const cf::Mpi& mpi, const std::string& folder) {
+  trainer(mpi).run(2, cf::Checkpoint{.directory = folder});
+  return 0;
+}
+
 int fail(const cf::Mpi& mpi) {
   trainer(mpi).run(40, [&](auto& of_run, cf::EpochReport&) {
     if (mpi.rank() == mpi.size() - 1 && of_run.epoch() == 3) {
@@ -79,11 +85,12 @@ int answer(const cf::Mpi& mpi, const std::vector<std::string>& words) {
   if (word == "runs") return compare(mpi);
   if (word == "fail") return fail(mpi);
   if (word == "train") return train(mpi, words.at(2));
+  if (word == "begin") return begin(mpi, words.at(2));
   if (word == "differ") {
     trainer(mpi, mpi.rank() == 0 ? 7 : 8).run(1);
     return 0;
   }
-  throw cf::Error("word", "laws, runs, fail, differ or train", word);
+  throw cf::Error("word", "laws, runs, fail, differ, train or begin", word);
 }
 
 }  // namespace

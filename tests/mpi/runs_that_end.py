@@ -4,7 +4,7 @@
 usage: runs_that_end.py <program> <number of kills> <mpirun and its words...>
 
 A rank that throws ends all others, with its sentence and an exit status; ranks that start in different
-ways are refused by name; a run of which any rank is killed at any moment goes on, with another number
+ways are refused by name, and a folder of another run by all of them; a run of which any rank is killed at any moment goes on, with another number
 of ranks too, and with the same number comes to the bits of a run that nobody disturbed.
 """
 
@@ -69,6 +69,17 @@ def faults_of_failures(words, program):
             yield f"{ranks} ranks of two seeds: status {status}, said\n{output}"
 
 
+def faults_of_folders(words, program):
+    for ranks in (1, 3):
+        with tempfile.TemporaryDirectory() as folder:
+            status, output = ended(words, program, ranks, "begin", folder)
+            if status != 0:
+                yield f"{ranks} ranks in an empty folder: status {status}, said\n{output}"
+            status, output = ended(words, program, ranks, "begin", folder)
+            if status == 0 or "epoch 2 of another run" not in output:
+                yield f"{ranks} ranks in another run's folder: status {status}, said\n{output}"
+
+
 def faults_of_kills(words, program, kills):
     with tempfile.TemporaryDirectory() as undisturbed:
         started = time.perf_counter()
@@ -94,7 +105,8 @@ def faults_of_kills(words, program, kills):
 
 def main():
     program, kills, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
-    faults = [*faults_of_failures(words, program), *faults_of_kills(words, program, kills)]
+    faults = [*faults_of_failures(words, program), *faults_of_folders(words, program),
+              *faults_of_kills(words, program, kills)]
     for fault in faults:
         print(fault)
     print(f"{kills} kills, {len(faults)} faults")

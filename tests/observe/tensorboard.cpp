@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -150,8 +152,76 @@ TEST_CASE("TensorBoard marks where a resumed run begins", "[observe]") {
   cf::TensorBoard board{directory.path()};
   board.start({.first_epoch = 7, .last_epoch = 9});
   const auto found = events(files(directory.path()).at(0));
-  REQUIRE(found.size() == 2);
-  CHECK(found[1] == cf::tfevents::restart_event(0, 7).encoded().substr(9));
+  // Twice, since the first one that TensorBoard finds in a directory does nothing.
+  const std::string mark = cf::tfevents::restart_event(0, 7).encoded().substr(9);
+  REQUIRE(found.size() == 3);
+  CHECK(found[1] == mark);
+  CHECK(found[2] == mark);
+}
+
+namespace {
+
+std::string text_event(const std::string& text) {
+  using namespace cf::tfevents;
+  return event(0, Message().message(1, text_value("about", text)));
+}
+/// The files that TensorBoard reads.
+std::vector<std::filesystem::path> shown(const std::filesystem::path& directory) {
+  auto paths = files(directory);
+  std::erase_if(paths, [](const auto& path) {
+    return path.filename().string().find("tfevents") == std::string::npos;
+  });
+  return paths;
+}
+const std::string all_is_dropped = cf::tfevents::restart_event(0, 0).encoded().substr(9);
+
+}  // namespace
+
+TEST_CASE("a run that begins takes the place of earlier ones, and keeps what was written for it",
+          "[observe]") {
+  const TemporaryDirectory directory;
+  const auto run = [&](const std::string& about) {
+    cf::TensorBoard board{directory.path()};
+    board.text("about", about, 0);
+    board.start({.first_epoch = 1, .last_epoch = 3});
+    board.finish({});
+  };
+  run("first");
+  const std::string first = read_all(shown(directory.path()).at(0));
+  CHECK(events(shown(directory.path()).at(0)).back() == text_event("first"));
+  for (const char* about : {"second", "third"}) {
+    INFO(about);
+    run(about);
+    REQUIRE(shown(directory.path()).size() == 1);
+    const auto found = events(shown(directory.path())[0]);
+    REQUIRE(found.size() == 4);
+    CHECK(found[1] == all_is_dropped);
+    CHECK(found[2] == all_is_dropped);
+    CHECK(found[3] == text_event(about));
+  }
+  // Nothing is lost: each of the first two, and what was written before two of them began.
+  const auto paths = files(directory.path());
+  CHECK(paths.size() == 5);
+  CHECK(std::any_of(paths.begin(), paths.end(), [&](const auto& path) {
+    return read_all(path) == first && path.filename().string().starts_with("events.out.earlier.");
+  }));
+}
+
+TEST_CASE("so does one of an observer that has seen another run", "[observe]") {
+  const TemporaryDirectory directory;
+  cf::TensorBoard board{directory.path()};
+  const bool is_broken_off = GENERATE(false, true);
+  board.text("about", "first", 0);
+  board.start({.first_epoch = 1, .last_epoch = 1});
+  board({.epoch = 1});
+  if (!is_broken_off) board.finish({});
+  if (!is_broken_off) board.text("about", "second", 0);
+  board.start({.first_epoch = 1, .last_epoch = 1});
+  REQUIRE(shown(directory.path()).size() == 1);
+  const auto found = events(shown(directory.path())[0]);
+  REQUIRE(found.size() == (is_broken_off ? 3 : 4));
+  CHECK(found[2] == all_is_dropped);
+  if (!is_broken_off) CHECK(found[3] == text_event("second"));
 }
 
 TEST_CASE("TensorBoard refuses what is no picture and names a directory it cannot use",

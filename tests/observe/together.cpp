@@ -42,6 +42,7 @@ namespace {
 class Trainer {
  public:
   std::int64_t epoch() const { return epoch_; }
+  std::int64_t run_number() const { return 7; }
   cf::Alone communicator() const { return {}; }
   std::string reason_to_end() const { return ""; }
   template <class Warn>
@@ -106,6 +107,26 @@ TEST_CASE("in an epoch all measure, then all are told, then warned, then all act
                        "a measure 1", "b measure 1", "a told of 4", "b told of 4", "a warned of a",
                        "b warned of a", "a warned of b", "b warned of b", "a after 1 1",
                        "b after 1 1", "a finish 1 1", "b finish 1 1"});
+}
+
+namespace {
+
+/// Refuses every run.
+struct Refuses {
+  void check(const cf::RunInfo& info) const {
+    throw cf::Error("run", "none", std::to_string(info.run_number));
+  }
+  void operator()(const cf::EpochReport&) const {}
+};
+static_assert(cf::HasCheck<Refuses> && !cf::HasCheck<Scribe>);
+
+}  // namespace
+
+TEST_CASE("a run that one observer refuses has begun for none", "[observe]") {
+  Calls calls;
+  Trainer trainer;
+  CHECK_THROWS_WITH(trainer.run(1, Scribe{"a", calls}, Refuses{}), "run: expected none, got 7");
+  CHECK(calls.empty());
 }
 
 TEST_CASE("what one observer measures all are told, those before it too", "[observe]") {

@@ -3,9 +3,11 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <sys/resource.h>
 #include <torch/optim/adam.h>
@@ -124,7 +126,7 @@ TEST_CASE("a checkpoint holds the seed and the counts, and no state of random nu
   std::vector<std::string> names;
   for (const auto& [name, count] : state.counts) names.push_back(name);
   CHECK(names == std::vector<std::string>{"backward_evaluations", "epoch", "forward_evaluations",
-                                          "gradient_steps", "nanoseconds", "seed"});
+                                          "gradient_steps", "nanoseconds", "run", "seed"});
   CHECK(state.counts.at("seed") == 7);
   for (const auto& [name, tensor] : state.tensors) {
     INFO(name);
@@ -144,17 +146,205 @@ TEST_CASE("only the newest checkpoints are kept, and an incomplete one is never 
   CHECK(checkpoints.back().filename() == "epoch-00000005");
 }
 
-TEST_CASE("a checkpoint that was written is not removed for newer ones of another run") {
+namespace {
+
+// The epochs of a folder's checkpoints, in the order in which they were written.
+std::vector<std::string> epochs_in(const fs::path& folder) {
+  std::vector<std::string> epochs;
+  for (const auto& path : cf::checkpoints_in(folder)) {
+    const std::string name = path.filename();
+    epochs.push_back(name.substr(name.find_first_not_of("epoch-0")));
+  }
+  return epochs;
+}
+using Epochs = std::vector<std::string>;
+
+// A run of 20 epochs whose checkpoints 15 and 20 are in @p folder.
+auto run_of_twenty(const fs::path& folder) {
+  auto trainer = trainer_of();
+  trainer.run(20, cf::Checkpoint{.directory = folder, .every = 5, .keep = 2});
+  return trainer.run_number();
+}
+
+// What resume() takes from a folder: the run and the epoch.
+std::pair<std::int64_t, std::int64_t> resumed_from(const fs::path& folder) {
+  auto trainer = trainer_of();
+  REQUIRE(cf::resume(trainer, folder));
+  return {trainer.run_number(), trainer.epoch()};
+}
+
+// An observer that is to write only if the run is not refused.
+struct Pen {
+  fs::path path;
+  void start(const cf::RunInfo&) const { fs::remove(path); }
+  void operator()(const cf::EpochReport&) const {}
+};
+
+}  // namespace
+
+TEST_CASE("a run that is not the continuation of a folder's is refused, and nothing is touched") {
+  const TemporaryDirectory folder;
+  const std::int64_t old = run_of_twenty(folder / "run");
+  std::ofstream(folder / "notes") << "of the first";
+  auto fresh = trainer_of();
+  laws::check_error(
+      [&] {
+        fresh.run(10, Pen{folder / "notes"},
+                  cf::Checkpoint{.directory = folder / "run", .every = 5});
+      },
+      (folder / "run").string(), "epoch 20 of another run");
+  CHECK(fresh.epoch() == 0);
+  CHECK(fs::exists(folder / "notes"));
+  CHECK(epochs_in(folder / "run") == Epochs{"15", "20"});
+  CHECK(resumed_from(folder / "run") == std::pair(old, std::int64_t{20}));
+
+  // A run that has gone on from elsewhere, for as long as the folder has none that it follows.
+  auto fork = trainer_of();
+  cf::load_checkpoint(fork, cf::checkpoints_in(folder / "run").back());
+  cf::TrainerState state = fork.state();
+  state.counts["epoch"] = 10;
+  fork.load(state);
+  laws::check_error([&] { fork.run(12, cf::Checkpoint{.directory = folder / "run"}); },
+                    (folder / "run").string(), "epoch 20, and none that epoch 11 would follow");
+}
+
+TEST_CASE("a run that begins anew loses nothing of the other before it has something of its own") {
+  const TemporaryDirectory folder;
+  const std::int64_t old = run_of_twenty(folder.path());
+  auto fresh = trainer_of();
+  const auto look = [&](const cf::EpochReport& report) {
+    const auto [run, epoch] = resumed_from(folder.path());
+    CHECK(run == (report.epoch <= 5 ? old : fresh.run_number()));
+    CHECK(epoch == (report.epoch <= 5 ? 20 : 5));
+  };
+  const cf::Checkpoint anew{.directory = folder.path(), .every = 5, .anew = true};
+  fresh.run(8, look, cf::Checkpoint(anew));
+  CHECK(epochs_in(folder.path()) == Epochs{"5", "8"});
+
+  // The word may stay when the run is resumed.
+  auto resumed = trainer_of();
+  REQUIRE(cf::resume(resumed, folder.path()));
+  resumed.run(9, cf::Checkpoint(anew));
+  CHECK(epochs_in(folder.path()) == Epochs{"8", "9"});
+  CHECK(resumed_from(folder.path()) == std::pair(fresh.run_number(), std::int64_t{9}));
+}
+
+TEST_CASE("a run that was killed before it could remove another's is the one that is resumed") {
+  const TemporaryDirectory folder;
+  run_of_twenty(folder.path());
+  auto fresh = trainer_of();
+  fresh.run(1);
+  cf::save_checkpoint(fresh, folder.path());
+  CHECK(epochs_in(folder.path()) == Epochs{"15", "20", "1"});
+  auto resumed = trainer_of();
+  REQUIRE(cf::resume(resumed, folder.path()));
+  CHECK(resumed.run_number() == fresh.run_number());
+  resumed.run(2, cf::Checkpoint{.directory = folder.path()});
+  CHECK(epochs_in(folder.path()) == Epochs{"1", "2"});
+}
+
+TEST_CASE("two calls of run are one run") {
   const TemporaryDirectory folder;
   auto trainer = trainer_of();
-  trainer.run(3, cf::Checkpoint{.directory = folder.path(), .every = 1, .keep = 1});
-  fs::rename(folder.path() / "epoch-00000003", folder.path() / "epoch-00000030");
-  fs::resize_file(folder.path() / "epoch-00000030" / "optimizer.safetensors", 10);
+  const std::int64_t run = trainer.run_number();
+  trainer.run(3, cf::Checkpoint{.directory = folder.path(), .every = 2});
+  trainer.run(6, cf::Checkpoint{.directory = folder.path(), .every = 2});
+  CHECK(trainer.run_number() == run);
+  CHECK(epochs_in(folder.path()) == Epochs{"4", "6"});
+  // One more that has nothing to do writes nothing.
+  const auto before = fs::last_write_time(folder.path() / "epoch-00000006");
+  trainer.run(6, cf::Checkpoint{.directory = folder.path(), .every = 2});
+  CHECK(fs::last_write_time(folder.path() / "epoch-00000006") == before);
+}
+
+TEST_CASE("a run that goes on from an older checkpoint of its own replaces the newer ones") {
+  const TemporaryDirectory folder;
+  const std::int64_t old = run_of_twenty(folder.path());
+  auto older = trainer_of();
+  cf::load_checkpoint(older, folder.path() / "epoch-00000015");
+
+  SECTION("but not before it has come as far as its first") {
+    older.run(15, cf::Checkpoint{.directory = folder.path()});
+    CHECK(epochs_in(folder.path()) == Epochs{"15", "20"});
+  }
+  SECTION("whether it stops before them") {
+    older.run(17, cf::Checkpoint{.directory = folder.path(), .every = 5, .keep = 3});
+    CHECK(epochs_in(folder.path()) == Epochs{"15", "17"});
+    CHECK(resumed_from(folder.path()) == std::pair(old, std::int64_t{17}));
+  }
+  SECTION("or passes them") {
+    older.run(22, cf::Checkpoint{.directory = folder.path(), .every = 11, .keep = 3});
+    CHECK(epochs_in(folder.path()) == Epochs{"15", "22"});
+  }
+  SECTION("and one that was killed before it could remove them goes on from its own") {
+    older.run(16);
+    cf::save_checkpoint(older, folder.path());
+    CHECK(resumed_from(folder.path()) == std::pair(old, std::int64_t{16}));
+  }
+}
+
+TEST_CASE("a damaged checkpoint neither counts as kept nor hides whose the folder is") {
+  const TemporaryDirectory folder;
+  auto trainer = trainer_of();
+  trainer.run(3, cf::Checkpoint{.directory = folder.path(), .every = 1, .keep = 3});
+  const std::string file = GENERATE("optimizer.safetensors", "state.safetensors");
+  INFO(file);
+  fs::resize_file(folder.path() / "epoch-00000003" / file, 10);
   auto second = trainer_of();
-  second.run(5, cf::Checkpoint{.directory = folder.path(), .every = 1, .keep = 2});
-  std::vector<std::string> names;
-  for (const auto& path : cf::checkpoints_in(folder.path())) names.push_back(path.filename());
-  CHECK(names == std::vector<std::string>{"epoch-00000004", "epoch-00000005", "epoch-00000030"});
+  CHECK_THROWS_AS(second.run(5, cf::Checkpoint{.directory = folder.path()}), cf::Error);
+  REQUIRE(cf::resume(second, folder.path()));
+  second.run(5, cf::Checkpoint{.directory = folder.path(), .every = 5, .keep = 2});
+  CHECK(epochs_in(folder.path()) == Epochs{"2", "5"});
+
+  for (const auto& path : cf::checkpoints_in(folder.path())) {
+    fs::resize_file(path / "state.safetensors", 10);
+  }
+  laws::check_error([&] { trainer_of().run(5, cf::Checkpoint{.directory = folder.path()}); },
+                    folder.path().string(), "all damaged");
+}
+
+TEST_CASE("a run that finds another writing into its folder ends, and leaves that one's") {
+  const TemporaryDirectory folder;
+  auto first = trainer_of(), second = trainer_of();
+  const auto intruder = [&](const cf::EpochReport& report) {
+    if (report.epoch == 2) cf::save_checkpoint(second, folder.path());
+  };
+  laws::check_error(
+      [&] { first.run(4, intruder, cf::Checkpoint{.directory = folder.path(), .every = 3}); },
+      folder.path().string(), "epoch 0 of another run");
+  CHECK(resumed_from(folder.path()).first == second.run_number());
+}
+
+TEST_CASE("a folder that cannot be read or written is refused before the first epoch") {
+  const TemporaryDirectory folder;
+  std::ofstream(folder / "file") << "in the way";
+  auto trainer = trainer_of();
+  laws::check_error([&] { trainer.run(1, cf::Checkpoint{.directory = folder / "file"}); },
+                    (folder / "file").string(), "Not a directory");
+  laws::check_error([&] { trainer.run(1, cf::Checkpoint{.directory = "/proc/self"}); },
+                    "/proc/self", "a folder that can be written");
+  CHECK(trainer.epoch() == 0);
+}
+
+TEST_CASE("which run it is changes nothing of what is trained, and old checkpoints have none") {
+  auto one = trainer_of(), other = trainer_of();
+  CHECK(one.run_number() != other.run_number());
+  CHECK(one.run_number() > 0);
+  one.run(2);
+  other.run(2);
+  check_same_bits(one, other);
+
+  const TemporaryDirectory folder;
+  cf::TrainerState state = one.state();
+  state.counts.erase("run");
+  other.load(state);
+  CHECK(other.run_number() == 0);
+  cf::save_checkpoint(other, folder.path());
+  auto fresh = trainer_of();
+  CHECK_THROWS_AS(fresh.run(1, cf::Checkpoint{.directory = folder.path()}), cf::Error);
+  REQUIRE(cf::resume(fresh, folder.path()));
+  fresh.run(3, cf::Checkpoint{.directory = folder.path()});
+  CHECK(epochs_in(folder.path()) == Epochs{"2", "3"});
 }
 
 TEST_CASE("a full disk is an error, and leaves the checkpoint before") {

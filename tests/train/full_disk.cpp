@@ -8,6 +8,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 #include <nlohmann/json.hpp>
+#include <sys/mount.h>
 #include <sys/resource.h>
 
 #include <contraflow/observe/csv.hpp>
@@ -92,6 +93,32 @@ TEST_CASE("a disk that is full for a while costs the records of that while") {
   CHECK(told[1].find("epoch-00000002") != std::string::npos);
   const auto left = run.policy().state(), right = undisturbed.policy().state();
   for (const auto& [name, tensor] : left) CHECK(at::equal(tensor, right.at(name)));
+}
+
+TEST_CASE("a disk without room for another checkpoint keeps the newest alone") {
+  const TemporaryDirectory folder;
+  auto run = trainer();
+  std::uintmax_t pages = 0;
+  for (const auto& file : fs::directory_iterator(cf::save_checkpoint(run, folder / "measured"))) {
+    pages += file.file_size() / 4096 + 1;
+  }
+  fs::create_directories(folder / "disk");
+  const std::string size = "size=" + std::to_string(pages * 4096 * 27 / 10);
+  if (::mount("tmpfs", (folder / "disk").c_str(), "tmpfs", 0, size.c_str()) != 0) {
+    SKIP("no file system can be mounted here");
+  }
+  std::vector<std::string> told;
+  const cf::Checkpoint checkpoint{.directory = folder / "disk", .every = 1, .keep = 2};
+  const cf::RunReport report = run.run(6, Warnings{&told}, cf::Checkpoint(checkpoint));
+  const auto kept = cf::checkpoints_in(folder / "disk");
+  std::vector<std::string> damages;
+  for (const auto& path : kept) damages.push_back(cf::damage_of(path).value_or(""));
+  ::umount((folder / "disk").c_str());
+  CHECK(report.epochs == 6);
+  CHECK(told.empty());
+  REQUIRE(!kept.empty());
+  CHECK(kept.back().filename() == "epoch-00000006");
+  CHECK(damages.back().empty());
 }
 
 TEST_CASE("a disk that stays full ends a run at its last epoch with a sentence") {

@@ -15,10 +15,12 @@
 #include <CLI/CLI.hpp>
 
 #include <contraflow/core/memory.hpp>
+#include <contraflow/io/json.hpp>
 
 #include "ablations.hpp"
 #include "compare.hpp"
 #include "files.hpp"
+#include "support/run_file.hpp"
 
 namespace {
 
@@ -102,7 +104,16 @@ class Overrides {
     for (CLI::Option* option : all_) option->excludes(flag);
   }
 
-  Settings settings() const {
+  /// What is run, with the values of the set where none was given.
+  support::RunRecord record(int ranks) const {
+    support::RunRecord record = support::run_record(app_, "scenes", ranks);
+    record["settings"].update(values_);
+    record["settings"]["method"] = name_of(method_);
+    record["settings"]["settings"] = set_;
+    return record;
+  }
+
+  Settings settings() {
     Settings settings = set_ == "published" ? published_settings(method_) : our_settings(method_);
     for (const auto& apply : applies_) apply(settings);
     return settings;
@@ -116,6 +127,7 @@ class Overrides {
     all_.push_back(option);
     applies_.push_back([this, option, member](Settings& settings) {
       if (option->count() > 0) settings.*member = given_.*member;
+      values_[option->get_lnames().at(0)] = settings.*member;
     });
   }
 
@@ -125,9 +137,10 @@ class Overrides {
   Settings given_ = {};
   std::vector<CLI::Option*> all_;
   std::vector<std::function<void(Settings&)>> applies_;
+  support::RunRecord values_ = support::RunRecord::object();
 };
 
-int dispatch(const Options& options, const Overrides& overrides, const support::Ranks& ranks) {
+int dispatch(const Options& options, Overrides& overrides, const support::Ranks& ranks) {
   cf::StopOnInterrupt interrupt;
   interrupt.start({});
   cf::expects(options.compare || options.ablations || !options.quick, "--quick",
@@ -138,7 +151,12 @@ int dispatch(const Options& options, const Overrides& overrides, const support::
               "one process, whose threads run several methods at once", ranks.size());
   if (options.compare) return compare(load_base(options.base), plan);
   if (options.ablations) return ablate(load_base(options.base), plan);
-  return run_one(options, overrides.settings(), ranks);
+  const Settings settings = overrides.settings();
+  if (support::is_first(ranks)) {
+    std::filesystem::create_directories(options.output);
+    cf::write_json(options.output / "run.json", overrides.record(ranks.size()));
+  }
+  return run_one(options, settings, ranks);
 }
 
 }  // namespace
@@ -151,7 +169,8 @@ int main(int argc, char** argv) try {
   app.add_option("--output", options.output, "folder of the results")->capture_default_str();
   app.add_option("--base", options.base, "weights that scenes_pretrain made");
   app.add_option("--threads", options.threads, "between which batches, or runs, are divided")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   CLI::Option* compare =
       app.add_flag("--compare", options.compare, "methods against each other, with a report");
   CLI::Option* ablations =
@@ -162,6 +181,7 @@ int main(int argc, char** argv) try {
   app.add_option("--seeds", options.seeds, "of --compare and --ablations")
       ->check(CLI::PositiveNumber);
   app.add_flag("--quick", options.quick, "a few epochs of --compare or --ablations, to try them");
+  support::add_run_file(app);
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(1);
   cf::keep_freed_memory();

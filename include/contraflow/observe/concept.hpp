@@ -45,6 +45,12 @@ concept HasAfter = requires(O& o, T& trainer, const EpochReport& report) {
   o.after(trainer, report);
 };
 
+/// `o.check(info)`: refuses a run, by an Error, before any observer has begun.
+template <class O>
+concept HasCheck = requires(O& o, const RunInfo& info) {
+  o.check(info);
+};
+
 /// `o.start(info)`: is told of the beginning of a run.
 template <class O>
 concept HasStart = requires(O& o, const RunInfo& info) {
@@ -83,14 +89,14 @@ concept IsOnEveryRank = O::on_every_rank;
 /// Watches a run: shows it, writes it down, adds to its reports, or ends it.
 ///
 /// Valid expressions: one of HasReport, HasMeasure, IsMeasure and HasAfter at least; those of
-/// HasStart, HasWarn, HasFinish, HasFinishOf and HasInterruption where it uses them. A lambda is an
-/// observer: of one parameter it is told, of two it measures. In an epoch all measure, in the order
-/// in which they were given to the run; then all are told, and of each other's warnings; then
-/// `after` of all is called. One that throws WriteError is warned of and called again. Of a run of
-/// several ranks each has the same observers: all measure, act behind an epoch and at the end with
-/// their trainer on every rank, and are told by the first alone, unless they say `static constexpr
-/// bool on_every_rank = true`. Laws: an observer does not change what a run computes, except by
-/// ending it.
+/// HasCheck, HasStart, HasWarn, HasFinish, HasFinishOf and HasInterruption where it uses them. A
+/// lambda is an observer: of one parameter it is told, of two it measures. In an epoch all measure,
+/// in the order in which they were given to the run; then all are told, and of each other's
+/// warnings; then `after` of all is called. One that throws WriteError is warned of and called
+/// again. Of a run of several ranks each has the same observers: all measure, act behind an epoch
+/// and at the end with their trainer on every rank, and are told by the first alone, unless they
+/// say `static constexpr bool on_every_rank = true`. Laws: an observer does not change what a run
+/// computes, except by ending it.
 template <class O, class T = ProbeTrainer>
 concept Observer = HasReport<O> || HasMeasure<O, T> || IsMeasure<O, T> || HasAfter<O, T>;
 
@@ -115,8 +121,15 @@ class Observers {
   explicit Observers(bool is_first, Os&... observers)
       : is_first_(is_first), observers_(observers...) {}
 
-  /// Tells all that want to know of the beginning of a run.
+  /// Tells all that want to know of the beginning of a run, unless one refuses it: a run that is
+  /// refused leaves what other runs have written.
   void start(const RunInfo& info) {
+    each([&](auto& o) {
+      using O = std::remove_reference_t<decltype(o)>;
+      if constexpr (HasCheck<O>) {
+        if (is_told<O>()) o.check(info);
+      }
+    });
     each([&](auto& o) {
       using O = std::remove_reference_t<decltype(o)>;
       if constexpr (HasStart<O>) {

@@ -31,6 +31,7 @@ struct Picture {
 struct RunInfo {
   std::int64_t first_epoch = 1;  ///< 1, or the epoch a resumed run continues with
   std::int64_t last_epoch = 0;   ///< the last epoch asked for
+  std::int64_t run_number = 0;   ///< the same where the run is resumed, another in every other run
 };
 
 /// What one epoch (collect, score, update) gave.

@@ -7,10 +7,13 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
+#include <vector>
 
 #include <unistd.h>
 
@@ -32,9 +35,10 @@ namespace contraflow {
 ///
 /// The file is called `events.out.tfevents.<seconds>.<host>.<process>`, with a number behind that
 /// where the name is taken, and is made, with missing directories, when the run starts or something
-/// is first written. One observer writes one file, however many runs it sees. A run that continues
+/// is first written. A run that continues
 /// (`RunInfo::first_epoch` above 1) makes TensorBoard drop what the directory's earlier files hold
-/// from that epoch on.
+/// from that epoch on. One that begins at epoch 1 takes the place of what the directory holds: the
+/// earlier files stay, under names that TensorBoard passes over, with "earlier" for "tfevents".
 ///
 /// What is to be shown of an epoch belongs into its report, for all observers alike: a metric or a
 /// picture that an observer of yours adds. What belongs to no epoch can be put into the file by
@@ -89,9 +93,14 @@ class TensorBoard {
 
   /// Makes the file.
   void start(const RunInfo& info) {
-    open();
-    if (info.first_epoch == 1) return;
-    file_.write(tfevents::record(tfevents::restart_event(now(), info.first_epoch).encoded()));
+    if (info.first_epoch > 1) {
+      open();
+      drop_from(info.first_epoch);
+    } else if (!file_.is_open() || !is_first_) {
+      take_the_place_of_earlier();
+    }
+    is_first_ = false;
+    begin_.reset();
   }
 
   /// Writes every number and every picture of a report.
@@ -119,28 +128,73 @@ class TensorBoard {
   /// Writes the reason of a run that was stopped.
   void finish(const RunReport& run) {
     if (run.stopped) text("progress/stopped", run.reason, run.epochs);
+    if (file_.is_open()) begin_ = std::filesystem::file_size(path_);
   }
 
  private:
+  static constexpr std::string_view visible = "tfevents";  // in names that TensorBoard looks for
+
   static double now() {
     const auto since_1970 = std::chrono::system_clock::now().time_since_epoch();
     return std::chrono::duration<double>(since_1970).count();
   }
 
+  /// What was written since the last run ended is the new one's.
+  void take_the_place_of_earlier() {
+    const std::string own = begin_ ? detail::file_content(path_).substr(*begin_) : "";
+    const std::vector<std::filesystem::path> earlier = event_files();
+    file_.close();
+    for (const auto& path : earlier) set_aside(path);
+    open();
+    if (!earlier.empty()) drop_from(0);
+    file_.write(own);
+  }
+
+  /// Makes TensorBoard forget what it has read of a step and all later ones.
+  void drop_from(std::int64_t step) {
+    const std::string mark = tfevents::record(tfevents::restart_event(now(), step).encoded());
+    file_.write(mark + mark);  // the first that a directory has is taken for its beginning
+  }
+
   void open() {
     if (file_.is_open()) return;
+    is_first_ = event_files().empty();
     std::array<char, 256> host = {};  // one more than a name may have, so it stays terminated
     gethostname(host.data(), host.size() - 1);
     const double time = now();
     const std::string name = "events.out.tfevents." +
                              std::to_string(static_cast<std::int64_t>(time)) + '.' + host.data() +
                              '.' + std::to_string(getpid());
-    std::filesystem::path path = directory_ / name;
-    for (int n = 1; std::filesystem::exists(path); ++n) {
-      path = directory_ / (name + '.' + std::to_string(n));
+    path_ = directory_ / name;
+    for (int n = 1; std::filesystem::exists(path_); ++n) {
+      path_ = directory_ / (name + '.' + std::to_string(n));
     }
-    file_ = detail::OutputFile::create(path);
+    file_ = detail::OutputFile::create(path_);
     file_.write(tfevents::record(tfevents::version_event(time).encoded()));
+    begin_ = std::filesystem::file_size(path_);
+  }
+
+  /// What TensorBoard finds in the directory.
+  std::vector<std::filesystem::path> event_files() const {
+    std::vector<std::filesystem::path> found;
+    std::error_code missing;
+    for (const auto& entry : std::filesystem::directory_iterator(directory_, missing)) {
+      const std::string name = entry.path().filename().string();
+      if (name.find(visible) != std::string::npos) found.push_back(entry.path());
+    }
+    return found;
+  }
+
+  static void set_aside(const std::filesystem::path& path) {
+    std::string name = path.filename().string();
+    name.replace(name.find(visible), visible.size(), "earlier");
+    std::filesystem::path free = path.parent_path() / name;
+    for (int n = 1; std::filesystem::exists(free); ++n) {
+      free = path.parent_path() / (name + '.' + std::to_string(n));
+    }
+    std::error_code failure;
+    std::filesystem::rename(path, free, failure);
+    if (failure) throw Error(path.string(), "a file that can be renamed", failure.message());
   }
 
   void write(const tfevents::Message& summary, std::int64_t step) {
@@ -148,8 +202,10 @@ class TensorBoard {
     file_.write(tfevents::record(tfevents::summary_event(now(), step, summary).encoded()));
   }
 
-  std::filesystem::path directory_;
+  std::filesystem::path directory_, path_;
   detail::OutputFile file_;
+  std::optional<std::uintmax_t> begin_;  ///< of what in the file belongs to the run to come
+  bool is_first_ = true;                 ///< nobody has written into the directory before
   std::int64_t step_ = 0;
 };
 

@@ -8,6 +8,8 @@
 #include <optional>
 #include <string>
 #include <system_error>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -25,6 +27,8 @@
 /// A checkpoint is a folder `epoch-<number>`; a run that is resumed from it continues with the same
 /// bits. A folder appears under its name only when it is complete and on the disk, so a crash while
 /// writing leaves the one before; its files have checksums, so one that was damaged later is known.
+/// It says of which run it is, and how many were written into its folder before it: the newest is
+/// the one that was written last.
 
 namespace contraflow {
 
@@ -109,34 +113,146 @@ inline std::optional<std::string> damage_of(const std::filesystem::path& checkpo
   return std::nullopt;
 }
 
-/// The complete checkpoints in a folder, oldest first; none where there is no such folder.
-inline std::vector<std::filesystem::path> checkpoints_in(const std::filesystem::path& directory) {
-  std::vector<std::filesystem::path> found;
-  std::error_code missing;
-  for (const auto& entry : std::filesystem::directory_iterator(directory, missing)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("epoch-") && !name.ends_with(".partial")) found.push_back(entry.path());
+namespace detail {
+
+/// What a checkpoint says of itself, without its tensors.
+struct KnownCheckpoint {
+  std::filesystem::path path;
+  bool is_readable = false;
+  std::int64_t epoch = 0, run = 0;
+  std::int64_t order = 0;  ///< how many were written into its folder before it
+};
+
+/// Reads what a checkpoint says of itself; nothing that is not written is an error.
+inline KnownCheckpoint known_checkpoint(const std::filesystem::path& checkpoint) {
+  const std::filesystem::path file = checkpoint / "state.safetensors";
+  try {
+    const auto counts = counts_in(read_safetensors(file).metadata, file);
+    const auto count = [&](const char* name) {
+      const auto found = counts.find(name);
+      return found == counts.end() ? 0 : found->second;
+    };
+    return {checkpoint, true, count("epoch"), count("run"), count("order")};
+  } catch (const Error&) {
+    return {checkpoint};
   }
-  std::sort(found.begin(), found.end());
+}
+
+/// The complete checkpoints in a folder in the order in which they were written, which is not that
+/// of their epochs where a run went on from an older one; those that cannot be read are the last.
+inline std::vector<KnownCheckpoint> known_checkpoints(const std::filesystem::path& directory) {
+  std::vector<KnownCheckpoint> found;
+  std::error_code failure;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, failure)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with("epoch-") || name.ends_with(".partial")) continue;
+    found.push_back(known_checkpoint(entry.path()));
+  }
+  if (failure && failure != std::errc::no_such_file_or_directory) {
+    throw Error(directory.string(), "a folder that can be read", failure.message());
+  }
+  const auto place = [](const KnownCheckpoint& checkpoint) {
+    return std::tuple(!checkpoint.is_readable, checkpoint.order, checkpoint.path);
+  };
+  std::sort(found.begin(), found.end(),
+            [&](const auto& a, const auto& b) { return place(a) < place(b); });
   return found;
+}
+
+/// The newest that can be read.
+inline const KnownCheckpoint* newest_of(const std::vector<KnownCheckpoint>& checkpoints) {
+  const auto found = std::find_if(checkpoints.rbegin(), checkpoints.rend(),
+                                  [](const auto& checkpoint) { return checkpoint.is_readable; });
+  return found == checkpoints.rend() ? nullptr : &*found;
+}
+
+[[noreturn]] inline void refuse_folder(const std::filesystem::path& directory,
+                                       const std::string& found) {
+  throw Error(directory.string(),
+              "a folder of this run alone (resume the run that is there, take another folder, or "
+              "set anew = true to replace what is there)",
+              found);
+}
+
+/// Throws Error where the newest of a folder's checkpoints is of another run.
+inline void expects_no_other_run(const std::filesystem::path& directory,
+                                 const std::vector<KnownCheckpoint>& there, std::int64_t run) {
+  const KnownCheckpoint* newest = newest_of(there);
+  if (newest == nullptr || newest->run == run) return;
+  refuse_folder(directory, "epoch " + shown(newest->epoch) + " of another run");
+}
+
+/// Throws Error unless a folder has no checkpoint, or those that a run at @p epoch goes on from.
+inline void expects_own(const std::filesystem::path& directory, std::int64_t run,
+                        std::int64_t epoch) {
+  const std::vector<KnownCheckpoint> there = known_checkpoints(directory);
+  if (there.empty()) return;
+  expects_no_other_run(directory, there, run);
+  const bool goes_on = std::any_of(there.begin(), there.end(), [&](const auto& known) {
+    return known.is_readable && known.run == run && known.epoch <= epoch;
+  });
+  if (goes_on) return;
+  const KnownCheckpoint* newest = newest_of(there);
+  if (newest == nullptr) refuse_folder(directory, "checkpoints that are all damaged");
+  refuse_folder(directory, "epoch " + shown(newest->epoch) + ", and none that epoch " +
+                               shown(epoch + 1) + " would follow");
+}
+
+/// Makes a folder, and throws Error where no file can be made in it.
+inline void expects_writable(const std::filesystem::path& directory) {
+  const char* expected = "a folder that can be written";
+  std::error_code failure;
+  std::filesystem::create_directories(directory, failure);
+  if (failure) throw Error(directory.string(), expected, failure.message());
+  try {
+    const PendingFile trial((directory / "trial").string());
+  } catch (const Error& error) {
+    throw Error(directory.string(), expected, error.got());
+  }
+}
+
+/// Removes a checkpoint; one of which a part is gone is none.
+inline void remove_checkpoint(const std::filesystem::path& checkpoint) {
+  const std::filesystem::path partial = std::filesystem::path(checkpoint).concat(".partial");
+  std::error_code failure;
+  std::filesystem::rename(checkpoint, partial, failure);
+  std::filesystem::remove_all(failure ? checkpoint : partial, failure);
+  if (failure) {
+    throw WriteError(checkpoint.string(), "a folder that can be removed", failure.message());
+  }
+}
+
+}  // namespace detail
+
+/// The complete checkpoints in a folder, in the order in which they were written; those whose state
+/// cannot be read are the last.
+/// @return none where there is no such folder
+/// @throws Error if the folder cannot be read
+inline std::vector<std::filesystem::path> checkpoints_in(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> paths;
+  for (auto& known : detail::known_checkpoints(directory)) paths.push_back(std::move(known.path));
+  return paths;
 }
 
 /// Writes the state of a trainer to `directory/epoch-<number>`.
 /// @param trainer a Trainer, an OfflineTrainer or a Pretrainer
 /// @param directory is made where it is missing
 /// @return the checkpoint's folder
-/// @throws Error if a file cannot be written
+/// @throws WriteError if a file cannot be written
 template <class T>
 std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& directory) {
   namespace fs = std::filesystem;
   const fs::path final_path = directory / detail::checkpoint_name(trainer.epoch());
   const fs::path partial = fs::path(final_path).concat(".partial");
+  const auto there = detail::known_checkpoints(directory);
+  const auto* newest = detail::newest_of(there);
   try {
     fs::remove_all(partial);
     fs::create_directories(partial);
     const TrainerState state = trainer.state();
     std::map<std::string, std::string> metadata{
-        {"version", std::to_string(detail::checkpoint_version)}};
+        {"version", std::to_string(detail::checkpoint_version)},
+        {"order", std::to_string(newest == nullptr ? 0 : newest->order + 1)}};
     for (const auto& [name, count] : state.counts) metadata.emplace(name, std::to_string(count));
     write_safetensors(partial / "state.safetensors", state.tensors, metadata);
     detail::write_optimizer(trainer.optimizer(), partial);
@@ -145,10 +261,7 @@ std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& d
     fs::rename(partial, final_path);
     flush_folder(directory);
   } catch (const fs::filesystem_error& failure) {
-    throw Error(final_path.string(), "a folder that can be written", failure.code().message());
-  } catch (const c10::Error& failure) {
-    throw Error(final_path.string(), "a folder that can be written",
-                failure.what_without_backtrace());
+    throw WriteError(final_path.string(), "a folder that can be written", failure.code().message());
   }
   return final_path;
 }
@@ -192,12 +305,13 @@ void load_checkpoint(T& trainer, const std::filesystem::path& checkpoint) {
   detail::load_whole(trainer, checkpoint);
 }
 
-/// Gives a trainer the newest checkpoint of a folder that is whole.
+/// Gives a trainer the newest checkpoint of a folder that is whole, which is the one written last.
 /// @param trainer of the composition that wrote it
 /// @param directory may be missing
 /// @param warn is told, as a Warning, of each newer one that is damaged
 /// @return whether there was any checkpoint
-/// @throws Error if all are damaged, or the newest whole one is of another composition
+/// @throws Error if all are damaged, the folder cannot be read, or the newest whole one is of
+/// another composition
 template <class T, class Warn>
 bool resume(T& trainer, const std::filesystem::path& directory, Warn&& warn) {
   auto checkpoints = checkpoints_in(directory);
@@ -226,18 +340,38 @@ bool resume(T& trainer, const std::filesystem::path& directory) {
 /// continues with the same bits. Is called when all others were told of an epoch, so that what they
 /// have written is never behind the newest checkpoint.
 ///
-/// @throws Error from `after` and `finish` if an option is out of range or nothing can be written
+/// A folder belongs to one run. Another one is refused before it begins, unless it says `anew`:
+/// then its first checkpoint, once that is whole, takes the place of all that are there. A run that
+/// goes on from an older checkpoint of its own replaces the newer ones in the same way. A disk that
+/// is full costs the older checkpoints, never the newest that is whole.
+///
+/// @throws Error from `check` if an option is out of range, or the folder is another run's or
+/// cannot be written; from `after` and `finish` WriteError if nothing can be written, and Error if
+/// another run has begun to write there
 struct Checkpoint {
   std::filesystem::path directory;  ///< is made where it is missing
   std::int64_t every = 10;          ///< epochs between checkpoints, at least 1
   std::int64_t keep = 2;            ///< newest checkpoints that are kept, at least 1
+  bool anew = false;                ///< replace what another run left in the folder
   std::int64_t written = -1;        ///< epoch of the last one; kept by the observer
+  std::int64_t past = 0;            ///< those up to here are this run's past; kept likewise
 
-  /// Refuses options out of range before any work is done.
-  void start(const RunInfo&) const {
+  /// Refuses options out of range, a folder that cannot be written, and one of another run.
+  void check(const RunInfo& info) const {
     expects(!directory.empty(), "directory", "a folder for checkpoints", "nothing");
     expects(every >= 1, "every", "at least 1", every);
     expects(keep >= 1, "keep", "at least 1", keep);
+    if (!anew) detail::expects_own(directory, info.run_number, info.first_epoch - 1);
+    detail::expects_writable(directory);
+  }
+  /// Looks whether the epoch before the first is there.
+  void start(const RunInfo& info) {
+    written = -1;
+    past = info.first_epoch - 1;
+    for (const auto& known : detail::known_checkpoints(directory)) {
+      const bool is_own = known.is_readable && known.run == info.run_number;
+      if (is_own && known.epoch == past) written = past;
+    }
   }
   /// Writes where it is due; of several ranks the first.
   template <class T>
@@ -254,14 +388,50 @@ struct Checkpoint {
   template <class T>
   void write(T& trainer) {
     if (trainer.communicator().rank() != 0) return;
-    save_checkpoint(trainer, directory);
+    const std::int64_t run = trainer.run_number();
+    if (!anew) {
+      detail::expects_no_other_run(directory, detail::known_checkpoints(directory), run);
+    }
+    try {
+      save_checkpoint(trainer, directory);
+    } catch (const WriteError&) {
+      if (!make_room(run)) throw;
+      save_checkpoint(trainer, directory);
+    }
     written = trainer.epoch();
-    auto all = checkpoints_in(directory);
-    // Newer ones are not this run's: damaged, or of another.
-    const std::string own = detail::checkpoint_name(written);
-    std::erase_if(all, [&](const auto& path) { return path.filename().string() > own; });
-    const auto kept = static_cast<std::size_t>(keep);
-    for (std::size_t i = 0; i + kept < all.size(); ++i) std::filesystem::remove_all(all[i]);
+    remove_others(run);
+    past = written;
+  }
+
+  /// Removes what is older than the newest whole checkpoint of this run.
+  /// @return whether there was any
+  bool make_room(std::int64_t run) const {
+    const std::vector<detail::KnownCheckpoint> all = detail::known_checkpoints(directory);
+    bool has_whole = false, has_removed = false;
+    for (auto known = all.rbegin(); known != all.rend(); ++known) {
+      if (!known->is_readable || known->run != run) continue;
+      if (has_whole) {
+        detail::remove_checkpoint(known->path);
+        has_removed = true;
+      }
+      has_whole = has_whole || !damage_of(known->path);
+    }
+    return has_removed;
+  }
+
+  /// All but the newest ones of this run and its past.
+  void remove_others(std::int64_t run) const {
+    const std::vector<detail::KnownCheckpoint> all = detail::known_checkpoints(directory);
+    std::int64_t kept = 0;
+    for (auto known = all.rbegin(); known != all.rend(); ++known) {
+      const bool is_own = known->is_readable && known->run == run &&
+                          (known->epoch <= past || known->epoch == written);
+      if (is_own && kept < keep) {
+        ++kept;
+      } else {
+        detail::remove_checkpoint(known->path);
+      }
+    }
   }
 };
 

@@ -60,8 +60,9 @@ class Watched {
 /// that listen on every rank answers holds for all.
 ///
 /// An observer that interrupts may end the run in the middle of an epoch, which is undone.
-/// @param trainer has `epoch()`, `communicator()`, `reason_to_end()` and `run_epoch(warn)`, which
-///   gives an EpochReport; where its epochs can be given up, `watch(EpochWatch)`
+/// @param trainer has `epoch()`, `run_number()`, `communicator()`, `reason_to_end()` and
+///   `run_epoch(warn)`, which gives an EpochReport; where its epochs can be given up,
+///   `watch(EpochWatch)`
 /// @param epochs total, those of a resumed run included
 /// @param observers in an epoch all of them measure, then all are told, then all are called behind
 /// @return how it ended, the same on all ranks
@@ -69,7 +70,7 @@ template <class T, class... Os>
 RunReport run_loop(T& trainer, std::int64_t epochs, Os&... observers) {
   const auto& communicator = trainer.communicator();
   Observers<std::remove_reference_t<Os>...> all(communicator.rank() == 0, observers...);
-  all.start({trainer.epoch() + 1, epochs});
+  all.start({trainer.epoch() + 1, epochs, trainer.run_number()});
   RunReport run{trainer.epoch(), false, {}, {}};
   const detail::Watched watched(trainer, all);
   while (trainer.epoch() < epochs && !run.stopped) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <random>
 #include <string>
 #include <typeinfo>
 #include <utility>
@@ -18,10 +19,21 @@
 
 namespace contraflow {
 
+namespace detail {
+
+/// A number that no other run has, on any machine. It names a run; nothing is computed from it.
+inline std::int64_t new_run_number() {
+  std::random_device device;
+  const std::uint64_t high = device(), low = device();
+  return static_cast<std::int64_t>(((high << 32U | low) >> 1U) | 1U);
+}
+
+}  // namespace detail
+
 /// The state of a trainer between two epochs, without the optimiser's own.
 struct TrainerState {
   std::map<std::string, Tensor> tensors;       ///< of the policy, and the scale of the loss
-  std::map<std::string, std::int64_t> counts;  ///< epochs, steps, evaluations, time, and the seed
+  std::map<std::string, std::int64_t> counts;  ///< epochs, steps, evaluations, time, seed, run
 };
 
 /// What Trainer, OfflineTrainer and Pretrainer share: policy, learner, counts, the run loop, state.
@@ -45,6 +57,7 @@ class Training {
   template <class... Os>
   RunReport run(std::int64_t epochs, Os&&... observers) {
     expects_same_start(communicator_, start(epochs));
+    agree_on_run_number();
     return run_loop(self(), epochs, observers...);
   }
   /// Lets the epochs to come be given up half-way: run_epoch() then throws EpochGivenUp, and all is
@@ -80,6 +93,9 @@ class Training {
   double seconds() const { return seconds_; }
   /// The seed of everything that is drawn.
   std::uint64_t seed() const { return seed_; }
+  /// Which run this is: drawn when the trainer is made, taken over by load(), and 0 where the state
+  /// that was loaded has none. Checkpoints are known by it as this run's.
+  std::int64_t run_number() const { return run_number_; }
   /// Of the ranks that train together.
   const Comm& communicator() const { return communicator_; }
 
@@ -93,6 +109,7 @@ class Training {
                     {"forward_evaluations", evaluations().forward},
                     {"backward_evaluations", evaluations().backward},
                     {"nanoseconds", std::llround(seconds_ * 1e9)},
+                    {"run", run_number_},
                     {"seed", static_cast<std::int64_t>(seed_)}};
     return state;
   }
@@ -108,6 +125,7 @@ class Training {
     const std::int64_t epoch = count("epoch"), steps = count("gradient_steps");
     const auto seed = static_cast<std::uint64_t>(count("seed"));
     const double seconds = static_cast<double>(count("nanoseconds")) * 1e-9;
+    const auto run = state.counts.find("run");
     const auto scale = state.tensors.find("loss_scale");
     if (scale == state.tensors.end()) throw Error("state", "a tensor named loss_scale", "none");
     policy_.load(state.tensors);
@@ -117,6 +135,7 @@ class Training {
     epoch_ = epoch;
     seconds_ = seconds;
     seed_ = seed;
+    run_number_ = run == state.counts.end() ? 0 : run->second;
   }
 
  protected:
@@ -239,7 +258,17 @@ class Training {
     }
   }
 
+  /// That of the first rank, on all: collective.
+  void agree_on_run_number() {
+    if constexpr (!is_alone<Comm>) {
+      const Tensor number = at::full({1}, run_number_, at::kLong);
+      communicator_.broadcast({number});
+      run_number_ = number[0].template item<std::int64_t>();
+    }
+  }
+
   EvaluationCount counted_;  ///< of all ranks, up to the last epoch
+  std::int64_t run_number_ = detail::new_run_number();
 
   static P prepared(P policy) {
     policy.keep(typename O::AllVelocities{});

@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""What sd35_finetune does with the folder of a run.
+
+usage: folders_of_runs.py <program>
+
+A second run is refused, with the remedies, and touches nothing; a run is resumed, unless its settings
+would give its checkpoints another meaning; from its run.json alone the same is run again, to the same
+bits; and with --anew another takes its place.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+PROGRAM = pathlib.Path(sys.argv[1]).resolve()
+LIMIT = 600
+
+
+def ended(folder, *words):
+    """Status and output of a run."""
+    run = subprocess.run([PROGRAM, *words], cwd=folder, capture_output=True, text=True, timeout=LIMIT)
+    return run.returncode, run.stdout + run.stderr
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def epochs_of(path):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line["epoch"] for line in lines if line["kind"] == "epoch"]
+
+
+def settings_of(path):
+    return {name: value for name, value in json.loads(path.read_text())["settings"].items()
+            if name != "output"}
+
+
+def faults(folder):
+    one, two = folder / "one", folder / "two"
+
+    def done(*words):
+        status, output = ended(folder, *words)
+        if status != 0:
+            yield f"{' '.join(words)}: status {status}, said\n{output}"
+
+    def refused(part, *words):
+        before = contents(one)
+        status, output = ended(folder, *words)
+        if status == 0 or part not in output:
+            yield f"{' '.join(words)}: status {status}, expected {part}, said\n{output}"
+        if contents(one) != before:
+            yield f"{' '.join(words)}: was refused, and changed the folder"
+
+    tiny = ["--tiny", "--threads", "1", "--learning-rate", "1e-2", "--output", "one"]
+    yield from done(*tiny, "--epochs", "1")
+    record = json.loads((one / "run.json").read_text())
+    for name, value in {"learning-rate": 0.01, "group": 4, "kl": 1e-4, "dtype": "float32"}.items():
+        if record["settings"].get(name) != value:
+            yield f"run.json: {name} is {record['settings'].get(name)} and not {value}"
+
+    yield from refused("--resume goes on from them, --anew replaces them", *tiny)
+    yield from refused("--alpha: expected 64", *tiny, "--resume", "--alpha", "1")
+    (one / "run.json").write_text(json.dumps({**record, "run": record["run"] + 1}))
+    yield from refused("those of another", *tiny, "--resume")
+    (one / "run.json").write_text(json.dumps(record))
+
+    yield from done(*tiny, "--epochs", "2", "--resume")
+    if epochs_of(one / "run.jsonl") != [1, 2]:
+        yield f"resumed: epochs {epochs_of(one / 'run.jsonl')}"
+    yield from done("--again", "one/run.json", "--output", "two")
+    if settings_of(one / "run.json") != settings_of(two / "run.json"):
+        yield "run again: other settings"
+    if contents(one / "adapter") != contents(two / "adapter"):
+        yield "run again: another adapter"
+
+    yield from done(*tiny, "--epochs", "1", "--anew")
+    left = [path.name for path in (one / "checkpoints").iterdir()]
+    if left != ["epoch-00000001"]:
+        yield f"anew: {left} are left"
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        found = list(faults(pathlib.Path(folder)))
+    for fault in found:
+        print(fault)
+    print(f"{len(found)} faults")
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()
