@@ -17,7 +17,7 @@ set_property(CACHE CONTRAFLOW_COMPONENTS PROPERTY STRINGS AUTO NONE "images;text
 set(CONTRAFLOW_HEADERS_images io/image.hpp io/jpeg.hpp io/png.hpp observe/picture.hpp reward/jpeg_size.hpp)
 set(CONTRAFLOW_HEADERS_text text/*.hpp reward/clip_score.hpp
                             pipeline/model_folder.hpp pipeline/text_states.hpp)
-set(CONTRAFLOW_HEADERS_http reward/remote.hpp)
+set(CONTRAFLOW_HEADERS_http reward/http.hpp reward/remote.hpp reward/chat_judge.hpp)
 set(CONTRAFLOW_HEADERS_mpi distributed/mpi.hpp)
 set(CONTRAFLOW_HEADERS_sd3 sd3/*.hpp)
 
