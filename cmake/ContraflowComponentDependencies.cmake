@@ -117,7 +117,7 @@ endfunction()
 # NCCL and the headers of the CUDA runtime that its own includes: of the system, of a CUDA toolkit, or as
 # pip lays them beside torch. Of use with the CUDA half of LibTorch alone.
 function(_contraflow_find_nccl fetch)
-  if(TARGET NCCL::nccl OR NOT LibTorch_CUDA_FOUND)
+  if(TARGET NCCL::nccl)
     return()
   endif()
   find_package(CUDAToolkit QUIET)
@@ -127,7 +127,8 @@ function(_contraflow_find_nccl fetch)
   find_path(CONTRAFLOW_CUDA_INCLUDE cuda_runtime.h HINTS ${places} PATH_SUFFIXES include)
   find_library(CONTRAFLOW_NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${places} PATH_SUFFIXES lib)
   mark_as_advanced(CONTRAFLOW_NCCL_INCLUDE CONTRAFLOW_CUDA_INCLUDE CONTRAFLOW_NCCL_LIBRARY)
-  if(CONTRAFLOW_NCCL_INCLUDE AND CONTRAFLOW_CUDA_INCLUDE AND CONTRAFLOW_NCCL_LIBRARY)
+  if(LibTorch_CUDA_FOUND AND CONTRAFLOW_NCCL_INCLUDE AND CONTRAFLOW_CUDA_INCLUDE AND
+     CONTRAFLOW_NCCL_LIBRARY)
     add_library(NCCL::nccl UNKNOWN IMPORTED GLOBAL)
     set_target_properties(NCCL::nccl PROPERTIES
       IMPORTED_LOCATION "${CONTRAFLOW_NCCL_LIBRARY}"
