@@ -237,7 +237,7 @@ struct Outcome {
 template <class QuestionOf>
 std::vector<Outcome> outcomes(const Service& service, std::int64_t count,
                               const QuestionOf& question) {
-  std::vector<Outcome> all{std::size_t(count)};
+  std::vector<Outcome> all(static_cast<std::size_t>(count));
   in_flight(count, service.requests_in_flight, [&] {
     return [&, asker = Asker(service)](std::int64_t i) mutable {
       Outcome& own = all[std::size_t(i)];
