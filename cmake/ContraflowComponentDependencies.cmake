@@ -9,11 +9,14 @@
 include_guard(GLOBAL)
 include(FetchContent)
 
-set(CONTRAFLOW_ALL_COMPONENTS images text http mpi sd3)
+# Those that any machine can have, and all.
+set(CONTRAFLOW_HOST_COMPONENTS images text http mpi sd3)
+set(CONTRAFLOW_ALL_COMPONENTS ${CONTRAFLOW_HOST_COMPONENTS} nccl)
 set(CONTRAFLOW_LIBRARIES_images PNG::PNG JPEG::JPEG)
 set(CONTRAFLOW_LIBRARIES_text ICU::uc SentencePiece::sentencepiece)
 set(CONTRAFLOW_LIBRARIES_http httplib::httplib)
 set(CONTRAFLOW_LIBRARIES_mpi MPI::MPI_CXX)
+set(CONTRAFLOW_LIBRARIES_nccl NCCL::nccl)
 set(CONTRAFLOW_NEEDS_http images)
 set(CONTRAFLOW_NEEDS_sd3 text)
 
@@ -111,6 +114,28 @@ function(_contraflow_find_mpi fetch)
   endif()
 endfunction()
 
+# NCCL and the headers of the CUDA runtime that its own includes: of the system, of a CUDA toolkit, or as
+# pip lays them beside torch. Of use with the CUDA half of LibTorch alone.
+function(_contraflow_find_nccl fetch)
+  if(TARGET NCCL::nccl)
+    return()
+  endif()
+  find_package(CUDAToolkit QUIET)
+  file(GLOB beside_torch "${LibTorch_ROOT_DIR}/../nvidia/*")
+  set(places ${CUDAToolkit_INCLUDE_DIRS} ${CUDAToolkit_LIBRARY_DIR} ${beside_torch})
+  find_path(CONTRAFLOW_NCCL_INCLUDE nccl.h HINTS ${places} PATH_SUFFIXES include)
+  find_path(CONTRAFLOW_CUDA_INCLUDE cuda_runtime.h HINTS ${places} PATH_SUFFIXES include)
+  find_library(CONTRAFLOW_NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS ${places} PATH_SUFFIXES lib)
+  mark_as_advanced(CONTRAFLOW_NCCL_INCLUDE CONTRAFLOW_CUDA_INCLUDE CONTRAFLOW_NCCL_LIBRARY)
+  if(LibTorch_CUDA_FOUND AND CONTRAFLOW_NCCL_INCLUDE AND CONTRAFLOW_CUDA_INCLUDE AND
+     CONTRAFLOW_NCCL_LIBRARY)
+    add_library(NCCL::nccl UNKNOWN IMPORTED GLOBAL)
+    set_target_properties(NCCL::nccl PROPERTIES
+      IMPORTED_LOCATION "${CONTRAFLOW_NCCL_LIBRARY}"
+      INTERFACE_INCLUDE_DIRECTORIES "${CONTRAFLOW_NCCL_INCLUDE};${CONTRAFLOW_CUDA_INCLUDE}")
+  endif()
+endfunction()
+
 function(_contraflow_find_sd3 fetch)
 endfunction()
 
@@ -122,6 +147,7 @@ function(contraflow_find_components found missing)
   set(names_SentencePiece::sentencepiece SentencePiece)
   set(names_httplib::httplib cpp-httplib)
   set(names_MPI::MPI_CXX MPI)
+  set(names_NCCL::nccl "NCCL, CUDA's headers and LibTorch for CUDA")
   set(complete)
   set(sentences)
   foreach(component IN LISTS arg_COMPONENTS)

@@ -4,6 +4,7 @@
 #   contraflow::text     ICU, SentencePiece      tokenizers, and what reads text with them
 #   contraflow::http     cpp-httplib             rewards from another process
 #   contraflow::mpi      MPI                     ranks that are processes
+#   contraflow::nccl     NCCL, LibTorch for CUDA ranks with a GPU each
 #   contraflow::sd3      nothing of its own      Stable Diffusion 3.5
 #
 # A header belongs to exactly one target; what stands in none of the lists below belongs to
@@ -11,14 +12,15 @@
 
 set(CONTRAFLOW_COMPONENTS "AUTO" CACHE STRING
     "Targets beside contraflow::contraflow. AUTO: those whose libraries are installed; else a list of \
-images, text, http, mpi and sd3, whose libraries are fetched where they can be; NONE: no others")
-set_property(CACHE CONTRAFLOW_COMPONENTS PROPERTY STRINGS AUTO NONE "images;text;http;mpi;sd3")
+images, text, http, mpi, nccl and sd3, whose libraries are fetched where they can be; NONE: no others")
+set_property(CACHE CONTRAFLOW_COMPONENTS PROPERTY STRINGS AUTO NONE "images;text;http;mpi;nccl;sd3")
 
 set(CONTRAFLOW_HEADERS_images io/image.hpp io/jpeg.hpp io/png.hpp observe/picture.hpp reward/jpeg_size.hpp)
 set(CONTRAFLOW_HEADERS_text text/*.hpp reward/clip_score.hpp
                             pipeline/model_folder.hpp pipeline/text_states.hpp)
-set(CONTRAFLOW_HEADERS_http reward/remote.hpp)
+set(CONTRAFLOW_HEADERS_http reward/http.hpp reward/remote.hpp reward/chat_judge.hpp)
 set(CONTRAFLOW_HEADERS_mpi distributed/mpi.hpp)
+set(CONTRAFLOW_HEADERS_nccl distributed/nccl.hpp)
 set(CONTRAFLOW_HEADERS_sd3 sd3/*.hpp)
 
 include(ContraflowComponentDependencies)

@@ -17,6 +17,7 @@
 #include <pthread.h>
 
 #include <contraflow/io/image.hpp>
+#include <contraflow/io/json.hpp>
 #include <contraflow/reward/combination.hpp>
 #include <contraflow/reward/image_measures.hpp>
 #include <contraflow/reward/jpeg_size.hpp>
@@ -54,7 +55,7 @@ json answer(const Score& score, const json& request) {
 class RewardServer {
  public:
   explicit RewardServer(Score score) : score_(std::move(score)) {
-    server_.set_payload_max_length(std::size_t{1} << 30);
+    server_.set_payload_max_length(cf::max_json_size);
     server_.set_keep_alive_timeout(1);
     server_.Post("/score", [this](const httplib::Request& request, httplib::Response& response) {
       reply(request, response);
@@ -74,7 +75,7 @@ class RewardServer {
   void reply(const httplib::Request& request, httplib::Response& response) const {
     json result;
     try {
-      result = answer(score_, json::parse(request.body));
+      result = answer(score_, cf::parse_json("request", request.body));
     } catch (const std::exception& error) {
       response.status = 400;  // not one that Remote tries again
       result = {{"error", error.what()}};
@@ -112,18 +113,50 @@ int serve(RewardServer& server, const std::string& host, int port) {
   return 0;
 }
 
-// Asks a server in this process for what is also computed here.
+// Whether a server refuses what is no request for scores, and says why.
+bool refuses_rubbish(const std::string& host, int port) {
+  const std::string deep(1 << 20, '[');
+  // A PNG whose header speaks of 2^31 - 1 pixels a side.
+  const std::string huge = "iVBORw0KGgoAAAANSUhEUn////9/////CAIAAACbq5wx";
+  httplib::Client client(host, port);
+  for (const std::string& body :
+       {std::string(), std::string("rubbish"), std::string("{}"), std::string("[1, 2]"), deep,
+        std::string(R"({"images": 7})"), std::string(R"({"images": [7]})"),
+        std::string(R"({"images": ["Zg"]})"), std::string(R"({"images": ["Zm9v"]})"),
+        R"({"images": [")" + huge + R"("]})", std::string("{\"images\": [\"\xFF\"]}"),
+        std::string(R"({"images": [], "images": []})")}) {
+    const httplib::Result result = client.Post("/score", body, "application/json");
+    if (!result || result->status != 400 || !json::parse(result->body).contains("error")) {
+      std::cout << "not refused: " << body.substr(0, 80) << '\n';
+      return false;
+    }
+  }
+  return true;
+}
+
+// Whether a server does not read more than it wants to.
+bool refuses_too_much(const std::string& host, int port) {
+  httplib::Client client(host, port);
+  const std::string body(cf::max_json_size + 1, ' ');
+  const httplib::Result result = client.Post("/score", body, "application/json");
+  // It may hang up in the middle.
+  return !result || result->status == 413;
+}
+
+// Asks a server in this process for what is also computed here, behind what it does not take.
 int self_test(RewardServer& server, const Score& score) {
   const std::string host = "127.0.0.1";
   const int port = server.bind(host, 0);
   std::thread listener([&] { server.serve(); });
   while (!server.is_running()) std::this_thread::yield();
 
+  const bool refuses = refuses_rubbish(host, port) && refuses_too_much(host, port);
   const Tensor images = at::rand({5, 3, 32, 32}).mul(255).round().div(255);
   const std::vector<std::string> captions(5, "noise");
   //! [ask]
   const cf::Remote remote{.url = "http://" + host + ":" + std::to_string(port) + "/score",
                           .batch = 2,
+                          .requests_in_flight = 2,
                           .timeout_seconds = 30};
   const auto bag = cf::rewards("judge"_r = remote, "local"_r = cf::weighted(score, 0.5));
   const cf::ScoreSheet sheet = bag.score(images, captions);
@@ -133,7 +166,8 @@ int self_test(RewardServer& server, const Score& score) {
             << "computed: " << sheet.scores[1].view({1, -1}) << '\n';
   server.stop();
   listener.join();
-  return sheet.failures.empty() && at::allclose(sheet.scores[0], sheet.scores[1], 1e-4) ? 0 : 1;
+  const bool agree = at::allclose(sheet.scores[0], sheet.scores[1], 1e-4);
+  return refuses && sheet.failures.empty() && agree ? 0 : 1;
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/reward/chat_judge.hpp>
 #include <contraflow/reward/clip_score.hpp>
 #include <contraflow/reward/exported.hpp>
 #include <contraflow/reward/image_measures.hpp>
@@ -26,9 +27,16 @@ inline constexpr const char* reward_help =
     "Without an argument: "
     "jpeg-compressibility, jpeg-incompressibility, brightness, colourfulness, sharpness, palette. "
     "With a model's folder: clip, pickscore. With its files, separated by a comma: hps:WEIGHTS,"
-    "TOKENIZER and aesthetic:CLIP,HEAD. With a file: exported. With an address: remote";
+    "TOKENIZER and aesthetic:CLIP,HEAD. With a file: exported. With an address: remote. "
+    "With an address or a JSON file of settings: chat";
 
 namespace detail {
+
+/// Of an address, or of a file of settings.
+inline cf::ChatJudge chat_judge(const std::string& argument) {
+  if (argument.find("://") == std::string::npos) return cf::read_chat_judge(argument);
+  return {.url = argument};
+}
 
 inline void add_reward(ImageRewards& rewards, const cf::RewardText& text) {
   const std::string &name = text.name, &argument = text.argument;
@@ -63,6 +71,7 @@ inline void add_reward(ImageRewards& rewards, const cf::RewardText& text) {
   if (name == "aesthetic") return add(cf::Aesthetic(first, second));
   if (name == "exported") return add(cf::Exported(argument));
   if (name == "remote") return add(cf::Remote{.url = argument});
+  if (name == "chat") return add(chat_judge(argument));
   throw cf::Error("--reward", "one of the names in --help", name);
 }
 

@@ -37,6 +37,8 @@ NO_DATA = re.compile(r"(using|static|static_assert|friend|template|struct|class|
 
 
 def without_comments(text):
+    """Nor what stands in quotes."""
+    text = re.sub(r'"(?:\\.|[^"\\\n])*"', '""', text)
     return re.sub(r"//(?! namespace )[^\n]*", "", re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL))
 
 

@@ -356,6 +356,9 @@ void images() {
     take(cf::Remote{.url = long_text,
                     .on_failure = thrown<std::function<void(const cf::Error&)>>()});
   });
+  expect_sentence("ChatJudge", [] {
+    take(cf::ChatJudge{.url = long_text, .model = long_text, .least = thrown<double>()});
+  });
   expect_sentence("weighted", [] {
     cf::weighted(cf::Palette{.colours = at::zeros({3, 3})}, thrown<double>());
   });

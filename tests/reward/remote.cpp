@@ -1,12 +1,15 @@
 // A reward over HTTP, against servers that answer well, late, wrongly and not at all.
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <csignal>
 #include <functional>
 #include <future>
+#include <map>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -17,7 +20,6 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <httplib.h>
-#include <netinet/in.h>
 #include <nlohmann/json.hpp>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -29,6 +31,7 @@
 #include "laws/compare.hpp"
 #include "laws/errors.hpp"
 #include "laws/reward.hpp"
+#include "servers.hpp"
 
 namespace cf = contraflow;
 using namespace cf::literals;
@@ -36,68 +39,17 @@ using cf::Captions;
 using cf::Remote;
 using cf::Tensor;
 using laws::check_error;
+using local::bound_socket;
+using local::image_in;
+using local::port_of;
+using local::RawServer;
+using local::say;
+using local::Server;
+using local::shades;
+using local::url_of;
 using nlohmann::json;
 
 namespace {
-
-std::string url_of(int port) { return "http://127.0.0.1:" + std::to_string(port) + "/score"; }
-
-// A server in this process on a free port; it remembers what it was asked.
-class Server {
- public:
-  using Answer = std::function<void(const json& request, int number, httplib::Response&)>;
-
-  explicit Server(Answer answer) : answer_(std::move(answer)) {
-    server_.Post("/score", [this](const httplib::Request& request, httplib::Response& response) {
-      json parsed = json::parse(request.body);
-      int number = 0;
-      {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        requests_.push_back(parsed);
-        number = int(requests_.size());
-      }
-      answer_(parsed, number, response);
-    });
-    // Connections that are kept open must not keep the server.
-    server_.set_keep_alive_timeout(1);
-    port_ = server_.bind_to_any_port("127.0.0.1");
-    thread_ = std::thread([this] { server_.listen_after_bind(); });
-    while (!server_.is_running()) std::this_thread::yield();
-  }
-  ~Server() {
-    stop();
-    thread_.join();
-  }
-  Server(const Server&) = delete;
-  Server& operator=(const Server&) = delete;
-
-  void stop() { server_.stop(); }
-  std::string url() const { return url_of(port_); }
-  Remote remote(std::int64_t batch = 32) const {
-    return {.url = url(), .batch = batch, .timeout_seconds = 20, .backoff_seconds = 0.001};
-  }
-  std::vector<json> requests() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return requests_;
-  }
-
- private:
-  Answer answer_;
-  httplib::Server server_;
-  int port_ = 0;
-  std::thread thread_;
-  std::mutex mutex_;
-  std::vector<json> requests_;
-};
-
-void say(httplib::Response& response, const std::string& text, int status = 200) {
-  response.status = status;
-  response.set_content(text, "application/json");
-}
-
-Tensor image_in(const json& request, std::size_t index) {
-  return cf::decode_image(cf::decode_base64(request["images"][index].get<std::string>()));
-}
 
 // Scores images by their mean.
 void mean_of_pixels(const json& request, int, httplib::Response& response) {
@@ -112,56 +64,24 @@ Server::Answer always(const std::string& text, int status = 200) {
   return [=](const json&, int, httplib::Response& response) { say(response, text, status); };
 }
 
-// Images in eighths of a byte's range, one shade each.
-Tensor shades(std::int64_t count) {
-  return (at::arange(count, at::kFloat) / 255).view({count, 1, 1, 1}).expand({count, 3, 4, 6});
+Remote remote_of(const Server& server, std::int64_t batch = 32) {
+  return {.url = server.url(), .batch = batch, .timeout_seconds = 20, .backoff_seconds = 0.001};
+}
+
+// The number of the first image of a request made of shades().
+std::int64_t shade_in(const json& request) {
+  return std::lround(image_in(request, 0).mean().item<double>() * 255);
+}
+
+// Sends what fits until the other side hangs up or it is over.
+void send_again_and_again(int connection, const std::string& text, const std::atomic<bool>& over,
+                          std::chrono::milliseconds pause) {
+  while (!over && ::send(connection, text.data(), text.size(), MSG_NOSIGNAL) > 0) {
+    std::this_thread::sleep_for(pause);
+  }
 }
 
 bool all_missing(const Tensor& scores) { return scores.isnan().all().item<bool>(); }
-
-// A socket on a free port of this machine.
-int bound_socket() {
-  const int handle = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  REQUIRE(::bind(handle, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-  return handle;
-}
-int port_of(int handle) {
-  sockaddr_in address{};
-  socklen_t size = sizeof address;
-  REQUIRE(::getsockname(handle, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-  return ntohs(address.sin_port);
-}
-
-// A server that does with every connection what it is told, below HTTP.
-class RawServer {
- public:
-  explicit RawServer(std::function<void(int connection)> with)
-      : with_(std::move(with)), listener_(bound_socket()), port_(port_of(listener_)) {
-    REQUIRE(::listen(listener_, 8) == 0);
-    thread_ = std::thread([this] {
-      for (int connection; (connection = ::accept(listener_, nullptr, nullptr)) >= 0;) {
-        with_(connection);
-        ::close(connection);
-      }
-    });
-  }
-  ~RawServer() {
-    ::shutdown(listener_, SHUT_RDWR);
-    thread_.join();
-    ::close(listener_);
-  }
-  RawServer(const RawServer&) = delete;
-  RawServer& operator=(const RawServer&) = delete;
-  std::string url() const { return url_of(port_); }
-
- private:
-  std::function<void(int)> with_;
-  int listener_, port_;
-  std::thread thread_;
-};
 
 }  // namespace
 
@@ -192,7 +112,7 @@ TEST_CASE("a remote reward sends images and captions and returns the scores in o
   Server server(mean_of_pixels);
   const Tensor images = shades(5);
   const Captions captions{"a", "b", "\"c\"", "d\n", "\xC3\xA9"};
-  CHECK(at::allclose(server.remote()(images, captions), at::arange(5) / 255.0F));
+  CHECK(at::allclose(remote_of(server)(images, captions), at::arange(5) / 255.0F));
   const json request = server.requests().at(0);
   CHECK(request["captions"] == json(captions));
   REQUIRE(request["images"].size() == 5);
@@ -201,15 +121,15 @@ TEST_CASE("a remote reward sends images and captions and returns the scores in o
   CHECK(at::allclose(sent, images[3]));
 
   INFO("without captions there is no such entry");
-  server.remote()(images);
+  remote_of(server)(images);
   CHECK_FALSE(server.requests().at(1).contains("captions"));
 }
 
 TEST_CASE("a remote reward keeps the laws of rewards") {
   Server server(mean_of_pixels);
   static_assert(cf::Reward<Remote, Captions>);
-  laws::reward(server.remote(3), shades(7));
-  laws::reward(server.remote(3), shades(7), Captions(7, "a shade"));
+  laws::reward(remote_of(server, 3), shades(7));
+  laws::reward(remote_of(server, 3), shades(7), Captions(7, "a shade"));
 }
 
 TEST_CASE("a remote judge is told the records of prompts beside their captions") {
@@ -219,7 +139,7 @@ TEST_CASE("a remote judge is told the records of prompts beside their captions")
       {{"prompt", "two cats"}, {"include", {{{"class", "cat"}, {"count", 2}}}}},
       {{"prompt", "a \"dog\""}, {"tag", "single"}},
       {{"prompt", ""}, {"tag", nullptr}}};
-  CHECK(at::allclose(server.remote(2)(shades(3), records), at::arange(3) / 255.0F));
+  CHECK(at::allclose(remote_of(server, 2)(shades(3), records), at::arange(3) / 255.0F));
   std::vector<json> requests = server.requests();
   REQUIRE(requests.size() == 2);
   CHECK(requests[0]["metadata"] == json({records[0], records[1]}));
@@ -229,21 +149,21 @@ TEST_CASE("a remote judge is told the records of prompts beside their captions")
   CHECK(requests[0]["images"].size() == 2);
 
   INFO("records without captions are enough for a judge that knows them");
-  server.remote()(shades(2), cf::Records{{{"goal", 1}}, {{"prompt", 3}}});
+  remote_of(server)(shades(2), cf::Records{{{"goal", 1}}, {{"prompt", 3}}});
   requests = server.requests();
   CHECK(requests[2]["metadata"] == json::parse(R"([{"goal": 1}, {"prompt": 3}])"));
   CHECK_FALSE(requests[2].contains("captions"));
 
   INFO("and where there are none, no such entry");
-  server.remote()(shades(1), {"a"});
+  remote_of(server)(shades(1), {"a"});
   CHECK_FALSE(server.requests().at(3).contains("metadata"));
-  check_error([&] { server.remote()(shades(2), records); }, "records", "one an image, 2, got 3");
+  check_error([&] { remote_of(server)(shades(2), records); }, "records", "one an image, 2, got 3");
 }
 
 TEST_CASE("a remote reward asks for at most a batch of images at a time") {
   Server server(mean_of_pixels);
   const Captions captions{"0", "1", "2", "3", "4", "5", "6"};
-  CHECK(at::allclose(server.remote(3)(shades(7), captions), at::arange(7) / 255.0F));
+  CHECK(at::allclose(remote_of(server, 3)(shades(7), captions), at::arange(7) / 255.0F));
   const std::vector<json> requests = server.requests();
   REQUIRE(requests.size() == 3);
   CHECK(requests[0]["captions"] == json({"0", "1", "2"}));
@@ -253,7 +173,7 @@ TEST_CASE("a remote reward asks for at most a batch of images at a time") {
 
 TEST_CASE("captions that are not UTF-8 reach the server with replacements") {
   Server server(mean_of_pixels);
-  CHECK(server.remote()(shades(1), {"a\xFF"}).isfinite().item<bool>());
+  CHECK(remote_of(server)(shades(1), {"a\xFF"}).isfinite().item<bool>());
   CHECK(server.requests().at(0)["captions"] == json({"a\xEF\xBF\xBD"}));
 }
 
@@ -261,7 +181,7 @@ TEST_CASE("null is a missing score, and so is one of a broken image") {
   Server server(always(R"({"scores": [null, 2, -1.5]})"));
   Tensor images = shades(3).clone();
   images[2][0][0][0] = std::nan("");
-  const Tensor scores = server.remote()(images);
+  const Tensor scores = remote_of(server)(images);
   CHECK(std::isnan(scores[0].item<float>()));
   CHECK(scores[1].item<float>() == 2);
   CHECK(std::isnan(scores[2].item<float>()));
@@ -273,14 +193,14 @@ TEST_CASE("statuses that may pass are tried again") {
       if (number <= 2) return say(response, "busy", status);
       mean_of_pixels(request, number, response);
     });
-    CHECK(at::allclose(server.remote()(shades(2)), at::arange(2) / 255.0F));
+    CHECK(at::allclose(remote_of(server)(shades(2)), at::arange(2) / 255.0F));
     CHECK(server.requests().size() == 3);
   }
 }
 
 TEST_CASE("retries end, and the error says how many tries there were and why") {
   Server server(always("down", 502));
-  Remote remote = server.remote();
+  Remote remote = remote_of(server);
   remote.retries = 2;
   check_error([&] { remote(shades(2)); }, server.url(), "3 tries, got status 502");
   CHECK(server.requests().size() == 3);
@@ -291,7 +211,7 @@ TEST_CASE("retries end, and the error says how many tries there were and why") {
 
 TEST_CASE("a request that the server refuses is not tried again") {
   Server server(always("who are you", 403));
-  check_error([&] { server.remote()(shades(2)); }, server.url(), "status 403");
+  check_error([&] { remote_of(server)(shades(2)); }, server.url(), "status 403");
   CHECK(server.requests().size() == 1);
 }
 
@@ -316,7 +236,7 @@ TEST_CASE("an answer that holds no scores is an error, at once") {
   for (const auto& [answer, part] : answers) {
     INFO(answer.substr(0, 100));
     Server server(always(answer));
-    check_error([&] { server.remote()(shades(2)); }, server.url(), part);
+    check_error([&] { remote_of(server)(shades(2)); }, server.url(), part);
     CHECK(server.requests().size() == 1);
   }
 }
@@ -327,13 +247,13 @@ TEST_CASE("what fails for one request leaves the scores of the others") {
     mean_of_pixels(request, number, response);
   });
   std::vector<std::string> failures;
-  Remote remote = server.remote(2);
+  Remote remote = remote_of(server, 2);
   remote.on_failure = [&](const cf::Error& failure) { failures.push_back(failure.got()); };
   const Tensor scores = remote(shades(6));
   CHECK(all_missing(scores.narrow(0, 2, 2)));
   CHECK(at::allclose(scores.index_select(0, at::tensor({0, 1, 4, 5})),
                      at::tensor({0.0F, 1.0F, 4.0F, 5.0F}) / 255));
-  CHECK(failures == std::vector<std::string>{"status 400"});
+  CHECK(failures == std::vector<std::string>{R"(status 400, "oops")"});
 }
 
 TEST_CASE("no answer in time is tried again and then given up") {
@@ -343,7 +263,7 @@ TEST_CASE("no answer in time is tried again and then given up") {
     if (number <= 2) ended.wait();
     mean_of_pixels(request, number, response);
   });
-  Remote remote = server.remote();
+  Remote remote = remote_of(server);
   remote.timeout_seconds = 0.2;
   remote.retries = 1;
   check_error([&] { remote(shades(2)); }, server.url(), "2 tries, got no answer");
@@ -352,18 +272,162 @@ TEST_CASE("no answer in time is tried again and then given up") {
   over.set_value();
 }
 
-TEST_CASE("an answer that comes drop by drop is late too") {
+TEST_CASE("what comes or goes drop by drop is late too") {
+  using namespace std::chrono_literals;
+  std::atomic<bool> over = false;
+  const std::string ok = "HTTP/1.1 200 OK\r\n", body = ok + "Content-Length: 60000\r\n\r\n";
+  const std::vector<std::pair<const char*, std::function<void(int)>>> servers{
+      {"an answer",
+       [&](int connection) {
+         ::send(connection, body.data(), body.size(), MSG_NOSIGNAL);
+         send_again_and_again(connection, " ", over, 5ms);
+       }},
+      {"headers",
+       [&](int connection) {
+         ::send(connection, ok.data(), ok.size(), MSG_NOSIGNAL);
+         send_again_and_again(connection, "A: b\r\n", over, 5ms);
+       }},
+      {"one header",
+       [&](int connection) {
+         ::send(connection, ok.data(), ok.size(), MSG_NOSIGNAL);
+         send_again_and_again(connection, "a", over, 5ms);
+       }},
+      {"a request",
+       [&](int connection) {
+         char some[4096];
+         while (!over && ::recv(connection, some, sizeof some, 0) > 0) {
+           std::this_thread::sleep_for(5ms);
+         }
+       }},
+  };
+  const Tensor large = laws::floats({4, 3, 512, 512}).sigmoid();  // more than sockets hold
+  for (const auto& [what, with] : servers) {
+    INFO(what);
+    over = false;
+    RawServer server(with);
+    const Remote remote{.url = server.url(), .timeout_seconds = 0.3, .retries = 0};
+    check_error([&] { remote(large); }, server.url(), "no answer");
+    over = true;
+  }
+}
+
+TEST_CASE("an answer without an end is not read to the end") {
   std::atomic<bool> over = false;
   RawServer server([&](int connection) {
-    const std::string head = "HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n";
+    const std::string head = "HTTP/1.1 200 OK\r\n\r\n";
     ::send(connection, head.data(), head.size(), MSG_NOSIGNAL);
-    while (!over && ::send(connection, " ", 1, MSG_NOSIGNAL) == 1) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    send_again_and_again(connection, std::string(1 << 16, ' '), over, {});
+  });
+  const Remote remote{.url = server.url(), .timeout_seconds = 20, .retries = 3};
+  check_error([&] { remote(shades(1)); }, server.url(), "1 tries, got a longer answer");
+  over = true;
+}
+
+TEST_CASE("a server that hangs up in the middle of its answer is tried again") {
+  std::atomic<int> answers = 0;
+  RawServer server([&](int connection) {
+    char some[4096];
+    if (::recv(connection, some, sizeof some, 0) < 0) return;
+    const std::string body = R"({"scores": [2]})";
+    const std::string answer = "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n" + body;
+    // Whole at the third try.
+    const std::size_t size = answer.size() - (++answers < 3 ? 4 : 0);
+    ::send(connection, answer.data(), size, MSG_NOSIGNAL);
+  });
+  const Remote remote{
+      .url = server.url(), .timeout_seconds = 20, .retries = 2, .backoff_seconds = 0.001};
+  CHECK(remote(shades(1)).item<float>() == 2);
+  CHECK(answers == 3);
+}
+
+TEST_CASE("so many requests are asked at a time, and scores are in the order of the samples") {
+  constexpr int most = 4, batches = 12;
+  std::mutex mutex;
+  std::condition_variable change;
+  int here = 0, greatest = 0, come = 0;
+  std::map<int, int> gone;  // by round
+  // Holds requests back until a round of them is there, and lets the last one out first.
+  Server server([&](const json& request, int number, httplib::Response& response) {
+    std::unique_lock lock(mutex);
+    const int place = come++ % most, round = (come - 1) / most;
+    greatest = std::max(greatest, ++here);
+    change.notify_all();
+    const auto is_next = [&] {
+      return come >= (round + 1) * most && gone[round] == most - 1 - place;
+    };
+    change.wait_for(lock, std::chrono::seconds(20), is_next);
+    mean_of_pixels(request, number, response);
+    --here;
+    ++gone[round];
+    change.notify_all();
+  });
+  Remote remote = remote_of(server, 2);
+  remote.requests_in_flight = most;
+  CHECK(at::allclose(remote(shades(2 * batches)), at::arange(2 * batches) / 255.0F));
+  CHECK(greatest == most);
+  CHECK(server.requests().size() == batches);
+}
+
+TEST_CASE("of several requests at a time each fails by itself, and is told of in order") {
+  std::promise<void> over;
+  std::shared_future<void> ended = over.get_future().share();
+  Server server([&](const json& request, int number, httplib::Response& response) {
+    switch (shade_in(request)) {
+      case 1:
+        return say(response, R"({"scores": [NaN]})");
+      case 2:
+        return ended.wait();
+      case 4:
+        return say(response, R"({"scores": [1, 2]})");
+      case 5:
+        return say(response, "gone", 410);
+      case 7:
+        return say(response, std::string(1 << 18, 'x'));
+      default:
+        return mean_of_pixels(request, number, response);
     }
   });
-  const Remote remote{.url = server.url(), .timeout_seconds = 0.3, .retries = 0};
-  check_error([&] { remote(shades(1)); }, server.url(), "no answer");
-  over = true;
+  Remote remote = remote_of(server, 1);
+  remote.requests_in_flight = 3;
+  remote.timeout_seconds = 2;
+  remote.retries = 0;
+  std::vector<std::string> failures;
+  const auto here = std::this_thread::get_id();
+  remote.on_failure = [&](const cf::Error& failure) {
+    CHECK(std::this_thread::get_id() == here);
+    failures.push_back(failure.got());
+  };
+  const Tensor scores = remote(shades(9));
+  over.set_value();
+  CHECK(at::equal(scores.isnan(), at::tensor({0, 1, 1, 0, 1, 1, 0, 1, 0}).to(at::kBool)));
+  CHECK(at::allclose(scores.nan_to_num(0),
+                     at::tensor({0.0F, 0.0F, 0.0F, 3.0F, 0.0F, 0.0F, 6.0F, 0.0F, 8.0F}) / 255));
+  REQUIRE(failures.size() == 5);
+  using Catch::Matchers::StartsWith;
+  CHECK_THAT(failures[0], StartsWith("invalid JSON"));
+  CHECK_THAT(failures[1], StartsWith("no answer"));
+  CHECK(failures[2] == "2");
+  CHECK(failures[3] == R"(status 410, "gone")");
+  CHECK(failures[4] == "a longer answer than scores can be");
+}
+
+TEST_CASE("of several requests at a time each is tried again by itself") {
+  std::mutex mutex;
+  std::map<std::int64_t, int> tries;
+  Server server([&](const json& request, int number, httplib::Response& response) {
+    int own = 0;
+    {
+      const std::lock_guard lock(mutex);
+      own = ++tries[shade_in(request)];
+    }
+    if (own <= 2) return say(response, "busy", 503);
+    mean_of_pixels(request, number, response);
+  });
+  Remote remote = remote_of(server, 1);
+  remote.requests_in_flight = 5;
+  remote.retries = 2;
+  CHECK(at::allclose(remote(shades(8)), at::arange(8) / 255.0F));
+  CHECK(server.requests().size() == 24);
 }
 
 TEST_CASE("a server that hangs up in the middle of a request is tried again") {
@@ -410,7 +474,7 @@ TEST_CASE("where nothing listens the scores are missing and the run goes on") {
 
 TEST_CASE("several threads ask at once") {
   Server server(mean_of_pixels);
-  const Remote remote = server.remote(2);
+  const Remote remote = remote_of(server, 2);
   std::vector<std::future<Tensor>> answers;
   for (std::int64_t i = 1; i <= 4; ++i) {
     answers.push_back(std::async(std::launch::async, [&remote, i] { return remote(shades(i)); }));
@@ -429,6 +493,7 @@ TEST_CASE("a remote reward refuses what it cannot ask") {
   }
   const std::string url = "http://127.0.0.1:9";
   check_error(with({.url = url, .batch = 0}), "batch", "at least 1");
+  check_error(with({.url = url, .requests_in_flight = 0}), "requests_in_flight", "at least 1");
   check_error(with({.url = url, .timeout_seconds = 0}), "timeout_seconds", "above 0");
   check_error(with({.url = url, .timeout_seconds = INFINITY}), "timeout_seconds", "above 0");
   check_error(with({.url = url, .retries = -1}), "retries", "at least 0");

@@ -35,6 +35,7 @@ TEST_CASE("a reward's text has a name, a weight and an argument, the last two if
 TEST_CASE("addresses and paths are taken as they stand") {
   check("remote:http://host:8000/score", "remote", "http://host:8000/score", 1);
   check("remote:http://host/score?model=2", "remote", "http://host/score?model=2", 1);
+  check("chat=0.5:http://host:8000", "chat", "http://host:8000", 0.5);
   check("remote=0.5:http://host/score?model=2", "remote", "http://host/score?model=2", 0.5);
   check("remote:http://host/a=1:2=3", "remote", "http://host/a=1:2=3", 1);
   check("exported:a=b/reward.pt", "exported", "a=b/reward.pt", 1);

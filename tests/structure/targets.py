@@ -18,6 +18,7 @@ LIBRARIES = {
     "text": re.compile(r"unicode/|sentencepiece"),
     "http": re.compile(r"httplib\.h$"),
     "mpi": re.compile(r"mpi\.h$"),
+    "nccl": re.compile(r"nccl\.h$|c10/cuda/"),
 }
 
 

@@ -51,6 +51,12 @@ inline Tensor pixel_bytes(const Tensor& images) {
   return values.clamp(0, 1).mul(255).round().to(at::kCPU, at::kByte).contiguous();
 }
 
+// The same, laid out as encoders of files read them: where several threads each write some, none
+// has work that LibTorch would spread over threads once more.
+inline Tensor pixel_rows(const Tensor& images) {
+  return pixel_bytes(images).permute({0, 2, 3, 1}).contiguous().permute({0, 3, 1, 2});
+}
+
 // Scores with NaN for every image that has a pixel which is not finite.
 inline Tensor without_broken(const Tensor& scores, const Tensor& images) {
   const Tensor whole = images.detach().isfinite().flatten(1).all(1).to(scores.device());

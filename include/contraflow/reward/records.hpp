@@ -32,6 +32,12 @@ inline const std::string* caption_in(const nlohmann::json& record, const std::st
   const auto found = record.find(key);
   return found == record.end() ? nullptr : found->get_ptr<const std::string*>();
 }
+
+inline void expects_records(const Records& records, const Tensor& images) {
+  if (std::int64_t(records.size()) != images.size(0)) {
+    throw Error("records", "one an image, " + shown(images.size(0)), shown(records.size()));
+  }
+}
 }  // namespace detail
 
 /// The captions of records: for the encoders of a model, and for rewards that read captions alone.

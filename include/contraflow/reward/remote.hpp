@@ -4,128 +4,26 @@
 /// A reward that is asked over HTTP.
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
 #include <concepts>
-#include <csignal>
 #include <cstdint>
-#include <ctime>
 #include <functional>
 #include <limits>
 #include <map>
-#include <optional>
-#include <stdexcept>
 #include <string>
-#include <thread>
-#include <utility>
 #include <vector>
 
-#include <httplib.h>
 #include <nlohmann/json.hpp>
-#include <pthread.h>
 
 #include <contraflow/io/base64.hpp>
 #include <contraflow/io/json.hpp>
 #include <contraflow/io/png.hpp>
-#include <contraflow/io/settings.hpp>
+#include <contraflow/reward/http.hpp>
 #include <contraflow/reward/image_batch.hpp>
 #include <contraflow/reward/records.hpp>
 
 namespace contraflow {
 
 namespace detail {
-
-// An address such as "http://host:8000/score" in two.
-struct Address {
-  std::string server;  // "http://host:8000"
-  std::string path;    // "/score"
-};
-
-// cpp-httplib throws its own for what it was built without, such as https.
-inline httplib::Client client_of(const std::string& url, const std::string& server) {
-  try {
-    httplib::Client client(server);
-    if (client.is_valid()) return client;
-  } catch (const std::invalid_argument&) {
-  }
-  throw Error("url", "a server that this build of cpp-httplib can speak to", url);
-}
-
-inline Address address_of(const std::string& url) {
-  const std::size_t scheme_end = url.find("://");
-  const std::string scheme = url.substr(0, std::min(scheme_end, url.size()));
-  const std::size_t begin = scheme_end + 3;
-  const bool has_host = scheme_end != std::string::npos && begin < url.size() && url[begin] != '/';
-  if ((scheme != "http" && scheme != "https") || !has_host) {
-    throw Error("url", "an address such as http://127.0.0.1:8000/score", url);
-  }
-  const std::size_t slash = url.find('/', begin);
-  if (slash == std::string::npos) return {url, "/"};
-  return {url.substr(0, slash), url.substr(slash)};
-}
-
-// Keeps a server that hangs up from ending this process by SIGPIPE, which cpp-httplib's client lets
-// through: the signal is blocked in this thread and taken back if it came.
-class WithoutBrokenPipe {
- public:
-  WithoutBrokenPipe() {
-    sigemptyset(&pipe_);
-    sigaddset(&pipe_, SIGPIPE);
-    sigset_t pending;
-    sigpending(&pending);
-    was_pending_ = sigismember(&pending, SIGPIPE) == 1;
-    pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
-  }
-  WithoutBrokenPipe(const WithoutBrokenPipe&) = delete;
-  WithoutBrokenPipe& operator=(const WithoutBrokenPipe&) = delete;
-  ~WithoutBrokenPipe() {
-    const timespec at_once{};
-    if (!was_pending_) sigtimedwait(&pipe_, nullptr, &at_once);
-    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-  }
-
- private:
-  sigset_t pipe_{}, before_{};
-  bool was_pending_ = false;
-};
-
-// What became of one request.
-struct Reply {
-  std::string body;
-  std::string fault;      // empty: there is an answer
-  bool may_pass = false;  // whether the fault may be gone at the next try
-};
-
-// Sends a request and reads its answer, of limited length, by a deadline.
-inline Reply posted(httplib::Client& client, const std::string& path, const std::string& body,
-                    std::chrono::duration<double> timeout, std::size_t most) {
-  using SteadyClock = std::chrono::steady_clock;
-  const auto deadline =
-      SteadyClock::now() + std::chrono::duration_cast<SteadyClock::duration>(timeout);
-  Reply reply;
-  httplib::Request request;
-  request.method = "POST";
-  request.path = path;
-  request.body = body;
-  request.headers.emplace("Content-Type", "application/json");
-  // The client's own limits are for each read: a server that answers drop by drop keeps to them.
-  request.content_receiver = [&](const char* data, std::size_t size, std::uint64_t, std::uint64_t) {
-    reply.body.append(data, size);
-    return reply.body.size() <= most && SteadyClock::now() <= deadline;
-  };
-  const WithoutBrokenPipe without_broken_pipe;
-  const httplib::Result result = client.send(request);
-  if (reply.body.size() > most) {
-    reply.fault = "a longer answer than scores can be";
-  } else if (!result) {
-    reply.fault = "no answer (" + httplib::to_string(result.error()) + ")";
-    reply.may_pass = true;
-  } else if (result->status != 200) {
-    reply.fault = "status " + std::to_string(result->status);
-    reply.may_pass = result->status >= 500 || result->status == 429;
-  }
-  return reply;
-}
 
 // The scores of {"scores": [number or null, ...]}; null is NaN.
 inline std::vector<float> scores_in(const std::string& url, const std::string& body,
@@ -164,9 +62,10 @@ inline RequestLists lists_of(const Records& records) {
   return lists;
 }
 
-// The request for some images, from number `first` on; bytes of texts that are not UTF-8 are
-// replaced.
-inline std::string request_for(const Tensor& bytes, const RequestLists& lists, std::int64_t first) {
+// The request for images [B, 3, H, W], the first of which has entry `first` of the lists; bytes of
+// texts that are not UTF-8 are replaced.
+inline Question question_about(const Tensor& bytes, const RequestLists& lists, std::int64_t first) {
+  constexpr std::size_t frame = 1 << 16, a_score = 64;
   nlohmann::json request{{"images", nlohmann::json::array()}};
   for (const Tensor& image : bytes.unbind()) {
     request["images"].push_back(encode_base64(encode_png(image)));
@@ -174,7 +73,8 @@ inline std::string request_for(const Tensor& bytes, const RequestLists& lists, s
   for (const auto& [name, list] : lists) {
     request[name] = Records(list.begin() + first, list.begin() + first + bytes.size(0));
   }
-  return request.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  return {request.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
+          frame + a_score * std::size_t(bytes.size(0))};
 }
 
 }  // namespace detail
@@ -188,15 +88,20 @@ inline std::string request_for(const Tensor& bytes, const RequestLists& lists, s
 /// null, ...]}`, in their order, null for an image that cannot be scored. No connection, no answer
 /// in time, and status 429 or 5xx are tried again; any other status and any other answer are not.
 /// The scores of a request that is given up are NaN, so that its samples are masked and the others
-/// are trained on; an exception is thrown only where no request had an answer.
+/// are trained on; an exception is thrown only where no request had an answer. In whatever order
+/// answers come, scores are in that of the samples.
 struct Remote {
-  std::string url;              ///< such as `http://127.0.0.1:8000/score`
-  std::int64_t batch = 32;      ///< images a request, at least 1
-  double timeout_seconds = 60;  ///< for connecting, and again for the answer; above 0
+  std::string url;          ///< such as `http://127.0.0.1:8000/score`
+  std::int64_t batch = 32;  ///< images a request, at least 1
+  /// Requests that are asked at a time, each over a connection of its own; at least 1. More for a
+  /// server of several judges, or one that gathers requests itself.
+  std::int64_t requests_in_flight = 1;
+  double timeout_seconds = 60;  ///< for a try, from connecting to the end of its answer; above 0
   std::int64_t retries = 3;     ///< tries after the first, at least 0
   /// Wait before the first retry, doubled before each further one; at least 0.
   double backoff_seconds = 0.5;
-  /// Told of every request that is given up; may be empty.
+  /// Told of every request that is given up, when all are over, in the order of the samples and in
+  /// the thread that wants scores; may be empty.
   std::function<void(const Error&)> on_failure = {};
 
   /// Scores of images alone.
@@ -230,74 +135,25 @@ struct Remote {
   template <std::same_as<Records> List>  // so that {"a", "b"} are captions
   Tensor operator()(const Tensor& images, const List& records) const {
     detail::expects_images(images);
-    if (std::int64_t(records.size()) != images.size(0)) {
-      throw Error("records", "one an image, " + shown(images.size(0)), shown(records.size()));
-    }
+    detail::expects_records(records, images);
     return scores(images, detail::lists_of(records));
   }
 
  private:
   Tensor scores(const Tensor& images, const detail::RequestLists& lists) const {
-    check();
-    const detail::Address address = detail::address_of(url);
-    httplib::Client client = detail::client_of(url, address.server);
-    prepare(client);
-    const Tensor bytes = detail::pixel_bytes(images);
-    Tensor result =
-        at::full({images.size(0)}, std::numeric_limits<double>::quiet_NaN(), at::kFloat);
-    std::optional<Error> failure;
-    bool any_answer = false;
-    for (std::int64_t first = 0; first < bytes.size(0); first += batch) {
-      const Tensor part = bytes.slice(0, first, std::min(first + batch, bytes.size(0)));
-      try {
-        const std::string body = detail::request_for(part, lists, first);
-        const auto answer = asked(client, address.path, body, std::size_t(part.size(0)));
-        result.narrow(0, first, part.size(0)).copy_(at::tensor(answer));
-        any_answer = true;
-      } catch (const Error& error) {
-        failure = error;
-        if (on_failure) on_failure(error);
-      }
-    }
-    if (!any_answer) throw Error(*failure);
+    const detail::Service service{
+        url, {}, batch, requests_in_flight, timeout_seconds, retries, backoff_seconds, on_failure};
+    detail::check(service);
+    const Tensor bytes = detail::pixel_rows(images);
+    const Tensor result = detail::asked_for(
+        service, images.size(0),
+        [&](std::int64_t first, std::int64_t size) {
+          return detail::question_about(bytes.narrow(0, first, size), lists, first);
+        },
+        [&](const std::string& answer, std::int64_t size) {
+          return detail::scores_in(url, answer, std::size_t(size));
+        });
     return detail::without_broken(result, images);
-  }
-
-  void check() const {
-    expects(batch >= 1, "batch", "at least 1", batch);
-    expects(std::isfinite(timeout_seconds) && timeout_seconds > 0, "timeout_seconds", "above 0",
-            timeout_seconds);
-    expects(retries >= 0, "retries", "at least 0", retries);
-    expects(std::isfinite(backoff_seconds) && backoff_seconds >= 0, "backoff_seconds", "at least 0",
-            backoff_seconds);
-  }
-
-  void prepare(httplib::Client& client) const {
-    const auto limit = std::chrono::duration_cast<std::chrono::microseconds>(timeout());
-    client.set_connection_timeout(limit);
-    client.set_read_timeout(limit);
-    client.set_write_timeout(limit);
-    client.set_keep_alive(true);
-  }
-
-  std::chrono::duration<double> timeout() const {
-    return std::chrono::duration<double>(timeout_seconds);
-  }
-
-  // One request with its retries.
-  std::vector<float> asked(httplib::Client& client, const std::string& path,
-                           const std::string& body, std::size_t count) const {
-    constexpr std::size_t frame = 1 << 16, a_score = 64;
-    double wait = backoff_seconds;
-    for (std::int64_t attempt = 0;; ++attempt, wait *= 2) {
-      const detail::Reply reply =
-          detail::posted(client, path, body, timeout(), frame + a_score * count);
-      if (reply.fault.empty()) return detail::scores_in(url, reply.body, count);
-      if (!reply.may_pass || attempt == retries) {
-        throw Error(url, "scores, in " + shown(attempt + 1) + " tries", reply.fault);
-      }
-      std::this_thread::sleep_for(std::chrono::duration<double>(wait));
-    }
   }
 };
 
