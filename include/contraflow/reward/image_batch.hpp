@@ -51,10 +51,15 @@ inline Tensor pixel_bytes(const Tensor& images) {
   return values.clamp(0, 1).mul(255).round().to(at::kCPU, at::kByte).contiguous();
 }
 
+// Which images have no pixel that is not finite: bool [B] on the CPU.
+inline Tensor whole_images(const Tensor& images) {
+  return images.detach().isfinite().flatten(1).all(1).to(at::kCPU);
+}
+
 // Scores with NaN for every image that has a pixel which is not finite.
 inline Tensor without_broken(const Tensor& scores, const Tensor& images) {
-  const Tensor whole = images.detach().isfinite().flatten(1).all(1).to(scores.device());
-  return scores.masked_fill(whole.logical_not(), std::numeric_limits<double>::quiet_NaN());
+  return scores.masked_fill(whole_images(images).to(scores.device()).logical_not(),
+                            std::numeric_limits<double>::quiet_NaN());
 }
 
 }  // namespace detail

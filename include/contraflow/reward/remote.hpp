@@ -28,6 +28,7 @@
 #include <contraflow/io/json.hpp>
 #include <contraflow/io/png.hpp>
 #include <contraflow/io/settings.hpp>
+#include <contraflow/reward/concept.hpp>
 #include <contraflow/reward/image_batch.hpp>
 #include <contraflow/reward/records.hpp>
 
@@ -127,9 +128,8 @@ inline Reply posted(httplib::Client& client, const std::string& path, const std:
   return reply;
 }
 
-// The scores of {"scores": [number or null, ...]}; null is NaN.
-inline std::vector<float> scores_in(const std::string& url, const std::string& body,
-                                    std::size_t count) {
+// The scores of {"scores": [number, null or "abstain", ...]}; null is NaN.
+inline PartialScores scores_in(const std::string& url, const std::string& body, std::size_t count) {
   const nlohmann::json answer = parse_json(url, body);
   const auto found = answer.find("scores");
   if (!answer.is_object() || found == answer.end() || !found->is_array()) {
@@ -138,15 +138,20 @@ inline std::vector<float> scores_in(const std::string& url, const std::string& b
   if (found->size() != count) {
     throw Error(url, shown(count) + " scores", shown(found->size()));
   }
-  std::vector<float> scores;
-  for (const nlohmann::json& score : *found) {
-    if (!score.is_number() && !score.is_null()) {
-      throw Error(url, "scores that are numbers or null", score.type_name());
+  const auto size = static_cast<std::int64_t>(count);
+  PartialScores result{at::full({size}, std::numeric_limits<double>::quiet_NaN(), at::kFloat),
+                       at::zeros({size}, at::kBool)};
+  for (std::int64_t i = 0; i < size; ++i) {
+    const nlohmann::json& score = (*found)[static_cast<std::size_t>(i)];
+    if (score.is_number()) {
+      result.scores[i] = score.get<float>();
+    } else if (score == "abstain") {
+      result.abstains[i] = true;
+    } else if (!score.is_null()) {
+      throw Error(url, "scores that are numbers, null or \"abstain\"", score.type_name());
     }
-    scores.push_back(score.is_null() ? std::numeric_limits<float>::quiet_NaN()
-                                     : score.get<float>());
   }
-  return scores;
+  return result;
 }
 
 // What a request says of its images beside them: lists of one entry an image, by name.
@@ -185,10 +190,11 @@ inline std::string request_for(const Tensor& bytes, const RequestLists& lists, s
 /// A request is `POST` of `{"images": ["<PNG in Base64>", ...], "captions": ["...", ...],
 /// "metadata": [{...}, ...]}`, without captions where there are none, and with metadata where the
 /// reference of the prompts are JSON records; its answer, with status 200, is `{"scores": [0.7,
-/// null, ...]}`, in their order, null for an image that cannot be scored. No connection, no answer
-/// in time, and status 429 or 5xx are tried again; any other status and any other answer are not.
-/// The scores of a request that is given up are NaN, so that its samples are masked and the others
-/// are trained on; an exception is thrown only where no request had an answer.
+/// null, "abstain", ...]}`, in their order, null for an image that cannot be scored, "abstain" for
+/// one to which the judge does not apply (see PartialScores). No connection, no answer in time, and
+/// status 429 or 5xx are tried again; any other status and any other answer are not. The scores of
+/// a request that is given up are NaN, so that its samples are masked and the others are trained
+/// on; an exception is thrown only where no request had an answer.
 struct Remote {
   std::string url;              ///< such as `http://127.0.0.1:8000/score`
   std::int64_t batch = 32;      ///< images a request, at least 1
@@ -201,20 +207,20 @@ struct Remote {
 
   /// Scores of images alone.
   /// @par Shape
-  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 [B], on the CPU
+  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 and bool [B], on the CPU
   /// @throws Error for anything else, an option out of range, or where no request had an answer
-  Tensor operator()(const Tensor& images) const {
+  PartialScores operator()(const Tensor& images) const {
     detail::expects_images(images);
     return scores(images, {});
   }
 
   /// Scores of images with their captions.
   /// @par Shape
-  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 [B], on the CPU
+  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 and bool [B], on the CPU
   /// @param images any size
   /// @param captions one an image
   /// @throws Error for anything else, an option out of range, or where no request had an answer
-  Tensor operator()(const Tensor& images, const Captions& captions) const {
+  PartialScores operator()(const Tensor& images, const Captions& captions) const {
     detail::expects_images(images);
     detail::expects_captions(captions, images);
     return scores(images, {{"captions", Records(captions.begin(), captions.end())}});
@@ -223,12 +229,12 @@ struct Remote {
   /// Scores of images with all that is known of their prompts: the records go out as `metadata`,
   /// and their `prompt` as captions, where all have one.
   /// @par Shape
-  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 [B], on the CPU
+  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 and bool [B], on the CPU
   /// @param images any size
   /// @param records one an image
   /// @throws Error for anything else, an option out of range, or where no request had an answer
   template <std::same_as<Records> List>  // so that {"a", "b"} are captions
-  Tensor operator()(const Tensor& images, const List& records) const {
+  PartialScores operator()(const Tensor& images, const List& records) const {
     detail::expects_images(images);
     if (std::int64_t(records.size()) != images.size(0)) {
       throw Error("records", "one an image, " + shown(images.size(0)), shown(records.size()));
@@ -237,14 +243,15 @@ struct Remote {
   }
 
  private:
-  Tensor scores(const Tensor& images, const detail::RequestLists& lists) const {
+  PartialScores scores(const Tensor& images, const detail::RequestLists& lists) const {
     check();
     const detail::Address address = detail::address_of(url);
     httplib::Client client = detail::client_of(url, address.server);
     prepare(client);
     const Tensor bytes = detail::pixel_bytes(images);
-    Tensor result =
-        at::full({images.size(0)}, std::numeric_limits<double>::quiet_NaN(), at::kFloat);
+    PartialScores result{
+        at::full({images.size(0)}, std::numeric_limits<double>::quiet_NaN(), at::kFloat),
+        at::zeros({images.size(0)}, at::kBool)};
     std::optional<Error> failure;
     bool any_answer = false;
     for (std::int64_t first = 0; first < bytes.size(0); first += batch) {
@@ -252,7 +259,8 @@ struct Remote {
       try {
         const std::string body = detail::request_for(part, lists, first);
         const auto answer = asked(client, address.path, body, std::size_t(part.size(0)));
-        result.narrow(0, first, part.size(0)).copy_(at::tensor(answer));
+        result.scores.narrow(0, first, part.size(0)).copy_(answer.scores);
+        result.abstains.narrow(0, first, part.size(0)).copy_(answer.abstains);
         any_answer = true;
       } catch (const Error& error) {
         failure = error;
@@ -260,7 +268,10 @@ struct Remote {
       }
     }
     if (!any_answer) throw Error(*failure);
-    return detail::without_broken(result, images);
+    // A judge that was sent something else in the place of a broken image cannot abstain from it.
+    result.abstains.logical_and_(detail::whole_images(images));
+    result.scores = detail::without_broken(result.scores, images);
+    return result;
   }
 
   void check() const {
@@ -285,8 +296,8 @@ struct Remote {
   }
 
   // One request with its retries.
-  std::vector<float> asked(httplib::Client& client, const std::string& path,
-                           const std::string& body, std::size_t count) const {
+  PartialScores asked(httplib::Client& client, const std::string& path, const std::string& body,
+                      std::size_t count) const {
     constexpr std::size_t frame = 1 << 16, a_score = 64;
     double wait = backoff_seconds;
     for (std::int64_t attempt = 0;; ++attempt, wait *= 2) {
