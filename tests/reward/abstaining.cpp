@@ -13,6 +13,7 @@
 
 #include "laws/compare.hpp"
 #include "laws/errors.hpp"
+#include "laws/reward.hpp"
 
 namespace cf = contraflow;
 using namespace cf::literals;
@@ -82,7 +83,8 @@ TEST_CASE("a reward abstains by what it returns, and a score of NaN is no absten
   CHECK(at::allclose(cf::scores_of(on_some, x0, none), row({0.5, no_score, no_score, 0.25}), 0, 0,
                      /*equal_nan=*/true));
   CHECK_FALSE(cf::as_rewards(first).score(x0, none).abstained.defined());
-  static_assert(cf::Reward<decltype(on_some)> && cf::Reward<decltype(numbers_or_nothing)>);
+  laws::reward(on_some, laws::floats({9, 2}));
+  laws::reward(numbers_or_nothing, laws::floats({9, 2}));
 }
 
 TEST_CASE("what passes a reward on passes its abstentions on") {
@@ -161,6 +163,12 @@ TEST_CASE("a failed score counts as the worst that the reward gave within the gr
   // Beside one that abstains: the mean is of what counts, 10, 10 and 40.
   const Tensor four = at::stack({row({0, 0, 0, 0}), row({10, failed, no_score, 40})});
   CHECK(same_bits(bag_of(1).combine(four), row({10, 10, 20, 40})));
+}
+
+TEST_CASE("numbers too large to be normalised are not taken for missing ones") {
+  const Tensor b = row({1e308, -1e308, no_score, 1e308, 1e308});
+  const Tensor sum = bag_of(1, Normalisation::standard).combine(at::stack({a, b}), group);
+  CHECK_FALSE(sum.isfinite().all().item<bool>());  // which an Advantage refuses
 }
 
 TEST_CASE("the order of samples and the numbers of groups mean nothing to what stands in") {

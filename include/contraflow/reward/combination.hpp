@@ -142,33 +142,40 @@ struct KnownValues {
   double mean() const { return std::clamp(sum / static_cast<double>(count), least, greatest); }
 };
 
-/// @p values [N] with something in the place of what is missing, see RewardBag.
-/// @param values not finite where one is missing: -infinity where the worst counts, else NaN
+/// @p values [N], normalised or not, with something in the place of what is missing, see RewardBag.
+/// @param scores of which they were made: not finite where one is missing, -infinity where the
+/// worst
+///   counts, else NaN
 /// @param group int64 [N]; undefined: all samples are one
 /// @param less_is_worse false for a penalty
-inline Tensor completed(const Tensor& values, const Tensor& group, bool less_is_worse) {
-  if (values.isfinite().all().item<bool>()) return values;
+inline Tensor completed(const Tensor& values, const Tensor& scores, const Tensor& group,
+                        bool less_is_worse) {
+  if (scores.isfinite().all().item<bool>()) return values;
   Tensor result = values.clone(at::MemoryFormat::Contiguous);
   const Tensor groups = group.defined() ? group.contiguous() : at::zeros_like(result, at::kLong);
+  const Tensor given = scores.contiguous();
   auto* value = result.data_ptr<double>();
+  const auto* score = given.data_ptr<double>();
   const auto* number = groups.data_ptr<std::int64_t>();
   const std::int64_t n = result.numel();
   std::map<std::int64_t, KnownValues> known;
   KnownValues all;
   for (std::int64_t i = 0; i < n; ++i) {
-    if (std::isfinite(value[i])) known[number[i]].add(value[i]);
+    if (std::isfinite(score[i])) known[number[i]].add(value[i]);
   }
   for (std::int64_t i = 0; i < n; ++i) {
     KnownValues& own = known[number[i]];
-    if (std::isinf(value[i]) && own.count > 0) {
+    const bool counts_worst = std::isinf(score[i]) && own.count > 0;
+    if (counts_worst) {
       value[i] = less_is_worse ? own.least : own.greatest;
       own.add(value[i]);
     }
-    if (std::isfinite(value[i])) all.add(value[i]);
+    if (counts_worst || std::isfinite(score[i])) all.add(value[i]);
   }
   for (std::int64_t i = 0; i < n; ++i) {
-    if (std::isfinite(value[i])) continue;
     const KnownValues& own = known[number[i]];
+    const bool is_there = std::isfinite(score[i]) || (std::isinf(score[i]) && own.count > 0);
+    if (is_there) continue;
     value[i] = own.count > 0 ? own.mean() : all.count > 0 ? all.mean() : 0;
   }
   return result;
@@ -187,7 +194,7 @@ inline Tensor weighted_sum(const Tensor& scores, const Tensor& group,
   for (std::size_t row = 0; row < shares.size(); ++row) {
     const auto& [weight, normalisation] = shares[row];
     const Tensor own = scores[std::int64_t(row)];
-    sum.add_(completed(normalises ? finite_normalised(own, normalisation) : own, group,
+    sum.add_(completed(normalises ? finite_normalised(own, normalisation) : own, own, group,
                        /*less_is_worse=*/weight >= 0),
              weight);
   }
