@@ -168,7 +168,8 @@ TEST_CASE("failures are counted by group") {
   CHECK(fine.report.find("reward/failed_groups") == 0);
   CHECK(fine.report.find("reward/failed_share") == 0);
   // By hand, of groups of several sizes.
-  const auto counts = cf::count_failures(flags({0, 3, 4}, 6), at::tensor({7, 2, 2, 2, 2, 5}));
+  const auto counts =
+      cf::count_failures(flags({0, 3, 4}, 6), at::tensor({7, 2, 2, 2, 2, 5}, at::kLong));
   CHECK(counts.samples == 3);
   CHECK(counts.groups == 2);
   CHECK(counts.largest_share == 1);
@@ -230,6 +231,13 @@ TEST_CASE("groups that have no worst score are left out whole, groups of one amo
   CHECK(at::equal(more.samples, at::tensor({0, 1, 3, 4}, at::kLong)));
   CHECK(std::isnan(more.scores[1][0].item<double>()));
   CHECK(more.scores[1][2].item<double>() == -infinity);
+  // Where all abstain there is nothing to learn.
+  for (const int reward : {0, 1}) {
+    sheet.scores[reward][1] = nan;
+    sheet.abstained[reward][1] = true;
+  }
+  const auto fewer = cf::counted_scores(sheet, group, FailedScore::worst_of_group);
+  CHECK(at::equal(fewer.samples, at::tensor({0, 3, 4}, at::kLong)));
 }
 
 TEST_CASE("in a group of equal scores a failure is as good as the others") {
