@@ -49,6 +49,8 @@ TEST_CASE("ranks come to what one comes to, and all to the same bits, each time"
     }
   }
   CHECK(alone.at("NFT").report.last.find("reward/masked") > 0.0);
+  CHECK(alone.at("opinions").report.last.find("abstained/b") > 0.0);
+  CHECK(alone.at("opinions").report.last.find("reward/failed_groups") > 0.0);
 }
 
 namespace {

@@ -40,6 +40,15 @@ struct WithGaps {
   }
 };
 
+/// The second coordinate, with abstentions and failures by the sample alone.
+struct WithOpinions {
+  cf::PartialScores operator()(const Tensor& x0) const {
+    const Tensor bits = (x0.select(1, 0) * 1e4).to(at::kLong).remainder(5);
+    const Tensor scores = x0.select(1, 1).to(at::kDouble);
+    return {scores.masked_fill(bits.eq(0), std::numeric_limits<double>::quiet_NaN()), bits.eq(1)};
+  }
+};
+
 template <class T>
 Result run(T& trainer, std::int64_t epochs) {
   Result result;
@@ -67,6 +76,18 @@ Result nft(const Comm& ranks, std::int64_t epochs = 4, std::int64_t groups = 5) 
                       cf::EvaluationOptions{.every = 2, .samples = 7, .grid = cf::uniform_grid(4)},
                       cf::Seed{7}, ranks);
   return run(trainer, epochs);
+}
+/// Rewards of which one abstains and fails, in fewer groups than there may be ranks.
+template <class Comm>
+Result opinions(const Comm& ranks) {
+  using namespace cf::literals;
+  cf::Trainer trainer(small::policy(), cf::Euler{},
+                      cf::rewards("a"_r = WithGaps{}, "b"_r = cf::weighted(WithOpinions{}, -2)),
+                      cf::Nft{}, collection(3),
+                      cf::Scoring{.failed = cf::FailedScore::worst_of_group}, descent(),
+                      cf::EvaluationOptions{.every = 1, .samples = 4, .grid = cf::uniform_grid(4)},
+                      cf::Seed{7}, ranks);
+  return run(trainer, 3);
 }
 template <class Comm>
 Result grpo(const Comm& ranks) {
@@ -153,11 +174,11 @@ Result adapters(const Comm& ranks) {
 /// Every run, by name.
 template <class Comm>
 std::map<std::string, Result> all(const Comm& ranks) {
-  return {{"NFT", nft(ranks)},          {"fewer groups than ranks", nft(ranks, 2, 1)},
-          {"GRPO", grpo(ranks)},        {"DPO", dpo(ranks)},
-          {"offline", offline(ranks)},  {"pre-training", pretrained(ranks)},
-          {"float64", wide(ranks)},     {"strata", strata(ranks)},
-          {"adapters", adapters(ranks)}};
+  return {{"NFT", nft(ranks)},           {"fewer groups than ranks", nft(ranks, 2, 1)},
+          {"GRPO", grpo(ranks)},         {"DPO", dpo(ranks)},
+          {"offline", offline(ranks)},   {"pre-training", pretrained(ranks)},
+          {"float64", wide(ranks)},      {"strata", strata(ranks)},
+          {"adapters", adapters(ranks)}, {"opinions", opinions(ranks)}};
 }
 
 /// Where two results differ by more than rounding; "" where they do not.

@@ -112,7 +112,7 @@ TEST_CASE("a remote reward sends images and captions and returns the scores in o
   Server server(mean_of_pixels);
   const Tensor images = shades(5);
   const Captions captions{"a", "b", "\"c\"", "d\n", "\xC3\xA9"};
-  CHECK(at::allclose(remote_of(server)(images, captions), at::arange(5) / 255.0F));
+  CHECK(at::allclose(remote_of(server)(images, captions).scores, at::arange(5) / 255.0F));
   const json request = server.requests().at(0);
   CHECK(request["captions"] == json(captions));
   REQUIRE(request["images"].size() == 5);
@@ -139,7 +139,7 @@ TEST_CASE("a remote judge is told the records of prompts beside their captions")
       {{"prompt", "two cats"}, {"include", {{{"class", "cat"}, {"count", 2}}}}},
       {{"prompt", "a \"dog\""}, {"tag", "single"}},
       {{"prompt", ""}, {"tag", nullptr}}};
-  CHECK(at::allclose(remote_of(server, 2)(shades(3), records), at::arange(3) / 255.0F));
+  CHECK(at::allclose(remote_of(server, 2)(shades(3), records).scores, at::arange(3) / 255.0F));
   std::vector<json> requests = server.requests();
   REQUIRE(requests.size() == 2);
   CHECK(requests[0]["metadata"] == json({records[0], records[1]}));
@@ -163,7 +163,7 @@ TEST_CASE("a remote judge is told the records of prompts beside their captions")
 TEST_CASE("a remote reward asks for at most a batch of images at a time") {
   Server server(mean_of_pixels);
   const Captions captions{"0", "1", "2", "3", "4", "5", "6"};
-  CHECK(at::allclose(remote_of(server, 3)(shades(7), captions), at::arange(7) / 255.0F));
+  CHECK(at::allclose(remote_of(server, 3)(shades(7), captions).scores, at::arange(7) / 255.0F));
   const std::vector<json> requests = server.requests();
   REQUIRE(requests.size() == 3);
   CHECK(requests[0]["captions"] == json({"0", "1", "2"}));
@@ -173,7 +173,7 @@ TEST_CASE("a remote reward asks for at most a batch of images at a time") {
 
 TEST_CASE("captions that are not UTF-8 reach the server with replacements") {
   Server server(mean_of_pixels);
-  CHECK(remote_of(server)(shades(1), {"a\xFF"}).isfinite().item<bool>());
+  CHECK(remote_of(server)(shades(1), {"a\xFF"}).scores.isfinite().item<bool>());
   CHECK(server.requests().at(0)["captions"] == json({"a\xEF\xBF\xBD"}));
 }
 
@@ -181,10 +181,20 @@ TEST_CASE("null is a missing score, and so is one of a broken image") {
   Server server(always(R"({"scores": [null, 2, -1.5]})"));
   Tensor images = shades(3).clone();
   images[2][0][0][0] = std::nan("");
-  const Tensor scores = remote_of(server)(images);
+  const Tensor scores = remote_of(server)(images).scores;
   CHECK(std::isnan(scores[0].item<float>()));
   CHECK(scores[1].item<float>() == 2);
   CHECK(std::isnan(scores[2].item<float>()));
+}
+
+TEST_CASE("a judge abstains by a word, from what it was sent") {
+  Server server(always(R"({"scores": [0.5, "abstain", null, "abstain"]})"));
+  Tensor images = shades(4).clone();
+  images[3][0][0][0] = std::nan("");
+  const cf::ScoreSheet sheet = cf::as_rewards(remote_of(server)).score(images, cf::Unconditional{});
+  CHECK(at::equal(sheet.abstained[0], at::tensor({0, 1, 0, 0}).to(at::kBool)));
+  CHECK(sheet.scores[0][0].item<double>() == 0.5);
+  CHECK(all_missing(sheet.scores[0].slice(0, 1)));
 }
 
 TEST_CASE("statuses that may pass are tried again") {
@@ -193,7 +203,7 @@ TEST_CASE("statuses that may pass are tried again") {
       if (number <= 2) return say(response, "busy", status);
       mean_of_pixels(request, number, response);
     });
-    CHECK(at::allclose(remote_of(server)(shades(2)), at::arange(2) / 255.0F));
+    CHECK(at::allclose(remote_of(server)(shades(2)).scores, at::arange(2) / 255.0F));
     CHECK(server.requests().size() == 3);
   }
 }
@@ -226,8 +236,8 @@ TEST_CASE("an answer that holds no scores is an error, at once") {
       {R"({"scores": 1})", "a list \"scores\""},
       {R"({"scores": [1]})", "2 scores, got 1"},
       {R"({"scores": [1, 2, 3]})", "2 scores, got 3"},
-      {R"({"scores": [1, "2"]})", "numbers or null, got string"},
-      {R"({"scores": [1, true]})", "numbers or null, got boolean"},
+      {R"({"scores": [1, "2"]})", "null or \"abstain\", got string"},
+      {R"({"scores": [1, true]})", "null or \"abstain\", got boolean"},
       {R"({"scores": [1, NaN]})", "JSON"},
       {R"({"scores": [1, 1e999]})", "JSON"},
       {R"({"scores": [1, 2], "scores": [3, 4]})", "every key once"},
@@ -249,7 +259,7 @@ TEST_CASE("what fails for one request leaves the scores of the others") {
   std::vector<std::string> failures;
   Remote remote = remote_of(server, 2);
   remote.on_failure = [&](const cf::Error& failure) { failures.push_back(failure.got()); };
-  const Tensor scores = remote(shades(6));
+  const Tensor scores = remote(shades(6)).scores;
   CHECK(all_missing(scores.narrow(0, 2, 2)));
   CHECK(at::allclose(scores.index_select(0, at::tensor({0, 1, 4, 5})),
                      at::tensor({0.0F, 1.0F, 4.0F, 5.0F}) / 255));
@@ -268,7 +278,7 @@ TEST_CASE("no answer in time is tried again and then given up") {
   remote.retries = 1;
   check_error([&] { remote(shades(2)); }, server.url(), "2 tries, got no answer");
   remote.timeout_seconds = 20;
-  CHECK(at::allclose(remote(shades(2)), at::arange(2) / 255.0F));
+  CHECK(at::allclose(remote(shades(2)).scores, at::arange(2) / 255.0F));
   over.set_value();
 }
 
@@ -336,7 +346,7 @@ TEST_CASE("a server that hangs up in the middle of its answer is tried again") {
   });
   const Remote remote{
       .url = server.url(), .timeout_seconds = 20, .retries = 2, .backoff_seconds = 0.001};
-  CHECK(remote(shades(1)).item<float>() == 2);
+  CHECK(remote(shades(1)).scores.item<float>() == 2);
   CHECK(answers == 3);
 }
 
@@ -363,7 +373,7 @@ TEST_CASE("so many requests are asked at a time, and scores are in the order of 
   });
   Remote remote = remote_of(server, 2);
   remote.requests_in_flight = most;
-  CHECK(at::allclose(remote(shades(2 * batches)), at::arange(2 * batches) / 255.0F));
+  CHECK(at::allclose(remote(shades(2 * batches)).scores, at::arange(2 * batches) / 255.0F));
   CHECK(greatest == most);
   CHECK(server.requests().size() == batches);
 }
@@ -397,7 +407,7 @@ TEST_CASE("of several requests at a time each fails by itself, and is told of in
     CHECK(std::this_thread::get_id() == here);
     failures.push_back(failure.got());
   };
-  const Tensor scores = remote(shades(9));
+  const Tensor scores = remote(shades(9)).scores;
   over.set_value();
   CHECK(at::equal(scores.isnan(), at::tensor({0, 1, 1, 0, 1, 1, 0, 1, 0}).to(at::kBool)));
   CHECK(at::allclose(scores.nan_to_num(0),
@@ -426,7 +436,7 @@ TEST_CASE("of several requests at a time each is tried again by itself") {
   Remote remote = remote_of(server, 1);
   remote.requests_in_flight = 5;
   remote.retries = 2;
-  CHECK(at::allclose(remote(shades(8)), at::arange(8) / 255.0F));
+  CHECK(at::allclose(remote(shades(8)).scores, at::arange(8) / 255.0F));
   CHECK(server.requests().size() == 24);
 }
 
@@ -477,7 +487,8 @@ TEST_CASE("several threads ask at once") {
   const Remote remote = remote_of(server, 2);
   std::vector<std::future<Tensor>> answers;
   for (std::int64_t i = 1; i <= 4; ++i) {
-    answers.push_back(std::async(std::launch::async, [&remote, i] { return remote(shades(i)); }));
+    answers.push_back(
+        std::async(std::launch::async, [&remote, i] { return remote(shades(i)).scores; }));
   }
   for (std::int64_t i = 1; i <= 4; ++i) {
     CHECK(at::allclose(answers[size_t(i - 1)].get(), at::arange(i) / 255.0F));

@@ -267,6 +267,9 @@ TEST_CASE("a report names what happened") {
   const cf::EpochReport report = trainer.run_epoch();
   for (const char* name : {"seconds/collect",
                            "reward/masked",
+                           "reward/failed",
+                           "reward/failed_groups",
+                           "reward/failed_share",
                            "score/right",
                            "score/up",
                            "reward/mean",

@@ -35,7 +35,9 @@ class DecodedRewards {
     return rewards_.score(vae_->decode(latents), reference);
   }
   /// As the rewards do.
-  Tensor combine(const Tensor& scores) const { return rewards_.combine(scores); }
+  Tensor combine(const Tensor& scores, const Tensor& group = {}) const {
+    return rewards_.combine(scores, group);
+  }
   /// As the rewards do.
   Tensor combine_raw(const Tensor& scores) const { return rewards_.combine_raw(scores); }
 

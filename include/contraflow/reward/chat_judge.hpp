@@ -211,14 +211,16 @@ struct ChatJudge {
       questions.push_back(detail::filled(question, record));
     }
     const Tensor bytes = detail::pixel_rows(images);
-    const Tensor result = detail::asked_for(
+    const PartialScores result = detail::asked_for(
         service, images.size(0),
         [&](std::int64_t i, std::int64_t) { return about(bytes[i], questions[std::size_t(i)]); },
         [&](const std::string& answer, std::int64_t) {
-          return std::vector<float>{
-              score_of(service.url, detail::chat_answer(service.url, answer), pattern)};
+          PartialScores score = detail::missing_scores(1);
+          score.scores[0] =
+              score_of(service.url, detail::chat_answer(service.url, answer), pattern);
+          return score;
         });
-    return detail::without_broken(result, images);
+    return detail::without_broken(result.scores, images);
   }
 
   std::string address() const {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <exception>
 #include <limits>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -73,6 +74,9 @@ struct ScoreSheet {
   std::vector<std::string> names;     ///< of the rewards
   Tensor scores;                      ///< float64 [R, N]; not finite where a score is missing
   std::vector<std::string> failures;  ///< what() of exceptions that rewards threw
+  /// Where a score is missing because the reward abstains, and has not failed: bool [R, N];
+  /// undefined where no reward can.
+  Tensor abstained = {};
 };
 
 namespace detail {
@@ -98,7 +102,7 @@ inline Tensor ranks(const Tensor& values) {
   return result;
 }
 
-/// @p values [N] normalised over themselves.
+/// @p values [N > 0] normalised over themselves.
 inline Tensor normalised(const Tensor& values, Normalisation normalisation) {
   switch (normalisation) {
     case Normalisation::none:
@@ -115,6 +119,68 @@ inline Tensor normalised(const Tensor& values, Normalisation normalisation) {
   return values;
 }
 
+/// @p values [N] normalised over those that are finite; the others stay as they are.
+inline Tensor finite_normalised(const Tensor& values, Normalisation normalisation) {
+  const Tensor rows = values.isfinite().nonzero().flatten();
+  if (rows.numel() == 0) return values;
+  if (rows.numel() == values.numel()) return normalised(values, normalisation);
+  return values.index_copy(0, rows, normalised(values.index_select(0, rows), normalisation));
+}
+
+/// What is known of the values of a group.
+struct KnownValues {
+  double sum = 0, least = std::numeric_limits<double>::infinity(), greatest = -least;
+  std::int64_t count = 0;
+
+  void add(double value) {
+    sum += value;
+    least = std::min(least, value);
+    greatest = std::max(greatest, value);
+    ++count;
+  }
+  /// Of equal values exactly the same.
+  double mean() const { return std::clamp(sum / static_cast<double>(count), least, greatest); }
+};
+
+/// @p values [N], normalised or not, with something in the place of what is missing, see RewardBag.
+/// @param scores of which they were made: not finite where one is missing, -infinity where the
+/// worst
+///   counts, else NaN
+/// @param group int64 [N]; undefined: all samples are one
+/// @param less_is_worse false for a penalty
+inline Tensor completed(const Tensor& values, const Tensor& scores, const Tensor& group,
+                        bool less_is_worse) {
+  if (scores.isfinite().all().item<bool>()) return values;
+  Tensor result = values.clone(at::MemoryFormat::Contiguous);
+  const Tensor groups = group.defined() ? group.contiguous() : at::zeros_like(result, at::kLong);
+  const Tensor given = scores.contiguous();
+  auto* value = result.data_ptr<double>();
+  const auto* score = given.data_ptr<double>();
+  const auto* number = groups.data_ptr<std::int64_t>();
+  const std::int64_t n = result.numel();
+  std::map<std::int64_t, KnownValues> known;
+  KnownValues all;
+  for (std::int64_t i = 0; i < n; ++i) {
+    if (std::isfinite(score[i])) known[number[i]].add(value[i]);
+  }
+  for (std::int64_t i = 0; i < n; ++i) {
+    KnownValues& own = known[number[i]];
+    const bool counts_worst = std::isinf(score[i]) && own.count > 0;
+    if (counts_worst) {
+      value[i] = less_is_worse ? own.least : own.greatest;
+      own.add(value[i]);
+    }
+    if (counts_worst || std::isfinite(score[i])) all.add(value[i]);
+  }
+  for (std::int64_t i = 0; i < n; ++i) {
+    const KnownValues& own = known[number[i]];
+    const bool is_there = std::isfinite(score[i]) || (std::isinf(score[i]) && own.count > 0);
+    if (is_there) continue;
+    value[i] = own.count > 0 ? own.mean() : all.count > 0 ? all.mean() : 0;
+  }
+  return result;
+}
+
 /// What a reward counts for among several.
 struct Share {
   double weight = 1;
@@ -122,51 +188,63 @@ struct Share {
 };
 
 /// The weighted sum of @p scores [R, N], normalised first or as they are.
-inline Tensor weighted_sum(const Tensor& scores, const std::vector<Share>& shares,
-                           bool normalises) {
+inline Tensor weighted_sum(const Tensor& scores, const Tensor& group,
+                           const std::vector<Share>& shares, bool normalises) {
   Tensor sum = at::zeros({scores.size(1)}, at::kDouble);
   for (std::size_t row = 0; row < shares.size(); ++row) {
     const auto& [weight, normalisation] = shares[row];
     const Tensor own = scores[std::int64_t(row)];
-    sum.add_(normalises ? normalised(own, normalisation) : own, weight);
+    sum.add_(completed(normalises ? finite_normalised(own, normalisation) : own, own, group,
+                       /*less_is_worse=*/weight >= 0),
+             weight);
   }
   return sum;
 }
 
 /// A sheet in which every score is missing.
-inline ScoreSheet unscored(std::size_t rewards, std::int64_t samples) {
+inline ScoreSheet unscored(std::size_t rewards, std::int64_t samples, bool may_abstain) {
+  const std::vector<std::int64_t> shape{std::int64_t(rewards), samples};
   return {{},
-          at::full({std::int64_t(rewards), samples}, std::numeric_limits<double>::quiet_NaN(),
-                   at::kDouble),
-          {}};
+          at::full(shape, std::numeric_limits<double>::quiet_NaN(), at::kDouble),
+          {},
+          may_abstain ? at::zeros(shape, at::kBool) : Tensor()};
 }
 
 /// Fills a row of a sheet with what @p scores() gives; an exception leaves it as it is and its text
 /// in the sheet.
 template <class F>
 void fill(ScoreSheet& sheet, std::size_t row, std::string name, F&& scores) {
-  std::optional<Tensor> given;
+  std::optional<PartialScores> given;
   try {
     given = scores();
   } catch (const std::exception& failure) {
     sheet.failures.push_back(name + ": " + failure.what());
+  } catch (...) {
+    sheet.failures.push_back(name + ": something that is no std::exception was thrown");
   }
   if (given) {
     const Tensor own = sheet.scores[std::int64_t(row)];
     // What breaks the contract does so in every epoch: it ends the run instead of masking all.
     expects_scores(*given, own.size(0), "reward " + name);
-    own.copy_(*given);
+    own.copy_(without_abstentions(*given));
+    if (given->abstains.defined()) sheet.abstained[std::int64_t(row)].copy_(given->abstains);
   }
   sheet.names.push_back(std::move(name));
 }
 
 }  // namespace detail
 
-/// What a trainer asks of several rewards together: `b.combine(scores)` and `b.combine_raw(scores)`
-/// turn scores [R, N] into one reward a sample [N]; `b.score(x0, reference)` gives a ScoreSheet.
+/// What a trainer asks of several rewards together: `b.combine(scores, group)` and
+/// `b.combine_raw(scores)` turn scores float64 [R, N] into one reward a sample, float64 [N];
+/// `b.score(x0, reference)` gives a ScoreSheet.
+///
+/// Scores are finite but for two kinds. NaN: the reward abstains from the sample, and its mean
+/// stands in, over the others of the sample's group, over all samples where the whole group has
+/// none, so that the reward neither raises nor lowers the sample. Minus infinity: the reward has
+/// failed, and its worst score within the group counts. What `combine_raw` is given is one group.
 template <class B>
-concept RewardBag = requires(const B& bag, const Tensor& scores) {
-  { bag.combine(scores) } -> std::convertible_to<Tensor>;
+concept RewardBag = requires(const B& bag, const Tensor& scores, const Tensor& group) {
+  { bag.combine(scores, group) } -> std::convertible_to<Tensor>;
   { bag.combine_raw(scores) } -> std::convertible_to<Tensor>;
 };
 
@@ -190,7 +268,7 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
   /// Scores samples with every reward.
   ///
   /// A reward that throws leaves NaN for the whole batch and its text in the sheet: it does not
-  /// end the run.
+  /// end the run. One that abstains from a sample leaves NaN and says so in the sheet.
   /// @par Shape
   /// @p x0 [B, ...]
   /// @param x0 clean samples
@@ -198,7 +276,8 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
   /// @throws Error if a reward does not give one score a sample
   template <class Reference>
   ScoreSheet score(const Tensor& x0, const Reference& reference) const {
-    ScoreSheet sheet = detail::unscored(count, x0.size(0));
+    ScoreSheet sheet =
+        detail::unscored(count, x0.size(0), (detail::may_abstain<R, Reference>() || ...));
     entries_.for_each([&](std::size_t row, std::string_view name, const auto& entry) {
       static_assert(explain_reward<std::remove_cvref_t<decltype(entry.reward)>, Reference>());
       detail::fill(sheet, row, std::string(name),
@@ -207,19 +286,21 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
     return sheet;
   }
 
-  /// The weighted sum of normalised scores of samples that have all scores.
+  /// The weighted sum of normalised scores; for what is missing see RewardBag.
   /// @par Shape
-  /// @p scores float64 [R, N], finite; result float64 [N]
-  Tensor combine(const Tensor& scores) const {
-    return detail::weighted_sum(scores, shares(), /*normalises=*/true);
+  /// @p scores float64 [R, N]; result float64 [N]
+  /// @param scores finite, NaN or minus infinity
+  /// @param group int64 [N]; undefined: all samples are one
+  Tensor combine(const Tensor& scores, const Tensor& group = {}) const {
+    return detail::weighted_sum(scores, group, shares(), /*normalises=*/true);
   }
 
   /// The weighted sum of scores as they are: comparable between evaluations, where normalised
   /// scores always have the same mean.
   /// @par Shape
-  /// @p scores float64 [R, N], finite; result float64 [N]
+  /// @p scores float64 [R, N], finite or NaN; result float64 [N]
   Tensor combine_raw(const Tensor& scores) const {
-    return detail::weighted_sum(scores, shares(), /*normalises=*/false);
+    return detail::weighted_sum(scores, {}, shares(), /*normalises=*/false);
   }
 
  private:

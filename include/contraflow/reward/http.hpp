@@ -27,6 +27,7 @@
 
 #include <contraflow/core/tensor.hpp>
 #include <contraflow/io/json.hpp>
+#include <contraflow/reward/concept.hpp>
 
 namespace contraflow::detail {
 
@@ -251,23 +252,31 @@ std::vector<Outcome> outcomes(const Service& service, std::int64_t count,
   return all;
 }
 
+// Scores of samples of which nothing is known yet: NaN, from none of which anybody abstains.
+inline PartialScores missing_scores(std::int64_t count) {
+  return {at::full({count}, std::numeric_limits<double>::quiet_NaN(), at::kFloat),
+          at::zeros({count}, at::kBool)};
+}
+
 // Scores [count] of samples, asked for a batch at a time: question(first, size) asks, in any thread
 // and order; scores(answer, size) reads, in this thread and in the order of the samples. Those of a
 // request that failed are NaN; throws where all failed.
 template <class QuestionOf, class ScoresIn>
-Tensor asked_for(const Service& service, std::int64_t count, const QuestionOf& question,
-                 const ScoresIn& scores) {
+PartialScores asked_for(const Service& service, std::int64_t count, const QuestionOf& question,
+                        const ScoresIn& scores) {
   const auto first = [&](std::int64_t i) { return i * service.batch; };
   const auto size = [&](std::int64_t i) { return std::min(service.batch, count - first(i)); };
   std::vector<Outcome> all = outcomes(service, (count + service.batch - 1) / service.batch,
                                       [&](std::int64_t i) { return question(first(i), size(i)); });
-  Tensor result = at::full({count}, std::numeric_limits<double>::quiet_NaN(), at::kFloat);
+  PartialScores result = missing_scores(count);
   bool any_answer = false;
   for (std::int64_t i = 0; i < std::int64_t(all.size()); ++i) {
     auto& [answer, failure] = all[std::size_t(i)];
     try {
       if (failure) throw Error(*failure);
-      result.narrow(0, first(i), size(i)).copy_(at::tensor(scores(answer, size(i))));
+      const PartialScores part = scores(answer, size(i));
+      result.scores.narrow(0, first(i), size(i)).copy_(part.scores);
+      result.abstains.narrow(0, first(i), size(i)).copy_(part.abstains);
       any_answer = true;
     } catch (const Error& unread) {
       failure = unread;

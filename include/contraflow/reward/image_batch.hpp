@@ -57,10 +57,15 @@ inline Tensor pixel_rows(const Tensor& images) {
   return pixel_bytes(images).permute({0, 2, 3, 1}).contiguous().permute({0, 3, 1, 2});
 }
 
+// Which images have no pixel that is not finite: bool [B] on the CPU.
+inline Tensor whole_images(const Tensor& images) {
+  return images.detach().isfinite().flatten(1).all(1).to(at::kCPU);
+}
+
 // Scores with NaN for every image that has a pixel which is not finite.
 inline Tensor without_broken(const Tensor& scores, const Tensor& images) {
-  const Tensor whole = images.detach().isfinite().flatten(1).all(1).to(scores.device());
-  return scores.masked_fill(whole.logical_not(), std::numeric_limits<double>::quiet_NaN());
+  return scores.masked_fill(whole_images(images).to(scores.device()).logical_not(),
+                            std::numeric_limits<double>::quiet_NaN());
 }
 
 }  // namespace detail

@@ -22,7 +22,7 @@ template <class Reference>
 class RewardList {
  public:
   /// Scores of samples [B, ...] for a reference of B rows.
-  using Score = std::function<Tensor(const Tensor& x0, const Reference& reference)>;
+  using Score = std::function<PartialScores(const Tensor& x0, const Reference& reference)>;
 
   /// Adds a reward.
   /// @param name not used yet
@@ -43,6 +43,7 @@ class RewardList {
            return detail::given_scores(reward, x0, reference);
          }});
     shares_.push_back({weight, normalisation});
+    may_abstain_ = may_abstain_ || detail::may_abstain<R, Reference>();
   }
 
   /// @p name, or where it is in the list `name-2`, `name-3` and so on: for rewards of one kind.
@@ -59,12 +60,13 @@ class RewardList {
   /// Number of rewards.
   std::size_t size() const { return entries_.size(); }
 
-  /// Scores samples with every reward; one that throws leaves NaN and its text in the sheet.
+  /// Scores samples with every reward; one that throws leaves NaN and its text in the sheet, one
+  /// that abstains from a sample NaN and a sign.
   /// @par Shape
   /// @p x0 [B, ...]
   /// @throws Error if a reward does not give one score a sample
   ScoreSheet score(const Tensor& x0, const Reference& reference) const {
-    ScoreSheet sheet = detail::unscored(entries_.size(), x0.size(0));
+    ScoreSheet sheet = detail::unscored(entries_.size(), x0.size(0), may_abstain_);
     for (std::size_t row = 0; row < entries_.size(); ++row) {
       detail::fill(sheet, row, entries_[row].name,
                    [&] { return entries_[row].score(x0, reference); });
@@ -80,17 +82,19 @@ class RewardList {
                   "prompts give another: `PromptRows(condition, references)` says which");
     return {};
   }
-  /// The weighted sum of normalised scores of samples that have all scores.
+  /// The weighted sum of normalised scores; for what is missing see RewardBag.
   /// @par Shape
-  /// @p scores float64 [R, N], finite; result float64 [N]
-  Tensor combine(const Tensor& scores) const {
-    return detail::weighted_sum(scores, shares_, /*normalises=*/true);
+  /// @p scores float64 [R, N]; result float64 [N]
+  /// @param scores finite, NaN or minus infinity
+  /// @param group int64 [N]; undefined: all samples are one
+  Tensor combine(const Tensor& scores, const Tensor& group = {}) const {
+    return detail::weighted_sum(scores, group, shares_, /*normalises=*/true);
   }
   /// The weighted sum of scores as they are.
   /// @par Shape
-  /// @p scores float64 [R, N], finite; result float64 [N]
+  /// @p scores float64 [R, N], finite or NaN; result float64 [N]
   Tensor combine_raw(const Tensor& scores) const {
-    return detail::weighted_sum(scores, shares_, /*normalises=*/false);
+    return detail::weighted_sum(scores, {}, shares_, /*normalises=*/false);
   }
 
  private:
@@ -101,6 +105,7 @@ class RewardList {
 
   std::vector<Entry> entries_;
   std::vector<detail::Share> shares_;  ///< of the entries, in their order
+  bool may_abstain_ = false;           ///< one of them
 };
 
 }  // namespace contraflow

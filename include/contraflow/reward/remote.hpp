@@ -7,7 +7,6 @@
 #include <concepts>
 #include <cstdint>
 #include <functional>
-#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -25,26 +24,29 @@ namespace contraflow {
 
 namespace detail {
 
-// The scores of {"scores": [number or null, ...]}; null is NaN.
-inline std::vector<float> scores_in(const std::string& url, const std::string& body,
-                                    std::size_t count) {
+// The scores of {"scores": [number, null or "abstain", ...]}; null is NaN.
+inline PartialScores scores_in(const std::string& url, const std::string& body,
+                               std::int64_t count) {
   const nlohmann::json answer = parse_json(url, body);
   const auto found = answer.find("scores");
   if (!answer.is_object() || found == answer.end() || !found->is_array()) {
     throw Error(url, "an object with a list \"scores\"", answer.type_name());
   }
-  if (found->size() != count) {
+  if (std::int64_t(found->size()) != count) {
     throw Error(url, shown(count) + " scores", shown(found->size()));
   }
-  std::vector<float> scores;
-  for (const nlohmann::json& score : *found) {
-    if (!score.is_number() && !score.is_null()) {
-      throw Error(url, "scores that are numbers or null", score.type_name());
+  PartialScores result = missing_scores(count);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const nlohmann::json& score = (*found)[static_cast<std::size_t>(i)];
+    if (score.is_number()) {
+      result.scores[i] = score.get<float>();
+    } else if (score == "abstain") {
+      result.abstains[i] = true;
+    } else if (!score.is_null()) {
+      throw Error(url, "scores that are numbers, null or \"abstain\"", score.type_name());
     }
-    scores.push_back(score.is_null() ? std::numeric_limits<float>::quiet_NaN()
-                                     : score.get<float>());
   }
-  return scores;
+  return result;
 }
 
 // What a request says of its images beside them: lists of one entry an image, by name.
@@ -85,11 +87,12 @@ inline Question question_about(const Tensor& bytes, const RequestLists& lists, s
 /// A request is `POST` of `{"images": ["<PNG in Base64>", ...], "captions": ["...", ...],
 /// "metadata": [{...}, ...]}`, without captions where there are none, and with metadata where the
 /// reference of the prompts are JSON records; its answer, with status 200, is `{"scores": [0.7,
-/// null, ...]}`, in their order, null for an image that cannot be scored. No connection, no answer
-/// in time, and status 429 or 5xx are tried again; any other status and any other answer are not.
-/// The scores of a request that is given up are NaN, so that its samples are masked and the others
-/// are trained on; an exception is thrown only where no request had an answer. In whatever order
-/// answers come, scores are in that of the samples.
+/// null, "abstain", ...]}`, in their order, null for an image that cannot be scored, "abstain" for
+/// one to which the judge does not apply (see PartialScores). No connection, no answer in time, and
+/// status 429 or 5xx are tried again; any other status and any other answer are not. The scores of
+/// a request that is given up are NaN, so that its samples are masked and the others are trained
+/// on; an exception is thrown only where no request had an answer. In whatever order answers come,
+/// scores are in that of the samples.
 struct Remote {
   std::string url;          ///< such as `http://127.0.0.1:8000/score`
   std::int64_t batch = 32;  ///< images a request, at least 1
@@ -106,20 +109,20 @@ struct Remote {
 
   /// Scores of images alone.
   /// @par Shape
-  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 [B], on the CPU
+  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 and bool [B], on the CPU
   /// @throws Error for anything else, an option out of range, or where no request had an answer
-  Tensor operator()(const Tensor& images) const {
+  PartialScores operator()(const Tensor& images) const {
     detail::expects_images(images);
     return scores(images, {});
   }
 
   /// Scores of images with their captions.
   /// @par Shape
-  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 [B], on the CPU
+  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 and bool [B], on the CPU
   /// @param images any size
   /// @param captions one an image
   /// @throws Error for anything else, an option out of range, or where no request had an answer
-  Tensor operator()(const Tensor& images, const Captions& captions) const {
+  PartialScores operator()(const Tensor& images, const Captions& captions) const {
     detail::expects_images(images);
     detail::expects_captions(captions, images);
     return scores(images, {{"captions", Records(captions.begin(), captions.end())}});
@@ -128,32 +131,35 @@ struct Remote {
   /// Scores of images with all that is known of their prompts: the records go out as `metadata`,
   /// and their `prompt` as captions, where all have one.
   /// @par Shape
-  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 [B], on the CPU
+  /// @p images [B, 3, H, W] with values in [0, 1]; result float32 and bool [B], on the CPU
   /// @param images any size
   /// @param records one an image
   /// @throws Error for anything else, an option out of range, or where no request had an answer
   template <std::same_as<Records> List>  // so that {"a", "b"} are captions
-  Tensor operator()(const Tensor& images, const List& records) const {
+  PartialScores operator()(const Tensor& images, const List& records) const {
     detail::expects_images(images);
     detail::expects_records(records, images);
     return scores(images, detail::lists_of(records));
   }
 
  private:
-  Tensor scores(const Tensor& images, const detail::RequestLists& lists) const {
+  PartialScores scores(const Tensor& images, const detail::RequestLists& lists) const {
     const detail::Service service{
         url, {}, batch, requests_in_flight, timeout_seconds, retries, backoff_seconds, on_failure};
     detail::check(service);
     const Tensor bytes = detail::pixel_rows(images);
-    const Tensor result = detail::asked_for(
+    PartialScores result = detail::asked_for(
         service, images.size(0),
         [&](std::int64_t first, std::int64_t size) {
           return detail::question_about(bytes.narrow(0, first, size), lists, first);
         },
         [&](const std::string& answer, std::int64_t size) {
-          return detail::scores_in(url, answer, std::size_t(size));
+          return detail::scores_in(url, answer, size);
         });
-    return detail::without_broken(result, images);
+    // A judge that was sent something else in the place of a broken image cannot abstain from it.
+    result.abstains.logical_and_(detail::whole_images(images));
+    result.scores = detail::without_broken(result.scores, images);
+    return result;
   }
 };
 

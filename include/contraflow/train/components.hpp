@@ -30,6 +30,7 @@ struct KindOf {
   static constexpr bool is = std::same_as<T, Exactly>;
 };
 using CollectionKind = KindOf<Collection>;
+using ScoringKind = KindOf<Scoring>;
 using LearningKind = KindOf<Learning>;
 using OptimizationKind = KindOf<Optimization>;
 using ForwardKind = KindOf<ForwardProcess>;
@@ -89,8 +90,8 @@ auto pick(const First& first, const Rest&... rest) {
 /// Every kind that some trainer takes.
 template <class T>
 inline constexpr bool is_component =
-    is_any<T, CollectionKind, LearningKind, OptimizationKind, ForwardKind, TransitionsKind,
-           SeedKind, EvaluationKind, PromptKind, AdvantageKind, CommunicatorKind>;
+    is_any<T, CollectionKind, ScoringKind, LearningKind, OptimizationKind, ForwardKind,
+           TransitionsKind, SeedKind, EvaluationKind, PromptKind, AdvantageKind, CommunicatorKind>;
 
 /// What is asked of the components of a trainer.
 /// @tparam O the objective, a Sum
@@ -101,10 +102,10 @@ struct ComponentCheck {
   static constexpr bool one_advantage = count_of<AdvantageKind, Ts...> <= 1;
   static constexpr bool one_communicator = count_of<CommunicatorKind, Ts...> <= 1;
   static constexpr bool once =
-      count_of<CollectionKind, Ts...> <= 1 && count_of<LearningKind, Ts...> <= 1 &&
-      count_of<OptimizationKind, Ts...> <= 1 && count_of<ForwardKind, Ts...> <= 1 &&
-      count_of<TransitionsKind, Ts...> <= 1 && count_of<EvaluationKind, Ts...> <= 1 &&
-      count_of<SeedKind, Ts...> <= 1;
+      count_of<CollectionKind, Ts...> <= 1 && count_of<ScoringKind, Ts...> <= 1 &&
+      count_of<LearningKind, Ts...> <= 1 && count_of<OptimizationKind, Ts...> <= 1 &&
+      count_of<ForwardKind, Ts...> <= 1 && count_of<TransitionsKind, Ts...> <= 1 &&
+      count_of<EvaluationKind, Ts...> <= 1 && count_of<SeedKind, Ts...> <= 1;
   static constexpr bool forward_is_used =
       count_of<ForwardKind, Ts...> == 0 || O::uses_forward || O::is_paired;
   static constexpr bool transitions_are_used =
@@ -130,10 +131,11 @@ template <class O, class... Ts>
 consteval bool explain_components() {
   using Check = ComponentCheck<O, Ts...>;
   (explain_what_was_meant<Ts>(), ...);
-  static_assert(Check::are_known,
-                "contraflow: a component of a trainer must be one of its settings (Collection, "
-                "Learning, Optimization, ForwardProcess, RecordedTransitions, EvaluationOptions or "
-                "an Evaluator, Seed), a PromptSource, an Advantage or a Communicator");
+  static_assert(
+      Check::are_known,
+      "contraflow: a component of a trainer must be one of its settings (Collection, "
+      "Scoring, Learning, Optimization, ForwardProcess, RecordedTransitions, EvaluationOptions or "
+      "an Evaluator, Seed), a PromptSource, an Advantage or a Communicator");
   static_assert(Check::one_prompts,
                 "contraflow: a trainer takes one PromptSource: join the prompts of both");
   static_assert(Check::one_advantage, "contraflow: a trainer takes one Advantage");

@@ -29,9 +29,12 @@ struct EvaluationOptions {
 
 /// Scores of the averaged weights on fixed prompts and noise.
 struct Evaluation {
-  /// Weighted sum of the mean scores, not normalised; NaN where no sample has a score.
+  /// Weighted sum of the mean scores, not normalised, each of the samples that the reward has
+  /// scored; NaN where no sample has a score.
   double reward = std::numeric_limits<double>::quiet_NaN();
-  std::vector<Metric> scores = {};         ///< mean of each reward, where any sample has all scores
+  std::vector<Metric> scores = {};  ///< mean of each reward, where it has scored a sample
+  /// Number of samples from which each reward abstains; empty where none can.
+  std::vector<Metric> abstained = {};
   std::int64_t masked = 0;                 ///< samples without a score
   std::vector<std::string> failures = {};  ///< what() of exceptions that rewards threw
   Tensor x0 = {};                          ///< the samples [N, ...]
@@ -91,8 +94,8 @@ class Evaluator {
     const std::int64_t most = options_.batch > 0 ? options_.batch : options_.samples;
     const Generator stream = seeded(options_.seed).stream(Purpose::evaluation);
     EvaluationCount uncounted;
-    std::vector<Tensor> samples, scores;
-    ScoreSheet sheet;
+    std::vector<Tensor> samples;
+    std::vector<ScoreSheet> sheets;
     Evaluation result;
     watch.together(communicator, [&] {
       for (std::int64_t first = own.first; first < own.last; first += most) {
@@ -101,12 +104,11 @@ class Evaluator {
         samples.push_back(generated(policy, Role::average, solver_, options_.grid,
                                     prompts.condition(prompt), {stream, id, sample_shape},
                                     uncounted, watch));
-        sheet = rewards.score(samples.back(), reference_of(prompts, prompt));
-        scores.push_back(sheet.scores);
-        result.failures.insert(result.failures.end(), sheet.failures.begin(), sheet.failures.end());
+        sheets.push_back(rewards.score(samples.back(), reference_of(prompts, prompt)));
       }
     });
-    sheet.scores = scores.empty() ? Tensor() : at::cat(scores, 1);
+    ScoreSheet sheet = joined_sheets(std::move(sheets));
+    result.failures = std::move(sheet.failures);
     result.x0 = communicator.gather(
         samples.empty() ? at::empty(batch_shape(0, sample_shape), sample_options(policy))
                         : at::cat(samples));
@@ -123,12 +125,15 @@ class Evaluator {
     const Tensor valid = scored_samples(sheet);
     const Tensor scores = sheet.scores.index_select(1, valid);
     result.masked = sheet.scores.size(1) - valid.numel();
+    for (std::size_t i = 0; i < sheet.names.size(); ++i) {
+      const auto row = static_cast<std::int64_t>(i);
+      const std::string& name = sheet.names[i];
+      if (const auto mean = mean_score(scores[row])) result.scores.push_back({name, *mean});
+      if (!sheet.abstained.defined()) continue;
+      result.abstained.push_back({name, sheet.abstained[row].sum().template item<double>()});
+    }
     if (valid.numel() == 0) return;
     result.reward = rewards.combine_raw(scores).mean().template item<double>();
-    for (std::size_t i = 0; i < sheet.names.size(); ++i) {
-      result.scores.push_back(
-          {sheet.names[i], scores[std::int64_t(i)].mean().template item<double>()});
-    }
   }
 
   EvaluationOptions options_;

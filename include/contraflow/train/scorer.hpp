@@ -18,6 +18,7 @@
 #include <contraflow/train/epoch_watch.hpp>
 #include <contraflow/train/prompts.hpp>
 #include <contraflow/train/rollout.hpp>
+#include <contraflow/train/score_sheet.hpp>
 
 namespace contraflow {
 
@@ -39,24 +40,12 @@ struct ScoredRollout {
   std::int64_t size() const { return ids().defined() ? ids().size(0) : 0; }
 };
 
-/// Samples whose scores are all there, out of a sheet for more of them: positions int64 [N].
-inline Tensor scored_samples(const ScoreSheet& sheet) {
-  return sheet.scores.isfinite().all(0).nonzero().flatten();
-}
-
-/// A sheet of the scores of all ranks' samples, in the order of the ranks: collective.
-/// @param communicator of the ranks
-/// @param sheet of this rank's samples; without names where it has none
-template <class Comm>
-ScoreSheet sheet_of_all(const Comm& communicator, ScoreSheet sheet) {
-  if constexpr (!is_alone<Comm>) sheet.names = gathered_lines(communicator, sheet.names);
-  const auto rewards = std::int64_t(sheet.names.size());
-  if (!sheet.scores.defined()) sheet.scores = at::empty({rewards, 0}, at::kDouble);
-  if constexpr (!is_alone<Comm>) {
-    sheet.scores = communicator.gather(sheet.scores.t().contiguous()).t();
-  }
-  return sheet;
-}
+/// How scores become rewards: a component of a Trainer.
+struct Scoring {
+  /// What a score counts as that a reward failed to give. Where a judge fails on bad samples alone,
+  /// leaving them out shifts the mean of their group: `reward/failed_share` shows it.
+  FailedScore failed = FailedScore::left_out;
+};
 
 /// Scores samples by rewards, takes out those without a score, and turns scores into advantages.
 template <class R, class A, class Prompts, class Comm = Alone>
@@ -67,12 +56,15 @@ class Scorer {
   /// @param prompts which give references to the rewards; must outlive the scorer
   /// @param asynchronous whether a batch is scored while the next one is made
   /// @param communicator of the ranks that have a part of the samples each
-  Scorer(R rewards, A advantage, const Prompts& prompts, bool asynchronous, Comm communicator = {})
+  /// @param scoring settings
+  Scorer(R rewards, A advantage, const Prompts& prompts, bool asynchronous, Comm communicator = {},
+         Scoring scoring = {})
       : rewards_(std::move(rewards)),
         advantage_(std::move(advantage)),
         prompts_(prompts),
         asynchronous_(asynchronous),
-        communicator_(std::move(communicator)) {
+        communicator_(std::move(communicator)),
+        scoring_(scoring) {
     static_assert(explain_advantage<A>());
   }
 
@@ -113,67 +105,76 @@ class Scorer {
   /// @param rollout this rank's samples, in the order of begin()
   /// @param report is given the metrics
   /// @param warn told of rewards that failed
-  /// @return the samples that have all scores, maybe none
+  /// @return the samples whose scores count, maybe none
   /// @throws Error if a reward broke its contract, or two ranks have made the same sample
   template <class Record, class Warn>
   ScoredRollout<Record> finish(Rollout<Record> rollout, EpochReport& report, Warn&& warn) {
-    ScoreSheet own = joined();
+    ScoreSheet own = own_sheet();
     const std::vector<std::string> failures = own.failures;
     for (const std::string& failure : failures) warn(Warning{"reward/failure", 1, failure});
     const ScoreSheet sheet = sheet_of_all(communicator_, std::move(own));
-    const Tensor valid = scored_samples(sheet);
-    const std::int64_t masked = sheet.scores.size(1) - valid.numel();
+    const Numbers all = numbers_of_all(rollout);
+    const CountedScores counted = counted_scores(sheet, all.group, scoring_.failed);
+    const std::int64_t masked = sheet.scores.size(1) - counted.samples.numel();
     report.add("reward/masked", double(masked));
-    add_scores(report, sheet, valid);
-    if (valid.numel() == 0) {
+    add_failures(report, sheet, all.group);
+    add_scores(report, sheet, counted.scores);
+    if (counted.samples.numel() == 0) {
       warn(Warning{"reward/masked", double(masked),
                    "no sample of this epoch has a score: nothing was trained"});
       ++unscored_epochs_;
-      const auto all = gathered_lines(communicator_, failures);
-      last_failure_ = all.empty() ? "" : all.back();
+      const auto of_all = gathered_lines(communicator_, failures);
+      last_failure_ = of_all.empty() ? "" : of_all.back();
       add_statistics(report, {});
       return {};
     }
     unscored_epochs_ = 0;
-    ScoredRollout<Record> scored = placed(std::move(rollout), valid, masked > 0);
-    add_statistics(
-        report, scored.scores = valued(sheet.scores.index_select(1, valid), scored.scores.group));
+    ScoredRollout<Record> scored = placed(std::move(rollout), all, counted.samples, masked > 0);
+    add_statistics(report, scored.scores = valued(counted.scores, scored.scores.group));
     return scored;
   }
 
  private:
-  ScoreSheet joined() {
-    ScoreSheet all;
-    std::vector<Tensor> scores;
-    for (auto& future : std::exchange(sheets_, {})) {
-      ScoreSheet sheet = future.get();
-      all.names = std::move(sheet.names);
-      scores.push_back(sheet.scores);
-      all.failures.insert(all.failures.end(), sheet.failures.begin(), sheet.failures.end());
+  /// The sheet of this rank's samples.
+  ScoreSheet own_sheet() {
+    std::vector<ScoreSheet> sheets;
+    for (auto& future : std::exchange(sheets_, {})) sheets.push_back(future.get());
+    return joined_sheets(std::move(sheets));
+  }
+
+  /// The numbers of all ranks' samples, int64 [N].
+  struct Numbers {
+    Tensor id, group;
+    std::int64_t begin = 0;  ///< of this rank's
+  };
+  template <class Record>
+  Numbers numbers_of_all(const Rollout<Record>& rollout) const {
+    if constexpr (is_alone<Comm>) {
+      return {rollout.id, rollout.group};
+    } else {
+      const Tensor sizes = communicator_.gather(at::full({1}, rollout.size(), at::kLong));
+      const Tensor all = communicator_.gather(at::stack({rollout.id, rollout.group}, 1));
+      expects_distinct(all.select(1, 0));
+      return {all.select(1, 0), all.select(1, 1),
+              sizes.narrow(0, 0, communicator_.rank()).sum().template item<std::int64_t>()};
     }
-    if (!scores.empty()) all.scores = at::cat(scores, 1);
-    return all;
   }
 
   /// This rank's samples out of those at @p valid among all ranks', and the numbers of all.
   template <class Record>
-  ScoredRollout<Record> placed(Rollout<Record> rollout, const Tensor& valid, bool some) const {
+  ScoredRollout<Record> placed(Rollout<Record> rollout, const Numbers& all, const Tensor& valid,
+                               bool some) const {
     if constexpr (is_alone<Comm>) {
       ScoredRollout<Record> scored{some ? rollout.select(valid) : std::move(rollout), {}};
       scored.scores.group = scored.rollout.group;
       return scored;
     } else {
-      const Tensor sizes = communicator_.gather(at::full({1}, rollout.size(), at::kLong));
-      const auto begin =
-          sizes.narrow(0, 0, communicator_.rank()).sum().template item<std::int64_t>();
-      const Tensor all = communicator_.gather(at::stack({rollout.id, rollout.group}, 1));
-      expects_distinct(all.select(1, 0));
-      const Tensor own =
-          valid.masked_select(valid.ge(begin).logical_and(valid.lt(begin + rollout.size())));
-      ScoredRollout<Record> scored{rollout.select(own - begin), {}};
-      scored.all_ids = all.select(1, 0).index_select(0, valid);
-      scored.scores.group = all.select(1, 1).index_select(0, valid);
-      scored.first = valid.lt(begin).sum().template item<std::int64_t>();
+      const Tensor own = valid.masked_select(
+          valid.ge(all.begin).logical_and(valid.lt(all.begin + rollout.size())));
+      ScoredRollout<Record> scored{rollout.select(own - all.begin), {}};
+      scored.all_ids = all.id.index_select(0, valid);
+      scored.scores.group = all.group.index_select(0, valid);
+      scored.first = valid.lt(all.begin).sum().template item<std::int64_t>();
       return scored;
     }
   }
@@ -188,19 +189,27 @@ class Scorer {
 
   Scores valued(const Tensor& sheet, const Tensor& group) const {
     Scores scores;
-    scores.reward = rewards_.combine(sheet);
+    scores.reward = rewards_.combine(sheet, group);
     scores.group = group;
     scores.advantage = advantage_(scores.reward, scores.group);
     return scores;
   }
 
-  static void add_scores(EpochReport& report, const ScoreSheet& sheet, const Tensor& valid) {
+  static void add_failures(EpochReport& report, const ScoreSheet& sheet, const Tensor& group) {
+    const FailureCounts counts = count_failures(failed_scores(sheet).any(0), group);
+    report.add("reward/failed", double(counts.samples));
+    report.add("reward/failed_groups", double(counts.groups));
+    report.add("reward/failed_share", counts.largest_share);
+  }
+
+  static void add_scores(EpochReport& report, const ScoreSheet& sheet, const Tensor& counted) {
     for (std::size_t i = 0; i < sheet.names.size(); ++i) {
-      std::optional<double> mean;
-      if (valid.numel() > 0) {
-        mean = sheet.scores[std::int64_t(i)].index_select(0, valid).mean().template item<double>();
+      const auto row = static_cast<std::int64_t>(i);
+      report.add("score/" + sheet.names[i], mean_score(counted[row]));
+      if (sheet.abstained.defined()) {
+        report.add("abstained/" + sheet.names[i],
+                   sheet.abstained[row].sum().template item<double>());
       }
-      report.add("score/" + sheet.names[i], mean);
     }
   }
 
@@ -224,6 +233,7 @@ class Scorer {
   const Prompts& prompts_;
   bool asynchronous_;
   [[no_unique_address]] Comm communicator_;
+  Scoring scoring_;
   std::vector<std::future<ScoreSheet>> sheets_;
   std::int64_t unscored_epochs_ = 0;
   std::string last_failure_;

@@ -44,12 +44,14 @@ class OnlineTrainer
         scorer_(std::move(rewards),
                 detail::pick<detail::AdvantageKind, GroupAdvantage>(components...), this->source_,
                 Parts::collects ? !collects_at_once : options_.asynchronous_scoring,
-                this->communicator_),
+                this->communicator_, detail::pick<detail::ScoringKind, Scoring>(components...)),
         evaluator_(detail::pick<detail::EvaluationKind, EvaluationOptions>(components...)) {
     auto forward = detail::pick<detail::ForwardKind, ForwardProcess>(components...);
     if (!forward.times) forward.times = GridTimes{};
     this->learner_.set(std::move(forward));
     this->learner_.set(detail::pick<detail::TransitionsKind, RecordedTransitions>(components...));
+    this->settings_.emplace_back(
+        "failed", shown(int(detail::pick<detail::ScoringKind, Scoring>(components...).failed)));
     this->settings_.emplace_back("every", shown(evaluator_.options().every));
     this->settings_.emplace_back("samples", shown(evaluator_.options().samples));
     if (!Parts::collects) {
@@ -208,18 +210,36 @@ class OnlineTrainer
     if (evaluator_.options().every == 0) return;
     std::optional<double> reward, masked;
     if (const auto evaluation = due_evaluation(warn)) {
-      for (const std::string& failure : evaluation->failures) {
-        warn(Warning{"evaluation/failure", 1, failure});
-      }
+      warn_of(*evaluation, warn);
       if (!evaluation->scores.empty()) reward = evaluation->reward;
       masked = double(evaluation->masked);
-      for (const Metric& score : evaluation->scores) {
-        report.add("evaluation/score/" + score.name, score.value);
-      }
+      add_scores(report, *evaluation);
+    } else {
+      report.later.push_back("evaluation/abstained");
     }
     if (!reward) report.later.push_back("evaluation/score");
     report.add("evaluation/reward", reward);
     report.add("evaluation/masked", masked);
+  }
+  template <class Warn>
+  static void warn_of(const Evaluation& evaluation, Warn&& warn) {
+    for (const std::string& failure : evaluation.failures) {
+      warn(Warning{"evaluation/failure", 1, failure});
+    }
+    if (evaluation.scores.empty() && evaluation.failures.empty()) {
+      warn(Warning{"evaluation/masked", double(evaluation.masked),
+                   "no sample of this evaluation has a score"});
+    }
+  }
+  static void add_scores(EpochReport& report, const Evaluation& evaluation) {
+    for (const Metric& score : evaluation.scores) {
+      report.add("evaluation/score/" + score.name, score.value);
+    }
+    for (const Metric& abstained : evaluation.abstained) {
+      report.add("evaluation/abstained/" + abstained.name, abstained.value);
+      const std::string score = "evaluation/score/" + abstained.name;
+      if (!report.find(score)) report.later.push_back(score);
+    }
   }
 
   Collection options_;
@@ -237,8 +257,9 @@ class OnlineTrainer
 ///
 /// `Trainer(policy, solver, rewards, objective, components...)`: the solver may be a Collector of
 /// your own; rewards may be a bag made by rewards(...) or a single Reward; components are in any
-/// order: settings (Collection, Learning, Optimization, ForwardProcess, RecordedTransitions,
-/// EvaluationOptions or an Evaluator, Seed), a PromptSource (default NoPrompts), an Advantage
+/// order: settings (Collection, Scoring, Learning, Optimization, ForwardProcess,
+/// RecordedTransitions, EvaluationOptions or an Evaluator, Seed), a PromptSource (default
+/// NoPrompts), an Advantage
 /// (default GroupAdvantage) and a Communicator (default Alone). The same seed and number of threads
 /// give the same bits; the same seed makes the same draws for any number of ranks.
 template <class P, class S, class R, class O, class... Components>
