@@ -276,7 +276,7 @@ void add_options(CLI::App& app, Settings& settings) {
     return app.add_option(name, value, help)->capture_default_str();
   };
   const auto count = [&](const char* name, auto& value, const char* help) {
-    option(name, value, help)->check(CLI::PositiveNumber);
+    option(name, value, help)->check(support::at_least(1));
   };
   option("--method", settings.method, "nft, awm, dpo, rwr, sft, grpo, grpo-fast or grpo-guard")
       ->check(

@@ -162,7 +162,7 @@ int main(int argc, char** argv) try {
   app.add_option("--prompts", settings.prompt_file, "File with a prompt a line");
   app.add_option("--negative", settings.negative, "What the images should not show");
   app.add_option("--steps", settings.steps, "Sampling steps")
-      ->check(CLI::PositiveNumber)
+      ->check(support::at_least(1))
       ->capture_default_str();
   app.add_option("--guidance", settings.guidance, "Guidance scale; at most 1: none")
       ->check(support::finite())
@@ -170,13 +170,17 @@ int main(int argc, char** argv) try {
   app.add_option("--solver", settings.solver, "euler, heun, dpm2, dpm3, flow-sde or cps")
       ->check(CLI::IsMember({"euler", "heun", "dpm2", "dpm3", "flow-sde", "cps"}))
       ->capture_default_str();
-  app.add_option("--height", settings.height, "Pixels, a multiple of 16")->capture_default_str();
-  app.add_option("--width", settings.width, "Pixels, a multiple of 16")->capture_default_str();
+  app.add_option("--height", settings.height, "Pixels, a multiple of 16")
+      ->check(support::at_least(1))
+      ->capture_default_str();
+  app.add_option("--width", settings.width, "Pixels, a multiple of 16")
+      ->check(support::at_least(1))
+      ->capture_default_str();
   app.add_option("--images", settings.images, "Images a prompt")
-      ->check(CLI::PositiveNumber)
+      ->check(support::at_least(1))
       ->capture_default_str();
   app.add_option("--batch", settings.batch, "Images that are generated together")
-      ->check(CLI::PositiveNumber)
+      ->check(support::at_least(1))
       ->capture_default_str();
   app.add_option("--seed", settings.seed, "Of the noise")
       ->check(support::natural())

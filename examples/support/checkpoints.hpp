@@ -43,6 +43,7 @@ inline void expects_same_settings(const nlohmann::ordered_json& before,
 inline std::filesystem::path checkpoint_folder(const std::filesystem::path& output,
                                                const nlohmann::ordered_json& settings, bool resume,
                                                const Ranks& ranks) {
+  contraflow::expects(!output.empty(), "--output", "a folder", "an empty text");
   const std::filesystem::path folder = output / "checkpoints", file = folder / "settings.json";
   by_first(ranks, [&] {
     if (resume && std::filesystem::exists(file)) {

@@ -37,7 +37,16 @@ inline CLI::Validator finite_number(const char* name, const char* expected, bool
 
 }  // namespace detail
 
-/// A whole number from 0 on: for one CLI11 takes an empty text, and what is too large.
+/// A whole number from @p least on: CLI11 takes what is too large for the largest.
+inline CLI::Validator at_least(std::int64_t least) {
+  const auto check = [least](const std::string& text) {
+    std::int64_t value = 0;
+    if (detail::is_number(text, value) && value >= least) return std::string();
+    return "expected a whole number from " + std::to_string(least) + " on, got \"" + text + "\"";
+  };
+  return {check, "FROM " + std::to_string(least)};
+}
+/// A seed or the like: for one CLI11 takes an empty text, and what is too large.
 inline CLI::Validator natural() {
   const auto check = [](const std::string& text) {
     std::uint64_t value = 0;

@@ -13,6 +13,7 @@ import argparse
 import json
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -84,41 +85,41 @@ def run_through_kills(words, folder, seconds, kills):
         done += 1
 
 
-def faults_of(words, kills):
-    with tempfile.TemporaryDirectory() as place:
-        whole = pathlib.Path(place) / "whole"
-        began = time.perf_counter()
-        run = start(words, whole)
-        said, _ = run.communicate(timeout=LIMIT)
-        seconds = time.perf_counter() - began
-        if run.returncode != 0:
-            yield f"an undisturbed run: status {run.returncode}, said\n{said}"
-            return
-        expected = results_in(whole)
+def faults_of(words, kills, place):
+    # All runs have the same folder: its path stands in some of what is written.
+    folder = place / "run"
+    began = time.perf_counter()
+    run = start(words, folder)
+    said, _ = run.communicate(timeout=LIMIT)
+    seconds = time.perf_counter() - began
+    if run.returncode != 0:
+        yield f"an undisturbed run: status {run.returncode}, said\n{said}"
+        return
+    expected = results_in(folder)
     done = attempts = 0
     while done < kills:
         attempts += 1
         if attempts > 8 * kills:
             yield f"only {done} of {kills} runs could be killed"
             return
-        with tempfile.TemporaryDirectory() as place:
-            folder = pathlib.Path(place) / "whole"
-            status, said, more = run_through_kills(words, folder, seconds, min(kills - done, 5))
-            done += more
-            if status != 0:
-                yield f"killed {more} times: status {status}, said\n{said}"
-                continue
-            found = results_in(folder)
-            for name in sorted(expected.keys() | found.keys()):
-                if expected.get(name) != found.get(name):
-                    yield f"killed {more} times: {name} is not that of an undisturbed run"
+        shutil.rmtree(folder, ignore_errors=True)
+        status, said, more = run_through_kills(words, folder, seconds, min(kills - done, 5))
+        done += more
+        if status != 0:
+            yield f"killed {more} times: status {status}, said\n{said}"
+            continue
+        found = results_in(folder)
+        for name in sorted(expected.keys() | found.keys()):
+            if expected.get(name) != found.get(name):
+                yield f"killed {more} times: {name} is not that of an undisturbed run"
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, required=True)
     options, words = parser.parse_known_args()
-    faults = list(faults_of(words, options.kills))
+    with tempfile.TemporaryDirectory() as place:
+        faults = list(faults_of(words, options.kills, pathlib.Path(place)))
     for fault in faults:
         print(fault)
     print(f"{options.kills} kills, {len(faults)} faults")

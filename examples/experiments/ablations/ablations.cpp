@@ -323,10 +323,10 @@ int main(int argc, char** argv) try {
   CLI::App app("Ablations of NFT");
   app.add_option("--output", options.output, "folder of the results")->capture_default_str();
   app.add_option("--dimension", options.dimension, "of the task, an even number")
-      ->check(CLI::NonNegativeNumber);
+      ->check(support::at_least(0));
   app.add_flag("--quick", options.quick, "one short run of each, in 32 dimensions");
-  app.add_option("--seeds", options.seeds, "runs of each variant")->check(CLI::NonNegativeNumber);
-  app.add_option("--threads", options.threads, "runs at a time")->check(CLI::NonNegativeNumber);
+  app.add_option("--seeds", options.seeds, "runs of each variant")->check(support::at_least(0));
+  app.add_option("--threads", options.threads, "runs at a time")->check(support::at_least(0));
   app.add_flag("--resume", options.resume, "go on: what is finished in the output is kept");
   CLI11_PARSE(app, argc, argv);
   compare(options, ranks);

@@ -306,14 +306,14 @@ void add_options(CLI::App& app, Settings& settings) {
   option("--data", settings.data, "file made by scripts/prepare_digits");
   option("--output", settings.output, "folder of the results");
   option("--classifier-steps", settings.classifier_steps, "gradient steps of each classifier")
-      ->check(CLI::PositiveNumber);
+      ->check(support::at_least(1));
   option("--flow-steps", settings.flow_steps, "gradient steps of pre-training")
-      ->check(CLI::PositiveNumber);
-  option("--epochs", settings.epochs, "of NFT")->check(CLI::PositiveNumber);
+      ->check(support::at_least(1));
+  option("--epochs", settings.epochs, "of NFT")->check(support::at_least(1));
   option("--learning-rate", settings.learning_rate, "of NFT")->check(support::above_0());
   option("--kl", settings.kl_weight, "weight of the velocity KL")->check(support::above_0());
   option("--seed", settings.seed, "of everything that is drawn")->check(support::natural());
-  option("--threads", settings.threads, "of LibTorch")->check(CLI::PositiveNumber);
+  option("--threads", settings.threads, "of LibTorch")->check(support::at_least(1));
   app.add_flag("--resume", settings.resume, "go on: what is finished in the output is kept");
 }
 

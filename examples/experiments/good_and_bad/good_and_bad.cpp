@@ -92,7 +92,7 @@ int main(int argc, char** argv) try {
   CLI::App app("Good and bad examples");
   app.add_option("--output", output, "folder of the page")->capture_default_str();
   app.add_option("--examples", of_each, "of each kind")
-      ->check(CLI::PositiveNumber)
+      ->check(support::at_least(1))
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   std::filesystem::create_directories(output);  // fails before the work, if at all

@@ -126,8 +126,8 @@ int main(int argc, char** argv) try {
   app.add_flag("--quick", options.quick, "fewer tasks, seeds and steps: under a minute");
   app.add_option("--output", options.output, "folder of the results")->capture_default_str();
   app.add_option("--seeds", options.seeds, "number of reported runs of each method and task")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--threads", options.threads, "runs at a time")->check(CLI::NonNegativeNumber);
+      ->check(support::at_least(0));
+  app.add_option("--threads", options.threads, "runs at a time")->check(support::at_least(0));
   app.add_option("--tasks", options.tasks, "only these tasks")->delimiter(',');
   app.add_flag("--resume", options.resume, "go on: what is finished in the output is kept");
   CLI11_PARSE(app, argc, argv);

@@ -104,12 +104,14 @@ int main(int argc, char** argv) try {
   Options options;
   CLI::App app("A planar arm among obstacles, improved by reward");
   app.add_flag("--quick", options.quick, "few demonstrations and epochs: under a minute");
-  app.add_option("--joints", options.joints, "arms, such as 2,7")->delimiter(',');
+  app.add_option("--joints", options.joints, "arms, such as 2,7")
+      ->delimiter(',')
+      ->check(support::at_least(1));
   app.add_option("--method", options.method, "nft, grpo, or compare with tuned learning rates")
       ->check(CLI::IsMember({"nft", "grpo", "compare"}))
       ->capture_default_str();
   app.add_option("--epochs", options.epochs, "of every run; 0: 300, or 60 with --quick")
-      ->check(CLI::NonNegativeNumber);
+      ->check(support::at_least(0));
   app.add_option("--seed", options.seed, "of the first run")
       ->check(support::natural())
       ->capture_default_str();

@@ -107,7 +107,7 @@ class Overrides {
     add("--clip-range", &Settings::clip_range, "of FlowGRPO's ratio");
     add("--transitions", &Settings::transitions,
         "trained on a sample by FlowGRPO; 0: all but the last");
-    add("--evaluate-every", &Settings::evaluate_every, "epochs", CLI::PositiveNumber);
+    add("--evaluate-every", &Settings::evaluate_every, "epochs", support::at_least(1));
   }
 
   /// Has these options refused together with @p flag.
@@ -126,7 +126,7 @@ class Overrides {
   static CLI::Validator range_of() {
     if constexpr (std::is_floating_point_v<T>) return support::at_least_0();
     if constexpr (std::is_unsigned_v<T>) return support::natural();
-    return CLI::NonNegativeNumber;
+    return support::at_least(0);
   }
 
   template <class T>
@@ -172,7 +172,7 @@ int main(int argc, char** argv) try {
   app.add_option("--output", options.output, "folder of the results")->capture_default_str();
   app.add_option("--base", options.base, "weights that scenes_pretrain made");
   app.add_option("--threads", options.threads, "between which batches, or runs, are divided")
-      ->check(CLI::PositiveNumber);
+      ->check(support::at_least(1));
   CLI::Option* compare =
       app.add_flag("--compare", options.compare, "methods against each other, with a report");
   CLI::Option* ablations =
@@ -181,7 +181,7 @@ int main(int argc, char** argv) try {
   overrides.exclude(compare);
   overrides.exclude(ablations);
   app.add_option("--seeds", options.seeds, "of --compare and --ablations")
-      ->check(CLI::PositiveNumber);
+      ->check(support::at_least(1));
   app.add_flag("--quick", options.quick, "a few epochs of --compare or --ablations, to try them");
   app.add_flag("--resume", options.resume, "go on: what is finished in the output is kept");
   CLI11_PARSE(app, argc, argv);

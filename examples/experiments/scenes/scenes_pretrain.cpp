@@ -221,7 +221,7 @@ int main(int argc, char** argv) try {
       ->check(support::natural())
       ->capture_default_str();
   app.add_option("--threads", options.threads, "between which batches are divided")
-      ->check(CLI::PositiveNumber);
+      ->check(support::at_least(1));
   CLI::Option* phase =
       app.add_option("--from-phase", options.from_phase, "go on with an earlier run's phase")
           ->check(CLI::Range(std::size_t{1}, curriculum().size()));
