@@ -12,6 +12,7 @@
 
 #include <contraflow/sd3/random_folder.hpp>
 
+#include "support/options.hpp"
 #include "support/phases.hpp"
 
 namespace {
@@ -29,7 +30,7 @@ std::uint64_t bytes_below(const fs::path& folder) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   fs::path output = "out/random-sd35";
   cf::sd3::RandomFolderOptions options;
   bool tiny = false, without_t5 = false;
@@ -41,7 +42,9 @@ int main(int argc, char** argv) {
   app.add_option("--output", output, "Folder to write")->capture_default_str();
   auto* dtype = app.add_option("--dtype", options.dtype, "float32, bfloat16 (default) or float16");
   dtype->transform(CLI::CheckedTransformer(dtypes, CLI::ignore_case));
-  app.add_option("--seed", seed, "Of the weights")->capture_default_str();
+  app.add_option("--seed", seed, "Of the weights")
+      ->check(support::natural())
+      ->capture_default_str();
   app.add_flag("--without-t5", without_t5, "Leave the third text encoder out");
   app.add_flag("--tiny", tiny, "Networks of the same kinds with 100,000 weights");
   CLI11_PARSE(app, argc, argv);
@@ -53,13 +56,10 @@ int main(int argc, char** argv) {
   }
   options.seed = seed;
   options.with_t5 = !without_t5;
-  try {
-    support::Phases phases;
-    cf::sd3::write_random_folder(output, options, [&](const char* name) { phases.begin(name); });
-    std::cout << phases.table().text() << support::gibibytes(bytes_below(output)) << " in "
-              << output.string() << '\n';
-  } catch (const std::exception& error) {
-    std::cerr << error.what() << '\n';
-    return 1;
-  }
+  support::Phases phases;
+  cf::sd3::write_random_folder(output, options, [&](const char* name) { phases.begin(name); });
+  std::cout << phases.table().text() << support::gibibytes(bytes_below(output)) << " in "
+            << output.string() << '\n';
+} catch (const std::exception& failure) {
+  return support::failed("make_random_sd35", failure);
 }

@@ -23,6 +23,8 @@
 #include <contraflow/reward/jpeg_size.hpp>
 #include <contraflow/reward/remote.hpp>
 
+#include "support/options.hpp"
+
 namespace cf = contraflow;
 using cf::Tensor;
 using nlohmann::json;
@@ -172,7 +174,7 @@ int self_test(RewardServer& server, const Score& score) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   std::string host = "127.0.0.1", name = "brightness";
   int port = 8000;
   bool is_test = false;
@@ -193,4 +195,6 @@ int main(int argc, char** argv) {
   const Score& score = scores_by_name.at(name);
   RewardServer server(score);
   return is_test ? self_test(server, score) : serve(server, host, port);
+} catch (const std::exception& failure) {
+  return support::failed("reward_server", failure);
 }

@@ -37,6 +37,7 @@
 #include <contraflow/train/checkpoint.hpp>
 
 #include "support/image_rewards.hpp"
+#include "support/options.hpp"
 #include "support/phases.hpp"
 #include "support/ranks.hpp"
 #include "support/run_file.hpp"
@@ -336,7 +337,7 @@ void add_options(CLI::App& app, Settings& settings) {
     return app.add_option(name, value, help)->capture_default_str();
   };
   const auto count = [&](const char* name, auto& value, const char* help) {
-    option(name, value, help)->check(CLI::PositiveNumber);
+    option(name, value, help)->check(support::at_least(1));
   };
   option("--method", settings.method, "nft, awm, dpo, rwr, sft, grpo, grpo-fast or grpo-guard")
       ->check(
@@ -359,14 +360,19 @@ void add_options(CLI::App& app, Settings& settings) {
   count("--micro-batch", settings.micro_batch, "Samples of one forward pass of the update");
   count("--rollout-batch", settings.rollout_batch, "Images that are collected together");
   count("--rank", settings.rank, "Of the adapter");
-  option("--alpha", settings.alpha, "Of the adapter: its change is alpha / rank times B A");
-  option("--learning-rate", settings.learning_rate, "Of AdamW");
-  option("--beta", settings.beta, "NFT: strength of the implicit branches");
-  option("--clip-range", settings.clip_range, "GRPO: clipping of the ratio");
-  option("--noise-level", settings.noise_level, "GRPO: strength of the sampler's noise");
-  app.add_option("--kl", settings.kl, "Weight of the KL term; 1e-4, for GRPO 0.04 by default");
+  const auto number = [&](const char* name, auto& value, const char* help) {
+    option(name, value, help)->check(support::finite());
+  };
+  number("--alpha", settings.alpha, "Of the adapter: its change is alpha / rank times B A");
+  number("--learning-rate", settings.learning_rate, "Of AdamW");
+  number("--beta", settings.beta, "NFT: strength of the implicit branches");
+  number("--clip-range", settings.clip_range, "GRPO: clipping of the ratio");
+  number("--noise-level", settings.noise_level, "GRPO: strength of the sampler's noise");
+  app.add_option("--kl", settings.kl, "Weight of the KL term; 1e-4, for GRPO 0.04 by default")
+      ->check(support::finite());
   app.add_option("--guidance", settings.guidance,
-                 "Guidance scale in collection and training; 1, for GRPO 4.5 by default");
+                 "Guidance scale in collection and training; 1, for GRPO 4.5 by default")
+      ->check(support::finite());
   app.add_option("--autocast", settings.autocast,
                  "Compute in float16 or bfloat16 over a float32 base; float16 scales the loss")
       ->transform(CLI::CheckedTransformer(halves, CLI::ignore_case));
@@ -376,7 +382,7 @@ void add_options(CLI::App& app, Settings& settings) {
   count("--evaluate-every", settings.evaluate_every, "Epochs between evaluations");
   count("--evaluation-images", settings.evaluation_images, "Images of an evaluation");
   count("--evaluation-steps", settings.evaluation_steps, "Sampling steps of an evaluation");
-  option("--seed", settings.seed, "Of everything that is drawn");
+  option("--seed", settings.seed, "Of everything that is drawn")->check(support::natural());
   count("--threads", settings.threads, "Threads of LibTorch; the same number gives the same bits");
   CLI::Option* resume =
       app.add_flag("--resume", settings.resume, "Go on from the newest checkpoint in the output")
@@ -428,7 +434,6 @@ int main(int argc, char** argv) try {
   CLI11_PARSE(app, argc, argv);
   complete(settings, app, ranks.size());
   run(settings, ranks);
-} catch (const std::exception& error) {
-  std::cerr << error.what() << '\n';
-  return 1;
+} catch (const std::exception& failure) {
+  return support::failed("sd35_finetune", failure);
 }

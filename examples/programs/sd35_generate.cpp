@@ -22,6 +22,7 @@
 #include <contraflow/solver/runge_kutta.hpp>
 #include <contraflow/solver/sde.hpp>
 
+#include "support/options.hpp"
 #include "support/phases.hpp"
 #include "support/progress.hpp"
 #include "support/sd35.hpp"
@@ -153,7 +154,7 @@ void run(const Settings& settings) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   Settings settings;
   CLI::App app("Images from prompts by Stable Diffusion 3.5.");
   support::sd35::add_options(app, settings.model);
@@ -161,24 +162,32 @@ int main(int argc, char** argv) {
   app.add_option("--prompts", settings.prompt_file, "File with a prompt a line");
   app.add_option("--negative", settings.negative, "What the images should not show");
   app.add_option("--steps", settings.steps, "Sampling steps")
-      ->check(CLI::PositiveNumber)
+      ->check(support::at_least(1))
       ->capture_default_str();
   app.add_option("--guidance", settings.guidance, "Guidance scale; at most 1: none")
+      ->check(support::finite())
       ->capture_default_str();
   app.add_option("--solver", settings.solver, "euler, heun, dpm2, dpm3, flow-sde or cps")
       ->check(CLI::IsMember({"euler", "heun", "dpm2", "dpm3", "flow-sde", "cps"}))
       ->capture_default_str();
-  app.add_option("--height", settings.height, "Pixels, a multiple of 16")->capture_default_str();
-  app.add_option("--width", settings.width, "Pixels, a multiple of 16")->capture_default_str();
+  app.add_option("--height", settings.height, "Pixels, a multiple of 16")
+      ->check(support::at_least(1))
+      ->capture_default_str();
+  app.add_option("--width", settings.width, "Pixels, a multiple of 16")
+      ->check(support::at_least(1))
+      ->capture_default_str();
   app.add_option("--images", settings.images, "Images a prompt")
-      ->check(CLI::PositiveNumber)
+      ->check(support::at_least(1))
       ->capture_default_str();
   app.add_option("--batch", settings.batch, "Images that are generated together")
-      ->check(CLI::PositiveNumber)
+      ->check(support::at_least(1))
       ->capture_default_str();
-  app.add_option("--seed", settings.seed, "Of the noise")->capture_default_str();
+  app.add_option("--seed", settings.seed, "Of the noise")
+      ->check(support::natural())
+      ->capture_default_str();
   app.add_option("--lora", settings.lora, "Adapter: a folder of peft or diffusers, or a file");
   app.add_option("--lora-scale", settings.lora_scale, "Strength of the adapter")
+      ->check(support::finite())
       ->capture_default_str();
   app.add_option("--output", settings.output, "Folder for the images")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
@@ -192,10 +201,7 @@ int main(int argc, char** argv) {
     unless_given("--width", settings.width, std::int64_t{64});
     unless_given("--t5-tokens", settings.model.t5_tokens, std::int64_t{20});
   }
-  try {
-    run(settings);
-  } catch (const std::exception& error) {
-    std::cerr << error.what() << '\n';
-    return 1;
-  }
+  run(settings);
+} catch (const std::exception& failure) {
+  return support::failed("sd35_generate", failure);
 }

@@ -18,11 +18,12 @@ class Progress {
  public:
   /// @param total pieces of work
   /// @param pieces what they are called, in the plural
-  explicit Progress(int total, std::string pieces = "runs", std::FILE* stream = stderr)
+  /// @param speaks whether anything is shown
+  explicit Progress(int total, std::string pieces = "runs", bool speaks = true)
       : total_(total),
         pieces_(std::move(pieces)),
-        stream_(stream),
-        is_terminal_(isatty(fileno(stream)) != 0) {}
+        speaks_(speaks),
+        is_terminal_(speaks && isatty(fileno(stderr)) != 0) {}
 
   /// One more piece of work is done.
   void advance(const std::string& what) {
@@ -33,8 +34,9 @@ class Progress {
 
   /// A line that stays.
   void say(const std::string& text) {
+    if (!speaks_) return;
     clear();
-    std::fprintf(stream_, "%s\n", text.c_str());
+    std::fprintf(stderr, "%s\n", text.c_str());
     draw();
   }
 
@@ -51,18 +53,18 @@ class Progress {
     std::string bar;
     for (int i = 0; i < width; ++i) bar += i < filled ? "█" : "░";
     clear();
-    std::fprintf(stream_, "%s %d of %d %s, %.0f s  %s", bar.c_str(), done_, total_, pieces_.c_str(),
+    std::fprintf(stderr, "%s %d of %d %s, %.0f s  %s", bar.c_str(), done_, total_, pieces_.c_str(),
                  watch_.seconds(), what_.c_str());
-    std::fflush(stream_);
+    std::fflush(stderr);
   }
 
   void clear() {
-    if (is_terminal_) std::fputs("\r\033[2K", stream_);
+    if (is_terminal_) std::fputs("\r\033[2K", stderr);
   }
 
   int total_, done_ = 0;
   std::string pieces_;
-  std::FILE* stream_;
+  bool speaks_;
   bool is_terminal_;
   std::string what_;
   contraflow::Stopwatch watch_;

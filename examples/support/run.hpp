@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -10,6 +11,8 @@
 #include <contraflow/observe/json_lines.hpp>
 #include <contraflow/observe/stop_on_interrupt.hpp>
 #include <contraflow/toy/tasks.hpp>
+
+#include "checkpoints.hpp"
 
 /// Training runs on toy tasks.
 namespace support {
@@ -22,7 +25,8 @@ struct RunSettings {
   std::uint64_t seed = 0;
   std::int64_t epochs = 100;
   std::int64_t evaluate_every = 5;
-  std::filesystem::path log;  ///< JSON lines
+  std::filesystem::path log;               ///< JSON lines
+  std::filesystem::path checkpoints = {};  ///< folder; empty: none
 };
 
 /// The state of a run at an evaluation.
@@ -41,6 +45,14 @@ struct Run {
   cf::Tensor samples;          ///< at the end
   bool is_complete = false;    ///< not interrupted
 };
+
+/// Adds a run to a list that is in the order of seeds.
+inline void insert_by_seed(std::vector<Run>& runs, Run run) {
+  const auto place = std::find_if(runs.begin(), runs.end(), [&](const Run& other) {
+    return other.settings.seed > run.settings.seed;
+  });
+  runs.insert(place, std::move(run));
+}
 
 /// A run ends early when so many evaluations in a row are all solved or all dead.
 struct Settled {
@@ -68,7 +80,8 @@ class StopWhenSettled {
   int solved_ = 0, dead_ = 0;
 };
 
-/// Trains with a trainer of any type; its evaluations are the run's curve.
+/// Trains with a trainer of any type, from its newest checkpoint on; its evaluations are the run's
+/// curve.
 /// @param settled when to end early; nothing: never
 template <class Trainer>
 Run observed(Trainer& trainer, const cf::toy::Task& task, const RunSettings& settings,
@@ -83,25 +96,43 @@ Run observed(Trainer& trainer, const cf::toy::Task& task, const RunSettings& set
   };
   // No reward is that high or that low: the run goes on to its last epoch.
   const Settled never{.solved = 2, .dead = -1};
-  trainer.run(settings.epochs, record, StopWhenSettled(settled.value_or(never)),
-              cf::StopOnInterrupt{}, cf::JsonLines{settings.log});
+  StopWhenSettled stop(settled.value_or(never));
+  bool is_over = false;
+  for (const cf::EpochReport& report : resumed(trainer, settings.checkpoints, settings.log)) {
+    record(report);
+    is_over = stop(report).stop || report.epoch == settings.epochs;
+  }
+  if (!is_over) {
+    // So short a run is kept when it ends.
+    run_kept(trainer, settings.epochs, settings.checkpoints, settings.epochs, record, stop,
+             cf::StopOnInterrupt{}, cf::JsonLines{settings.log});
+  }
   run.samples = trainer.evaluate().x0;
   run.shares = task.shares(run.samples);
   run.is_complete = !cf::StopOnInterrupt::interrupted();
   return run;
 }
 
-/// Learns the data of a task by flow matching.
+/// A model that has learnt data.
+struct Pretrained {
+  cf::MlpVelocity model;
+  double seconds;  ///< of training
+};
+
+/// Learns the data of a task by flow matching, from the newest checkpoint on.
+/// @param checkpoints folder; empty: none
 /// @return a model whose samples are worth improving; the same for equal arguments
-inline cf::MlpVelocity pretrained(const cf::toy::Task& task, std::int64_t steps, std::int64_t batch,
-                                  std::uint64_t seed) {
+inline Pretrained pretrained(const cf::toy::Task& task, std::int64_t steps, std::int64_t batch,
+                             std::uint64_t seed, const std::filesystem::path& checkpoints = {}) {
   cf::MlpVelocity model({.dimension = task.dimension, .width = 128, .depth = 3, .seed = seed});
   const cf::Cosine falling{.steps = double(steps), .warm_up = 50, .last = 0.02};
-  cf::pretrain(model, task.data, cf::Pretraining{.steps = steps, .batch = batch},
-               cf::Optimization{.optimizer = cf::adamw({.learning_rate = 2e-3}),
-                                .learning_rate_factor = falling},
-               cf::Seed{seed}, cf::StopOnInterrupt{});
-  return model;
+  cf::Pretrainer trainer(model, task.data, cf::Pretraining{.steps = steps, .batch = batch},
+                         cf::Optimization{.optimizer = cf::adamw({.learning_rate = 2e-3}),
+                                          .learning_rate_factor = falling},
+                         cf::Seed{seed});
+  resumed(trainer, checkpoints);
+  run_kept(trainer, trainer.epochs(), checkpoints, 10, cf::StopOnInterrupt{});
+  return {model, trainer.seconds()};
 }
 
 }  // namespace support

@@ -17,10 +17,13 @@
 #include <contraflow/contraflow.hpp>
 #include <contraflow/toy/tasks.hpp>
 
+#include "support/checkpoints.hpp"
 #include "support/files.hpp"
 #include "support/format.hpp"
 #include "support/html.hpp"
+#include "support/options.hpp"
 #include "support/progress.hpp"
+#include "support/ranks.hpp"
 #include "support/run.hpp"
 #include "support/statistics.hpp"
 #include "support/svg.hpp"
@@ -188,6 +191,7 @@ struct Options {
   std::int64_t dimension = 0;  // 0: 128, or 32 with --quick
   int seeds = 0;               // 0: 3, or 1 with --quick
   int threads = 0;             // 0: as many as the machine has
+  bool resume = false;
 };
 
 /// What is the same for all variants.
@@ -196,61 +200,88 @@ struct Experiment {
   cf::MlpVelocity base;
   std::int64_t epochs;
   int seeds, threads;
-  std::filesystem::path output;
+  std::filesystem::path output, checkpoints;
+  const support::Ranks& ranks;
 };
 
-Experiment experiment_of(const Options& options) {
+/// The base of all variants: the first rank makes it, and the others read it.
+cf::MlpVelocity base_of(const cf::toy::Task& task, const std::filesystem::path& checkpoints,
+                        const support::Ranks& ranks) {
+  std::optional<support::Pretrained> base;
+  support::divided(ranks, 1, support::NeededBy::all, [&](const auto& pieces) {
+    if (!pieces.empty()) base = support::pretrained(task, 2500, 512, 0, checkpoints / "base");
+  });
+  return base->model;
+}
+
+Experiment experiment_of(const Options& options, const support::Ranks& ranks) {
   const auto or_else = [](auto chosen, auto otherwise) { return chosen > 0 ? chosen : otherwise; };
   const cf::toy::Task task =
       cf::toy::ladder(or_else(options.dimension, std::int64_t{options.quick ? 32 : 128}));
+  const std::int64_t epochs = options.quick ? 40 : 120;
+  const std::filesystem::path checkpoints = support::checkpoint_folder(
+      options.output, {{"dimension", task.dimension}, {"epochs", epochs}}, options.resume, ranks);
   const int cores = int(std::max(1U, std::thread::hardware_concurrency()));
   at::set_num_threads(1);
   return {.task = task,
-          .base = support::pretrained(task, 2500, 512, 0),
-          .epochs = options.quick ? 40 : 120,
+          .base = base_of(task, checkpoints, ranks),
+          .epochs = epochs,
           .seeds = or_else(options.seeds, options.quick ? 1 : 3),
           .threads = or_else(options.threads, cores),
-          .output = options.output};
+          .output = options.output,
+          .checkpoints = checkpoints,
+          .ranks = ranks};
 }
 
-/// "old_policy-2-seed1.jsonl".
-std::string log_name(const Ablation& ablation, const Variant& variant, int seed) {
+/// "old_policy-2-seed1".
+std::string run_name(const Ablation& ablation, const Variant& variant, int seed) {
   std::string name = ablation.name;
   std::replace(name.begin(), name.end(), ' ', '_');
   return name + "-" + std::to_string(&variant - ablation.variants.data()) + "-seed" +
-         std::to_string(seed) + ".jsonl";
+         std::to_string(seed);
 }
 
-/// Fills in the runs of all variants, or as many as are finished when a signal comes.
-void train(std::vector<Ablation>& ablations, const Experiment& experiment) {
-  int total = 0;
-  for (const Ablation& ablation : ablations) {
-    total += int(ablation.variants.size()) * experiment.seeds;
-  }
-  support::Progress progress(total);
-  support::Workers workers;
-  std::mutex mutex;
-  const auto run = [&](const Ablation& ablation, Variant& variant, int seed) {
-    if (cf::StopOnInterrupt::interrupted()) return;
-    const RunSettings settings{
-        .learning_rate = 1e-3,
-        .seed = std::uint64_t(seed),
-        .epochs = experiment.epochs,
-        .evaluate_every = 4,
-        .log = experiment.output / "runs" / log_name(ablation, variant, seed)};
-    Run result = variant.train(experiment.task, experiment.base, settings);
-    const std::lock_guard lock(mutex);
-    if (result.is_complete) variant.runs.push_back(std::move(result));
-    progress.advance(ablation.name + ", " + variant.name);
-  };
+/// One run of one variant.
+struct Piece {
+  const Ablation& ablation;
+  Variant& variant;
+  int seed;
+};
+
+std::vector<Piece> pieces_of(std::vector<Ablation>& ablations, int seeds) {
+  std::vector<Piece> pieces;
   for (Ablation& ablation : ablations) {
     for (Variant& variant : ablation.variants) {
-      for (int seed = 1; seed <= experiment.seeds; ++seed) {
-        workers.add(0, [&, seed] { run(ablation, variant, seed); });
-      }
+      for (int seed = 1; seed <= seeds; ++seed) pieces.push_back({ablation, variant, seed});
     }
   }
-  workers.run(experiment.threads);
+  return pieces;
+}
+
+/// Fills in the runs of all variants, by seed, or as many as are finished when a signal comes.
+void train(std::vector<Ablation>& ablations, const Experiment& experiment) {
+  const std::vector<Piece> pieces = pieces_of(ablations, experiment.seeds);
+  support::Progress progress(int(pieces.size()), "runs", support::is_first(experiment.ranks));
+  support::Workers workers;
+  std::mutex mutex;
+  const auto run = [&](const Piece& piece) {
+    if (cf::StopOnInterrupt::interrupted()) return;
+    const std::string name = run_name(piece.ablation, piece.variant, piece.seed);
+    const RunSettings settings{.learning_rate = 1e-3,
+                               .seed = std::uint64_t(piece.seed),
+                               .epochs = experiment.epochs,
+                               .evaluate_every = 4,
+                               .log = experiment.output / "runs" / (name + ".jsonl"),
+                               .checkpoints = experiment.checkpoints / name};
+    Run result = piece.variant.train(experiment.task, experiment.base, settings);
+    const std::lock_guard lock(mutex);
+    if (result.is_complete) support::insert_by_seed(piece.variant.runs, std::move(result));
+    progress.advance(piece.ablation.name + ", " + piece.variant.name);
+  };
+  support::divided(experiment.ranks, pieces.size(), support::NeededBy::first, [&](const auto& own) {
+    for (const std::size_t i : own) workers.add(0, [&, i] { run(pieces[i]); });
+    workers.run(experiment.threads);
+  });
   progress.finish();
 }
 
@@ -266,12 +297,13 @@ std::string page(const std::vector<Ablation>& ablations, const support::Table& t
                                                html::element("div", plots, "class=\"grid\""));
 }
 
-void compare(const Options& options) {
+void compare(const Options& options, const support::Ranks& ranks) {
   cf::StopOnInterrupt interrupt;
   interrupt.start({});
-  const Experiment experiment = experiment_of(options);
+  const Experiment experiment = experiment_of(options, ranks);
   std::vector<Ablation> ablations = all_ablations();
   train(ablations, experiment);
+  if (!support::is_first(ranks)) return;
 
   const support::Table table = table_of(ablations);
   const std::string subject = "NFT on " + experiment.task.name +
@@ -285,19 +317,19 @@ void compare(const Options& options) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
+  const support::Ranks ranks(argc, argv);
   Options options;
   CLI::App app("Ablations of NFT");
   app.add_option("--output", options.output, "folder of the results")->capture_default_str();
-  app.add_option("--dimension", options.dimension, "of the task, an even number");
+  app.add_option("--dimension", options.dimension, "of the task, an even number")
+      ->check(support::at_least(0));
   app.add_flag("--quick", options.quick, "one short run of each, in 32 dimensions");
-  app.add_option("--seeds", options.seeds, "runs of each variant");
-  app.add_option("--threads", options.threads, "runs at a time");
+  app.add_option("--seeds", options.seeds, "runs of each variant")->check(support::at_least(0));
+  app.add_option("--threads", options.threads, "runs at a time")->check(support::at_least(0));
+  app.add_flag("--resume", options.resume, "go on: what is finished in the output is kept");
   CLI11_PARSE(app, argc, argv);
-  try {
-    compare(options);
-  } catch (const std::exception& failure) {
-    std::cerr << "ablations: " << failure.what() << "\n";
-    return 1;
-  }
+  compare(options, ranks);
+} catch (const std::exception& failure) {
+  return support::failed("ablations", failure);
 }

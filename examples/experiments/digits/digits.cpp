@@ -27,10 +27,13 @@
 
 #include "classifier.hpp"
 #include "measures.hpp"
+#include "support/checkpoints.hpp"
 #include "support/files.hpp"
 #include "support/format.hpp"
+#include "support/options.hpp"
 #include "support/phases.hpp"
 #include "support/progress.hpp"
+#include "support/ranks.hpp"
 
 namespace {
 
@@ -48,6 +51,7 @@ struct Settings {
   double learning_rate = 3e-4, kl_weight = 0.3;
   std::uint64_t seed = 0;
   int threads = 1;
+  bool resume = false;
 
   /// A seed of its own for each part.
   std::uint64_t seed_of(std::uint64_t part) const { return cf::stream_seed(seed, part); }
@@ -62,10 +66,18 @@ struct Classifiers {
   std::shared_ptr<digits::Classifier> reward, judge;
 };
 
+/// Where a program goes on, and with whom.
+struct Place {
+  fs::path checkpoints;  ///< folder
+  const support::Ranks& ranks;
+};
+
 /// A class-conditional flow that has learnt digits.
-cf::Unet pretrained(const cf::toy::Digits& data, const Settings& settings) {
+cf::Unet pretrained(const cf::toy::Digits& data, const Settings& settings, const Place& place) {
   constexpr std::int64_t part = 50;
-  support::Progress progress(int(settings.flow_steps / part), "parts");
+  const fs::path checkpoints = place.checkpoints / "flow";
+  support::Progress progress(int(settings.flow_steps / part), "parts",
+                             support::is_first(place.ranks));
   const auto show = [&](const cf::EpochReport& report) {
     progress.advance("loss " + support::fixed(report.find("loss").value_or(NAN), 3));
   };
@@ -74,19 +86,22 @@ cf::Unet pretrained(const cf::toy::Digits& data, const Settings& settings) {
       cf::UnetOptions{.level_channels = {16, 32},
                       .conditioning = cf::ConditioningOptions{.classes = cf::toy::digit_classes}},
       settings.seed_of(3));
-  cf::pretrain(
+  cf::Pretrainer trainer(
       model, data,
       cf::Pretraining{.steps = settings.flow_steps, .batch = 128, .report_every = part},
       cf::Optimization{.optimizer = cf::adamw({.learning_rate = 2e-3}),
                        .learning_rate_factor = cf::Cosine{.steps = double(settings.flow_steps)}},
-      cf::Seed{settings.seed_of(4)}, show, cf::StopOnInterrupt{});
+      cf::Seed{settings.seed_of(4)}, place.ranks);
+  support::resumed(trainer, checkpoints);
+  support::run_kept(trainer, trainer.epochs(), checkpoints, 4, show, cf::StopOnInterrupt{});
   //! [pretrain]
   progress.finish();
   return model;
 }
 
 /// A trainer that improves the flow for both rewards at once.
-auto trainer_of(const cf::Unet& model, const Classifiers& classifiers, const Settings& settings) {
+auto trainer_of(const cf::Unet& model, const Classifiers& classifiers, const Settings& settings,
+                const support::Ranks& ranks) {
   //! [nft]
   auto rewards = cf::rewards(
       "confidence"_r =
@@ -102,7 +117,7 @@ auto trainer_of(const cf::Unet& model, const Classifiers& classifiers, const Set
       cf::ForwardProcess{.times = cf::GridTimes{.per_sample = 3}},
       cf::Learning{.gradient_steps = 2},
       cf::Optimization{.optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
-      cf::Seed{settings.seed_of(5)});
+      cf::Seed{settings.seed_of(5)}, ranks);
   //! [nft]
 }
 
@@ -139,8 +154,21 @@ class Watch {
   /// Measures now; the sheet of samples goes to a file.
   template <class Trainer>
   const Measures& operator()(const std::string& name, Trainer& trainer) {
-    cf::write_png(settings_.output / (name + ".png"), sheet_of(measured(trainer)));
+    const Tensor x0 = measured(trainer);
+    if (support::is_first(trainer.communicator())) {
+      cf::write_png(settings_.output / (name + ".png"), sheet_of(x0));
+    }
     return history_.at(trainer.epoch());
+  }
+  /// Takes over what was measured before a run was resumed.
+  void recall(const cf::EpochReport& report) {
+    Measures measures;
+    for (const digits::Measure& one : digits::all_measures) {
+      const auto value = report.find(metric_of(one));
+      if (!value) return;
+      measures.*one.of = *value;
+    }
+    history_.insert_or_assign(report.epoch, measures);
   }
   //! [measure]
   template <class Trainer>
@@ -148,7 +176,7 @@ class Watch {
     if (report.epoch % settings_.measure_every != 0) return;
     report.pictures.push_back(cf::picture_of("samples", sheet_of(measured(trainer))));
     for (const digits::Measure& one : digits::all_measures) {
-      report.add(std::string("measured/") + one.name, history_.at(report.epoch).*one.of);
+      report.add(metric_of(one), history_.at(report.epoch).*one.of);
     }
   }
   //! [measure]
@@ -162,6 +190,9 @@ class Watch {
   }
 
  private:
+  static std::string metric_of(const digits::Measure& one) {
+    return std::string("measured/") + one.name;
+  }
   /// Samples, with what was measured of them in the history.
   template <class Trainer>
   Tensor measured(Trainer& trainer) {
@@ -197,15 +228,18 @@ struct Outcome {
 
 /// Improves a flow, and measures it before, meanwhile and after.
 void improve(const cf::Unet& model, const Classifiers& classifiers, const digits::Judge& judge,
-             const Settings& settings, Outcome& outcome) {
-  auto trainer = trainer_of(model, classifiers, settings);
+             const Settings& settings, const Place& place, Outcome& outcome) {
+  auto trainer = trainer_of(model, classifiers, settings, place.ranks);
+  const fs::path checkpoints = place.checkpoints / "nft", lines = settings.output / "nft.jsonl";
   Watch watch(judge, settings);
   outcome.before = watch("before", trainer);
+  for (const auto& report : support::resumed(trainer, checkpoints, lines)) watch.recall(report);
   const cf::RunReport report =
-      trainer.run(settings.epochs, watch, cf::ProgressBar{{.reward = "score/confidence"}},
-                  cf::StopOnInterrupt{}, cf::JsonLines{settings.output / "nft.jsonl"},
-                  cf::TensorBoard{settings.output / "tensorboard"});
+      support::run_kept(trainer, settings.epochs, checkpoints, settings.measure_every, watch,
+                        cf::ProgressBar{{.reward = "score/confidence"}}, cf::StopOnInterrupt{},
+                        cf::JsonLines{lines}, cf::TensorBoard{settings.output / "tensorboard"});
   outcome.after = watch("after", trainer);
+  if (!support::is_first(place.ranks)) return;
   const nlohmann::ordered_json summary{{"seed", settings.seed},
                                        {"kl_weight", settings.kl_weight},
                                        {"epochs", report.epochs},
@@ -215,15 +249,28 @@ void improve(const cf::Unet& model, const Classifiers& classifiers, const digits
   support::write_text(settings.output / "summary.json", summary.dump(2) + "\n");
 }
 
+/// In which a run that goes on must agree with the one before it.
+nlohmann::ordered_json to_json(const Settings& settings) {
+  return {{"classifier steps", settings.classifier_steps},
+          {"flow steps", settings.flow_steps},
+          {"learning rate", settings.learning_rate},
+          {"kl", settings.kl_weight},
+          {"seed", settings.seed}};
+}
+
 /// @return whether the digits were improved
-bool run(const Settings& settings) {
+bool run(const Settings& settings, const support::Ranks& ranks) {
   at::set_num_threads(settings.threads);
-  fs::create_directories(settings.output);
   cf::StopOnInterrupt interrupt;  // a signal shortens every part, and what there is is written
   interrupt.start({});
   const auto [train, held_out] = cf::toy::read_digits(settings.data);
-  cf::write_png(settings.output / "data.png", sheet_of(first_of_each_class(train)));
-  support::Phases phases;
+  const Place place{
+      support::checkpoint_folder(settings.output, to_json(settings), settings.resume, ranks),
+      ranks};
+  support::by_first(ranks, [&, &known = train] {
+    cf::write_png(settings.output / "data.png", sheet_of(first_of_each_class(known)));
+  });
+  support::Phases phases(support::is_first(ranks));
 
   phases.begin("training two classifiers");
   const Classifiers classifiers(train, settings);
@@ -232,10 +279,11 @@ bool run(const Settings& settings) {
       .reward_accuracy = digits::accuracy(*classifiers.reward, held_out.images, held_out.labels),
       .real = judge(held_out.images, held_out.labels)};
   phases.begin("pre-training the flow");
-  const cf::Unet model = pretrained(train, settings);
+  const cf::Unet model = pretrained(train, settings, place);
   phases.begin("improving it by NFT");
-  improve(model, classifiers, judge, settings, outcome);
+  improve(model, classifiers, judge, settings, place, outcome);
 
+  if (!support::is_first(ranks)) return outcome.is_improved();
   std::cout << outcome.text() << "\n"
             << phases.table().text() << "\npictures and records in " << settings.output.string()
             << "\n";
@@ -258,29 +306,28 @@ void add_options(CLI::App& app, Settings& settings) {
   option("--data", settings.data, "file made by scripts/prepare_digits");
   option("--output", settings.output, "folder of the results");
   option("--classifier-steps", settings.classifier_steps, "gradient steps of each classifier")
-      ->check(CLI::PositiveNumber);
+      ->check(support::at_least(1));
   option("--flow-steps", settings.flow_steps, "gradient steps of pre-training")
-      ->check(CLI::PositiveNumber);
-  option("--epochs", settings.epochs, "of NFT")->check(CLI::PositiveNumber);
-  option("--learning-rate", settings.learning_rate, "of NFT")->check(CLI::PositiveNumber);
-  option("--kl", settings.kl_weight, "weight of the velocity KL")->check(CLI::PositiveNumber);
-  option("--seed", settings.seed, "of everything that is drawn");
-  option("--threads", settings.threads, "of LibTorch")->check(CLI::PositiveNumber);
+      ->check(support::at_least(1));
+  option("--epochs", settings.epochs, "of NFT")->check(support::at_least(1));
+  option("--learning-rate", settings.learning_rate, "of NFT")->check(support::above_0());
+  option("--kl", settings.kl_weight, "weight of the velocity KL")->check(support::above_0());
+  option("--seed", settings.seed, "of everything that is drawn")->check(support::natural());
+  option("--threads", settings.threads, "of LibTorch")->check(support::at_least(1));
+  app.add_flag("--resume", settings.resume, "go on: what is finished in the output is kept");
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
+  const support::Ranks ranks(argc, argv);
   Settings settings;
   CLI::App app("Handwritten digits, improved by NFT");
   app.add_flag_callback(
       "--quick", [&] { make_quick(settings); }, "a short run of everything");
   add_options(app, settings);
   CLI11_PARSE(app, argc, argv);
-  try {
-    return run(settings) ? 0 : 1;
-  } catch (const std::exception& failure) {
-    std::cerr << "digits: " << failure.what() << "\n";
-    return 1;
-  }
+  return run(settings, ranks) ? 0 : 1;
+} catch (const std::exception& failure) {
+  return support::failed("digits", failure);
 }

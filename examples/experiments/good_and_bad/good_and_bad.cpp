@@ -17,6 +17,7 @@
 #include "support/files.hpp"
 #include "support/format.hpp"
 #include "support/html.hpp"
+#include "support/options.hpp"
 #include "support/run.hpp"
 #include "support/statistics.hpp"
 #include "support/svg.hpp"
@@ -90,13 +91,15 @@ int main(int argc, char** argv) try {
   std::int64_t of_each = 32;
   CLI::App app("Good and bad examples");
   app.add_option("--output", output, "folder of the page")->capture_default_str();
-  app.add_option("--examples", of_each, "of each kind")->capture_default_str();
+  app.add_option("--examples", of_each, "of each kind")
+      ->check(support::at_least(1))
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   std::filesystem::create_directories(output);  // fails before the work, if at all
   at::set_num_threads(1);
 
   const cf::toy::Task task = cf::toy::ring_task();
-  const cf::MlpVelocity base = support::pretrained(task, 1500, 256, 0);
+  const cf::MlpVelocity base = support::pretrained(task, 1500, 256, 0).model;
   const Examples examples = sorted_examples(task, of_each);
 
   support::Table table({"samples", "reward", "shares of modes", "distance to an example"});
@@ -134,6 +137,5 @@ int main(int argc, char** argv) try {
                               support::html::element("div", pictures, "class=\"grid five\"")));
   return after > before + 0.3 ? 0 : 1;
 } catch (const std::exception& failure) {
-  std::cerr << "good_and_bad: " << failure.what() << "\n";
-  return 1;
+  return support::failed("good_and_bad", failure);
 }

@@ -14,6 +14,7 @@
 #include "methods.hpp"
 #include "statistics.hpp"
 #include "support/progress.hpp"
+#include "support/ranks.hpp"
 #include "support/workers.hpp"
 
 namespace head_to_head {
@@ -40,6 +41,7 @@ struct Plan {
   std::int64_t pretrain_batch = 512;
   int threads = 2;
   std::filesystem::path output;
+  std::filesystem::path checkpoints;  ///< folder
 };
 
 /// The seeds of the reported runs of the task number @p k.
@@ -64,7 +66,7 @@ struct Group {
 
 /// All methods on one task.
 struct TaskResult {
-  double pretrain_seconds = 0;
+  std::optional<Pretrained> base;
   cf::Tensor data;            ///< samples of the data
   cf::Tensor base_samples;    ///< of the base model, as an evaluation draws them
   std::vector<Group> groups;  ///< by method
@@ -73,23 +75,34 @@ struct TaskResult {
 /// Pre-trains the base of each task, finds each method's learning rate, and runs all seeds.
 class Experiment {
  public:
-  explicit Experiment(const Plan& plan)
-      : plan_(plan), results_(plan.tasks.size()), progress_(int(total_runs())) {
+  /// @param ranks between which bases, and methods on a task, are divided
+  Experiment(const Plan& plan, const Ranks& ranks)
+      : plan_(plan),
+        ranks_(ranks),
+        results_(plan.tasks.size()),
+        progress_(int(total_runs()), "runs", is_first(ranks)) {
     for (TaskResult& result : results_) result.groups.resize(plan_.methods.size());
-    for (std::size_t k = 0; k < plan_.tasks.size(); ++k) {
-      workers_.add(rank(k, 0), [this, k] { pretrain(k); });
-    }
   }
 
   /// Until all is done or a signal asks for the end.
+  /// @return on the first rank all that was found
   const std::vector<TaskResult>& run() {
-    workers_.run(plan_.threads);
+    divided(ranks_, plan_.tasks.size(), NeededBy::all, [&](const auto& tasks) {
+      for (const std::size_t k : tasks) workers_.add(0, [this, k] { pretrain(k); });
+      workers_.run(plan_.threads);
+    });
+    const std::size_t methods = plan_.methods.size();
+    divided(ranks_, plan_.tasks.size() * methods, NeededBy::first, [&](const auto& groups) {
+      for (const std::size_t group : groups) tune(group / methods, group % methods);
+      workers_.run(plan_.threads);
+    });
     progress_.finish();
     return results_;
   }
 
  private:
-  static int rank(std::size_t task, int stage) { return int(task) * 3 + stage; }
+  /// The order of jobs: task by task, and first what chooses its learning rates.
+  static int place(std::size_t task, int stage) { return int(task) * 2 + stage; }
 
   std::size_t total_runs() const {
     const std::size_t per_group = plan_.rates.size() * plan_.tuning_seeds + plan_.seeds;
@@ -101,12 +114,9 @@ class Experiment {
     const TaskPlan& plan = plan_.tasks[k];
     cf::Generator generator = cf::seeded(0);
     results_[k].data = plan.task.data(Common::evaluation_samples, generator);
-    const cf::Stopwatch watch;
-    cf::MlpVelocity base =
-        pretrained(plan.task, plan_.pretrain_steps, plan_.pretrain_batch, plan.first_seed);
-    results_[k].pretrain_seconds = watch.seconds();
-    results_[k].base_samples = sampled(base, plan.task);
-    for (std::size_t m = 0; m < plan_.methods.size(); ++m) tune(k, m, base);
+    results_[k].base = pretrained(plan.task, plan_.pretrain_steps, plan_.pretrain_batch,
+                                  plan.first_seed, plan_.checkpoints / (plan.task.name + "-base"));
+    results_[k].base_samples = sampled(results_[k].base->model, plan.task);
   }
 
   /// Samples of a base as an evaluation draws them.
@@ -121,17 +131,17 @@ class Experiment {
                          cf::uniform_grid(Common::evaluation_steps), generator);
   }
 
-  void tune(std::size_t k, std::size_t m, const cf::MlpVelocity& base) {
+  void tune(std::size_t k, std::size_t m) {
     Group& group = results_[k].groups[m];
     group.tuning.resize(plan_.rates.size());
     for (std::size_t r = 0; r < plan_.rates.size(); ++r) {
       for (const std::uint64_t seed : tuning_seeds(plan_, k)) {
-        workers_.add(rank(k, 1), [=, this, &group] {
-          train(k, m, base, plan_.rates[r], seed, "tuning", group.tuning[r]);
+        workers_.add(place(k, 0), [=, this, &group] {
+          train(k, m, plan_.rates[r], seed, "tuning", group.tuning[r]);
           const std::lock_guard lock(mutex_);
           if (group.rate || !is_tuned(group)) return;
           group.rate = best_rate(group);
-          report(k, m, base);
+          report(k, m);
         });
       }
     }
@@ -150,11 +160,11 @@ class Experiment {
     return plan_.rates[best];
   }
 
-  void report(std::size_t k, std::size_t m, const cf::MlpVelocity& base) {
+  void report(std::size_t k, std::size_t m) {
     Group& group = results_[k].groups[m];
     for (const std::uint64_t seed : seeds(plan_, k)) {
-      workers_.add(rank(k, 2), [=, this, &group] {
-        train(k, m, base, *group.rate, seed, "run", group.runs);
+      workers_.add(place(k, 1), [=, this, &group] {
+        train(k, m, *group.rate, seed, "run", group.runs);
         const std::lock_guard lock(mutex_);
         if (group.runs.size() == plan_.seeds) announce(k, m);
       });
@@ -168,27 +178,27 @@ class Experiment {
                   scientific(*group.rate) + ", evaluations to 95 %: " + at95.text());
   }
 
-  void train(std::size_t k, std::size_t m, const cf::MlpVelocity& base, double rate,
-             std::uint64_t seed, const std::string& kind, std::vector<Run>& into) {
+  void train(std::size_t k, std::size_t m, double rate, std::uint64_t seed, const std::string& kind,
+             std::vector<Run>& into) {
     if (cf::StopOnInterrupt::interrupted()) return;
     const TaskPlan& plan = plan_.tasks[k];
     const std::string name = plan.task.name + "-" + plan_.methods[m].file_name + "-" + kind + "-" +
-                             scientific(rate) + "-seed" + std::to_string(seed) + ".jsonl";
-    Run run = plan_.methods[m].train(plan.task, base,
+                             scientific(rate) + "-seed" + std::to_string(seed);
+    Run run = plan_.methods[m].train(plan.task, results_[k].base->model,
                                      {.learning_rate = rate,
                                       .seed = seed,
                                       .epochs = plan.epochs,
                                       .evaluate_every = plan.evaluate_every,
-                                      .log = plan_.output / "runs" / name});
+                                      .log = plan_.output / "runs" / (name + ".jsonl"),
+                                      .checkpoints = plan_.checkpoints / name});
     const std::lock_guard lock(mutex_);
     if (!run.is_complete) return;
-    const auto place = std::find_if(into.begin(), into.end(),
-                                    [&](const Run& other) { return other.settings.seed > seed; });
-    into.insert(place, std::move(run));
+    insert_by_seed(into, std::move(run));
     progress_.advance(plan.task.name + ", " + plan_.methods[m].name);
   }
 
   const Plan& plan_;
+  const Ranks& ranks_;
   std::vector<TaskResult> results_;
   Workers workers_;
   std::mutex mutex_;

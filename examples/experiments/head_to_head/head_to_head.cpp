@@ -13,6 +13,7 @@
 #include "report.hpp"
 #include "summary.hpp"
 #include "support/files.hpp"
+#include "support/options.hpp"
 
 namespace {
 
@@ -23,6 +24,7 @@ struct Options {
   std::filesystem::path output = "out/demo";
   int seeds = 0;    // 0: 5, or 2 with --quick
   int threads = 0;  // 0: as many as the machine has
+  bool resume = false;
   std::vector<std::string> tasks;
 };
 
@@ -67,6 +69,17 @@ std::vector<TaskPlan> chosen_tasks(const Options& options) {
   return chosen;
 }
 
+/// In which a program that goes on must agree with the one before it; seeds and tasks may be added.
+Json settings_of(const Plan& plan) {
+  Json settings{{"pretraining", {plan.pretrain_steps, plan.pretrain_batch}},
+                {"learning rates", plan.rates},
+                {"tuning seeds", plan.tuning_seeds}};
+  for (const TaskPlan& task : plan.tasks) {
+    settings[task.task.name] = {{"epochs", task.epochs}, {"seed", task.first_seed}};
+  }
+  return settings;
+}
+
 Plan plan_of(const Options& options) {
   Plan plan;
   plan.tasks = chosen_tasks(options);
@@ -88,15 +101,16 @@ void print(const Plan& plan, const std::vector<TaskResult>& results) {
             << ratio_table(plan, results).text() << "\n";
 }
 
-void compare(const Options& options) {
+void compare(const Options& options, const Ranks& ranks) {
   // Signals end the runs under way, and what is finished is written.
   cf::StopOnInterrupt interrupt;
   interrupt.start({});
 
-  const Plan plan = plan_of(options);
-  std::filesystem::create_directories(plan.output);
-  Experiment experiment(plan);
+  Plan plan = plan_of(options);
+  plan.checkpoints = checkpoint_folder(plan.output, settings_of(plan), options.resume, ranks);
+  Experiment experiment(plan, ranks);
   const std::vector<TaskResult>& results = experiment.run();
+  if (!is_first(ranks)) return;
   print(plan, results);
   if (!is_complete(plan, results)) std::cout << "Stopped early: this is what was finished.\n";
   support::write_and_say(plan.output / "summary.json", summary(plan, results).dump(1));
@@ -105,19 +119,19 @@ void compare(const Options& options) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
+  const Ranks ranks(argc, argv);
   Options options;
   CLI::App app("NFT and Flow-GRPO on the same toy tasks, side by side");
   app.add_flag("--quick", options.quick, "fewer tasks, seeds and steps: under a minute");
   app.add_option("--output", options.output, "folder of the results")->capture_default_str();
-  app.add_option("--seeds", options.seeds, "number of reported runs of each method and task");
-  app.add_option("--threads", options.threads, "runs at a time");
+  app.add_option("--seeds", options.seeds, "number of reported runs of each method and task")
+      ->check(support::at_least(0));
+  app.add_option("--threads", options.threads, "runs at a time")->check(support::at_least(0));
   app.add_option("--tasks", options.tasks, "only these tasks")->delimiter(',');
+  app.add_flag("--resume", options.resume, "go on: what is finished in the output is kept");
   CLI11_PARSE(app, argc, argv);
-  try {
-    compare(options);
-  } catch (const std::exception& failure) {
-    std::cerr << "head_to_head: " << failure.what() << "\n";
-    return 1;
-  }
+  compare(options, ranks);
+} catch (const std::exception& failure) {
+  return support::failed("head_to_head", failure);
 }

@@ -123,7 +123,7 @@ inline Json summary(const Plan& plan, const std::vector<TaskResult>& results) {
         {"seeds", seeds(plan, k)},
         {"tuning_seeds", tuning_seeds(plan, k)},
         {"base_reward", base_reward(plan, results, k)},
-        {"pretrain_seconds", results[k].pretrain_seconds},
+        {"pretrain_seconds", results[k].base ? results[k].base->seconds : 0.0},
         {"methods", std::move(methods)},
         {"flow_grpo_over_nft",
          ratios_json(results[k].groups[Plan::nft], results[k].groups[Plan::flow_grpo])}};

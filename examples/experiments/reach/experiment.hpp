@@ -24,6 +24,7 @@ struct Plan {
   std::int64_t demonstrations = 20000;
   std::int64_t pretrain_steps = 5000;
   std::filesystem::path output;
+  std::filesystem::path checkpoints;  ///< folder
 };
 
 /// One method on one arm.
@@ -42,9 +43,9 @@ struct Group {
 /// All methods on one arm.
 struct ArmResult {
   Problem problem;
-  Shares demonstrated;  ///< what came of the demonstrations
-  Shares before;        ///< of the base model, on held-out scenes
-  std::vector<Group> groups;
+  Shares demonstrated = {};  ///< what came of the demonstrations
+  Shares before = {};        ///< of the base model, on held-out scenes
+  std::vector<Group> groups = {};
 };
 
 /// Mean success over the evaluations of a run: high for what rises early and stays.
@@ -57,21 +58,26 @@ inline double merit_of(const Run& run) {
 /// Runs of one plan, one after another.
 class Experiment {
  public:
-  explicit Experiment(const Plan& plan)
+  /// @param ranks who train together
+  Experiment(const Plan& plan, const Ranks& ranks)
       : plan_(plan),
-        progress_(int(plan.joints.size() * plan.methods.size() * (plan.seeds + tuning_runs()))) {}
+        ranks_(ranks),
+        progress_(int(plan.joints.size() * plan.methods.size() * (plan.seeds + tuning_runs())),
+                  "runs", is_first(ranks)) {}
 
   /// Until all is done or a signal asks for the end.
   std::vector<ArmResult> run() {
     std::vector<ArmResult> results;
     for (const std::int64_t joints : plan_.joints) {
-      if (!cf::StopOnInterrupt::interrupted()) results.push_back(arm(joints));
+      if (!is_interrupted()) results.push_back(arm(joints));
     }
     progress_.finish();
     return results;
   }
 
  private:
+  /// Whether a signal came to any rank: all of them leave out the same runs.
+  bool is_interrupted() const { return ranks_.agree(cf::StopOnInterrupt::interrupted()); }
   /// Nothing is chosen among one rate.
   std::size_t tuning_runs() const { return plan_.rates.size() > 1 ? plan_.rates.size() : 0; }
 
@@ -79,8 +85,9 @@ class Experiment {
     const std::string name = std::to_string(joints) + " joints";
     progress_.say(name + ": pre-training on " + std::to_string(plan_.demonstrations) +
                   " demonstrations");
-    ArmResult result;
-    result.problem = prepared({.joints = joints}, plan_.demonstrations, plan_.pretrain_steps);
+    ArmResult result{
+        .problem = prepared(ranks_, {.joints = joints}, plan_.demonstrations, plan_.pretrain_steps,
+                            plan_.checkpoints / (std::to_string(joints) + "-joints-base"))};
     const Problem& problem = result.problem;
     result.demonstrated =
         Shares::of(reach::outcomes(problem.world, problem.actions, problem.scenes));
@@ -115,20 +122,22 @@ class Experiment {
 
   void add(const Problem& problem, const Method& method, double rate, std::uint64_t seed,
            const std::string& kind, std::vector<Result>& into) {
-    if (cf::StopOnInterrupt::interrupted()) return;
+    if (is_interrupted()) return;
     const std::string name = std::to_string(problem.world.joints) + "-joints-" + method.file_name +
                              "-" + kind + "-" + scientific(rate) + "-seed" + std::to_string(seed);
     Result result = method.train(problem, {.learning_rate = rate,
                                            .seed = seed,
                                            .epochs = plan_.epochs,
                                            .evaluate_every = plan_.evaluate_every,
-                                           .log = plan_.output / "runs" / (name + ".jsonl")});
+                                           .log = plan_.output / "runs" / (name + ".jsonl"),
+                                           .checkpoints = plan_.checkpoints / name});
     if (!result.run.is_complete) return;
     into.push_back(std::move(result));
     progress_.advance(name);
   }
 
   const Plan& plan_;
+  const Ranks& ranks_;
   Progress progress_;
 };
 

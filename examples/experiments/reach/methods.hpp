@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,6 +11,8 @@
 #include <contraflow/observe/tensorboard.hpp>
 
 #include "network.hpp"
+#include "support/checkpoints.hpp"
+#include "support/ranks.hpp"
 #include "support/run.hpp"
 
 /// The arm's task, its base model, and the two methods that improve it.
@@ -32,6 +35,7 @@ struct Common {
 
 /// What both methods start from.
 struct Problem {
+  Ranks ranks;  ///< who train together
   reach::World world;
   Tensor scenes = {};            ///< demonstrated, and prompts of the training
   Tensor actions = {};           ///< the demonstrations
@@ -43,6 +47,14 @@ struct Problem {
 struct Shares {
   double reaches = 0, collides = 0, exceeds = 0, misses = 0;
 
+  /// What a report holds, if that was measured.
+  static std::optional<Shares> in(const cf::EpochReport& report) {
+    if (!report.find("held_out/reaches")) return std::nullopt;
+    const auto share = [&](const char* name) {
+      return report.find(std::string("held_out/") + name).value_or(0);
+    };
+    return Shares{share("reaches"), share("collides"), share("exceeds"), share("misses")};
+  }
   static Shares of(const std::vector<reach::Outcome>& outcomes) {
     Shares shares;
     const double one = 1 / double(outcomes.size());
@@ -65,11 +77,12 @@ struct Result {
 };
 
 /// Draws scenes and demonstrations, and learns them by flow matching.
-inline Problem prepared(const reach::World& world, std::int64_t demonstrations,
-                        std::int64_t pretrain_steps) {
+/// @param checkpoints folder, from whose newest one the learning goes on
+inline Problem prepared(const Ranks& ranks, const reach::World& world, std::int64_t demonstrations,
+                        std::int64_t pretrain_steps, const std::filesystem::path& checkpoints) {
   cf::Generator generator = cf::seeded(1), held_out_generator = cf::seeded(2);
   //! [demonstrations]
-  Problem problem{.world = world};
+  Problem problem{.ranks = ranks, .world = world};
   problem.scenes = reach::draw_scenes(world, demonstrations, generator);
   problem.actions = reach::demonstrations(world, problem.scenes, {.careful = 0.5}, generator);
   problem.held_out = reach::draw_scenes(world, Common::held_out, held_out_generator);
@@ -81,11 +94,14 @@ inline Problem prepared(const reach::World& world, std::int64_t demonstrations,
     return cf::ConditionedData<Tensor>{problem.actions.index_select(0, rows),
                                        problem.scenes.index_select(0, rows)};
   };
-  cf::pretrain(problem.base, demonstrated, cf::Pretraining{.steps = pretrain_steps, .batch = 256},
-               cf::Optimization{.optimizer = cf::adamw({.learning_rate = 2e-3}),
-                                .learning_rate_factor =
-                                    cf::Cosine{.steps = double(pretrain_steps), .last = 0.02}},
-               cf::StopOnInterrupt{});
+  cf::Pretrainer trainer(
+      problem.base, demonstrated, cf::Pretraining{.steps = pretrain_steps, .batch = 256},
+      cf::Optimization{
+          .optimizer = cf::adamw({.learning_rate = 2e-3}),
+          .learning_rate_factor = cf::Cosine{.steps = double(pretrain_steps), .last = 0.02}},
+      ranks);
+  resumed(trainer, checkpoints);
+  run_kept(trainer, trainer.epochs(), checkpoints, 10, cf::StopOnInterrupt{});
   //! [demonstrations]
   return problem;
 }
@@ -115,15 +131,23 @@ class HeldOut {
   void measure(Trainer& trainer, cf::EpochReport& report) {
     const bool is_last = report.epoch == settings_.epochs;
     if (!is_last && report.epoch % settings_.evaluate_every != 0) return;
-    result_.after = shares(trainer);
-    report.add("held_out/reaches", result_.after.reaches);
-    report.add("held_out/collides", result_.after.collides);
-    report.add("held_out/exceeds", result_.after.exceeds);
-    report.add("held_out/misses", result_.after.misses);
-    result_.run.curve.push_back(
-        {double(report.epoch), report.evaluation_cost(), report.seconds, result_.after.reaches});
+    const Shares now = shares(trainer);
+    report.add("held_out/reaches", now.reaches);
+    report.add("held_out/collides", now.collides);
+    report.add("held_out/exceeds", now.exceeds);
+    report.add("held_out/misses", now.misses);
+    keep(report);
   }
   //! [measure]
+
+  /// Adds what a report holds to the result.
+  void keep(const cf::EpochReport& report) {
+    const auto found = Shares::in(report);
+    if (!found) return;
+    result_.after = *found;
+    result_.run.curve.push_back(
+        {double(report.epoch), report.evaluation_cost(), report.seconds, found->reaches});
+  }
 
  private:
   const Problem& problem_;
@@ -131,7 +155,7 @@ class HeldOut {
   Result& result_;
 };
 
-/// A run of a trainer of any type.
+/// A run of a trainer of any type, from its newest checkpoint on.
 template <class Trainer>
 Result observed(Trainer& trainer, const Problem& problem, const RunSettings& settings) {
   Result result;
@@ -142,8 +166,12 @@ Result observed(Trainer& trainer, const Problem& problem, const RunSettings& set
   result.run.curve.push_back({0, 0, 0, result.before.reaches});
   const std::filesystem::path board =
       settings.log.parent_path().parent_path() / "tensorboard" / settings.log.stem();
-  const cf::RunReport run = trainer.run(settings.epochs, held_out, cf::StopOnInterrupt{},
-                                        cf::JsonLines{settings.log}, cf::TensorBoard{board});
+  for (const auto& report : resumed(trainer, settings.checkpoints, settings.log)) {
+    held_out.keep(report);
+  }
+  const cf::RunReport run = run_kept(trainer, settings.epochs, settings.checkpoints,
+                                     5 * settings.evaluate_every, held_out, cf::StopOnInterrupt{},
+                                     cf::JsonLines{settings.log}, cf::TensorBoard{board});
   result.pictured_after = held_out.pictured(trainer);
   result.run.is_complete = !run.stopped;
   return result;
@@ -163,7 +191,7 @@ Result trained(const Problem& problem, const RunSettings& settings, const Solver
       cf::Optimization{.optimizer = cf::adamw({.learning_rate = settings.learning_rate})},
       cf::EvaluationOptions{.samples = Common::held_out,
                             .grid = cf::uniform_grid(Common::sampling_steps)},
-      cf::Seed{settings.seed}, components...);
+      cf::Seed{settings.seed}, problem.ranks, components...);
   return observed(trainer, problem, settings);
 }
 

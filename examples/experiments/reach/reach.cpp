@@ -11,6 +11,7 @@
 #include "experiment.hpp"
 #include "report.hpp"
 #include "support/files.hpp"
+#include "support/options.hpp"
 
 namespace {
 
@@ -24,6 +25,7 @@ struct Options {
   std::uint64_t seed = 1;
   std::uint64_t seeds = 0;  // 0: 3 to compare, else 1
   std::filesystem::path output = "out/reach";
+  bool resume = false;
 };
 
 std::vector<Method> methods_of(const std::string& name) {
@@ -51,6 +53,11 @@ Plan plan_of(const Options& options) {
   return plan;
 }
 
+/// In which a program that goes on must agree with the one before it; runs may be added.
+Json settings_of(const Plan& plan) {
+  return {{"demonstrations", plan.demonstrations}, {"pretraining", plan.pretrain_steps}};
+}
+
 void write_all(const Plan& plan, const std::vector<ArmResult>& arms) {
   std::cout << outcome_table(plan, arms).text() << "\n" << speed_table(plan, arms).text() << "\n";
   support::write_and_say(plan.output / "summary.json", summary(plan, arms).dump(1));
@@ -74,41 +81,47 @@ bool is_improved(const std::vector<ArmResult>& arms) {
   return true;
 }
 
-int run(const Options& options) {
+int run(const Options& options, const Ranks& ranks) {
   // Signals end the run under way, and what is finished is written.
   cf::StopOnInterrupt interrupt;
   interrupt.start({});
 
-  const Plan plan = plan_of(options);
-  std::filesystem::create_directories(plan.output);
-  const std::vector<ArmResult> arms = Experiment(plan).run();
-  write_all(plan, arms);
-  if (!cf::StopOnInterrupt::interrupted()) return is_improved(arms) ? 0 : 1;
-  std::cout << "Stopped early: this is what was finished.\n";
-  return 0;
+  Plan plan = plan_of(options);
+  plan.checkpoints = checkpoint_folder(plan.output, settings_of(plan), options.resume, ranks);
+  const std::vector<ArmResult> arms = Experiment(plan, ranks).run();
+  const bool is_early = ranks.agree(cf::StopOnInterrupt::interrupted());
+  if (is_first(ranks)) {
+    write_all(plan, arms);
+    if (is_early) std::cout << "Stopped early: this is what was finished.\n";
+  }
+  return is_early || is_improved(arms) ? 0 : 1;
 }
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
+  const Ranks ranks(argc, argv);
   Options options;
   CLI::App app("A planar arm among obstacles, improved by reward");
   app.add_flag("--quick", options.quick, "few demonstrations and epochs: under a minute");
-  app.add_option("--joints", options.joints, "arms, such as 2,7")->delimiter(',');
+  app.add_option("--joints", options.joints, "arms, such as 2,7")
+      ->delimiter(',')
+      ->check(support::at_least(1));
   app.add_option("--method", options.method, "nft, grpo, or compare with tuned learning rates")
       ->check(CLI::IsMember({"nft", "grpo", "compare"}))
       ->capture_default_str();
   app.add_option("--epochs", options.epochs, "of every run; 0: 300, or 60 with --quick")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--seed", options.seed, "of the first run")->capture_default_str();
-  app.add_option("--seeds", options.seeds, "number of runs of each method and arm");
+      ->check(support::at_least(0));
+  app.add_option("--seed", options.seed, "of the first run")
+      ->check(support::natural())
+      ->capture_default_str();
+  app.add_option("--seeds", options.seeds, "number of runs of each method and arm")
+      ->check(support::natural());
   app.add_option("--output", options.output, "folder of the results")->capture_default_str();
+  app.add_flag("--resume", options.resume, "go on: what is finished in the output is kept");
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(1);  // what so small a network takes
-  try {
-    return run(options);
-  } catch (const std::exception& failure) {
-    std::cerr << "reach: " << failure.what() << "\n";
-    return 1;
-  }
+  return run(options, ranks);
+} catch (const std::exception& failure) {
+  return support::failed("reach", failure);
 }

@@ -102,6 +102,7 @@ inline int ablate(const SceneFlow& base, const Plan& plan) {
     }
   }
   run_all(entries, seeds_to(plan.seeds), base, plan);
+  if (!support::is_first(plan.ranks)) return 0;
 
   const support::Table table = table_of(all);
   std::cout << table.text();

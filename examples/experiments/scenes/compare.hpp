@@ -183,6 +183,7 @@ inline int compare(const SceneFlow& base, const Plan& plan) {
     for (Entry& entry : entries) shorten(entry.settings);
   }
   run_all(pointers(entries), seeds_to(plan.seeds), base, plan);
+  if (!support::is_first(plan.ranks)) return 0;
 
   nft.insert(nft.end(), grpo.begin(), grpo.end());
   const support::Table table = table_of(entries), tuned = table_of(nft);

@@ -25,10 +25,11 @@ namespace svg = support::svg;
 /// What an experiment is told.
 struct Plan {
   std::filesystem::path output;
+  std::filesystem::path checkpoints;  ///< folder
   int seeds = 3;
   int threads = 1;  ///< runs at a time
   bool quick = false;
-  const support::Ranks& ranks;  ///< one
+  const support::Ranks& ranks;  ///< between which runs are divided
 };
 
 /// A way to train, and its runs by seed.
@@ -45,8 +46,8 @@ inline void shorten(Settings& settings) {
   settings.group_size = 8;
 }
 
-/// "nft-1.jsonl" from "NFT" and seed 1.
-inline std::string log_name(const Entry& entry, std::uint64_t seed) {
+/// "nft-1" from "NFT" and seed 1.
+inline std::string run_name(const Entry& entry, std::uint64_t seed) {
   std::string name;
   for (const char c : entry.name) {
     const bool plain = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.';
@@ -56,37 +57,46 @@ inline std::string log_name(const Entry& entry, std::uint64_t seed) {
       name += '_';
     }
   }
-  return name + "-" + std::to_string(seed) + ".jsonl";
+  return name + "-" + std::to_string(seed);
+}
+
+/// The result of a run in words.
+inline std::string text_of(const Entry& entry, const Run& run) {
+  return entry.name + ", seed " + std::to_string(run.settings.seed) + ": " +
+         support::fixed(run.curve.back().strict.overall, 3) + " after " +
+         support::compact(run.curve.back().evaluations) + " evaluations, best " +
+         support::fixed(best_of(run), 3);
 }
 
 /// Fills in the runs of all entries, in the order of the seeds, or as many as are finished when a
 /// signal comes.
 inline void run_all(std::vector<Entry*> entries, const std::vector<std::uint64_t>& seeds,
                     const SceneFlow& base, const Plan& plan) {
-  support::Progress progress(int(entries.size() * seeds.size()));
+  const std::size_t pieces = entries.size() * seeds.size();
+  support::Progress progress(int(pieces), "runs", support::is_first(plan.ranks));
   support::Workers workers;
   std::mutex mutex;
   const auto run = [&](Entry& entry, std::uint64_t seed) {
     if (cf::StopOnInterrupt::interrupted()) return;
     Settings settings = entry.settings;
     settings.seed = seed;
-    Run result =
-        improved(base, settings, 1, Watched{.lines = plan.output / "runs" / log_name(entry, seed)},
-                 plan.ranks);
+    const std::string name = run_name(entry, seed);
+    Run result = improved(base, settings, 1,
+                          Watched{.lines = plan.output / "runs" / (name + ".jsonl"),
+                                  .checkpoints = plan.checkpoints / name},
+                          plan.ranks.alone());
     const std::lock_guard lock(mutex);
     progress.advance(entry.name);
-    progress.say(entry.name + ", seed " + std::to_string(seed) + ": " +
-                 support::fixed(result.curve.back().strict.overall, 3) + " after " +
-                 support::compact(result.curve.back().evaluations) + " evaluations, best " +
-                 support::fixed(best_of(result), 3));
+    progress.say(text_of(entry, result));
     if (result.is_complete) entry.runs.push_back(std::move(result));
   };
-  for (const std::uint64_t seed : seeds) {
-    for (Entry* entry : entries) {
-      workers.add(0, [&run, entry, seed] { run(*entry, seed); });
+  support::divided(plan.ranks, pieces, support::NeededBy::all, [&](const auto& own) {
+    for (const std::size_t i : own) {
+      Entry& entry = *entries[i % entries.size()];
+      workers.add(0, [&, seed = seeds[i / entries.size()]] { run(entry, seed); });
     }
-  }
-  workers.run(plan.threads);
+    workers.run(plan.threads);
+  });
   progress.finish();
   for (Entry* entry : entries) {
     std::sort(entry->runs.begin(), entry->runs.end(),

@@ -30,6 +30,23 @@ inline Json to_json(const StrictScore& score) {
   return json;
 }
 
+/// What of the settings a person may choose.
+inline Json to_json(const Settings& s) {
+  return {{"prompts", s.prompts},
+          {"group_size", s.group_size},
+          {"gradient_steps", s.gradient_steps},
+          {"learning_rate", s.learning_rate},
+          {"decay_steps", s.decay_steps},
+          {"kl", s.kl},
+          {"times", s.times},
+          {"informative_only", s.informative_only},
+          {"shared_noise", s.shared_noise},
+          {"beta", s.beta},
+          {"advantage_clip", s.advantage_clip},
+          {"clip_range", s.clip_range},
+          {"transitions", s.transitions}};
+}
+
 inline Json to_json(const Run& run) {
   Json curve = Json::array();
   for (const Point& point : run.curve) {
@@ -48,20 +65,7 @@ inline Json to_json(const Run& run) {
           {"diversity", run.diversity},
           {"evaluations", run.curve.back().evaluations},
           {"seconds", run.curve.back().seconds},
-          {"settings",
-           {{"prompts", s.prompts},
-            {"group_size", s.group_size},
-            {"gradient_steps", s.gradient_steps},
-            {"learning_rate", s.learning_rate},
-            {"decay_steps", s.decay_steps},
-            {"kl", s.kl},
-            {"times", s.times},
-            {"informative_only", s.informative_only},
-            {"shared_noise", s.shared_noise},
-            {"beta", s.beta},
-            {"advantage_clip", s.advantage_clip},
-            {"clip_range", s.clip_range},
-            {"transitions", s.transitions}}},
+          {"settings", to_json(s)},
           {"curve", std::move(curve)}};
 }
 

@@ -2,12 +2,12 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <contraflow/toy/scene_captions.hpp>
 
 #include "evaluation.hpp"
+#include "support/ranks.hpp"
 
 namespace scenes_example {
 
@@ -54,20 +54,20 @@ inline scenes::Captioned pretraining_set(std::uint64_t seed) {
                                 generator);
 }
 
-/// Trains through a phase; observers are told every 10 steps.
-template <class M, class... Observers>
-cf::RunReport train(M& model, const Phase& phase, const scenes::Captioned& set, std::uint64_t seed,
-                    Observers&&... observers) {
+/// The trainer of a phase, whose reports are of 10 steps.
+template <class M>
+auto trainer_of(const M& model, const Phase& phase, const scenes::Captioned& set,
+                std::uint64_t seed, const support::Ranks& ranks) {
   const scenes::CaptionedData data{of_categories(set, phase.list),
                                    scenes::Spoiling{.word = phase.spoilt_words}};
-  return cf::pretrain(
+  return cf::Pretrainer(
       model, data, cf::Pretraining{.steps = phase.steps, .batch = 256, .report_every = 10},
       cf::Optimization{
           .optimizer = cf::adamw({.learning_rate = phase.learning_rate}),
           .learning_rate_factor =
               cf::Cosine{.steps = double(phase.steps), .warm_up = 100, .last = phase.last_factor}},
       cf::ForwardProcess{.times = cf::LogitNormalTimes{.mean = phase.time_mean, .std = 1.2}},
-      cf::Seed{seed}, std::forward<Observers>(observers)...);
+      cf::Seed{seed}, ranks);
 }
 
 }  // namespace scenes_example

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include <contraflow/reward/list.hpp>
 
 #include "settings.hpp"
+#include "support/checkpoints.hpp"
 #include "support/ranks.hpp"
 
 namespace scenes_example {
@@ -45,6 +47,7 @@ inline double best_of(const Run& run) {
 /// Where a run is written down.
 struct Watched {
   std::filesystem::path lines;             ///< JSON lines
+  std::filesystem::path checkpoints;       ///< folder, from which it goes on
   std::filesystem::path tensorboard = {};  ///< folder of events; empty: none, nor a progress bar
 };
 
@@ -85,12 +88,24 @@ struct Start {
   const support::Ranks& ranks;
 };
 
+inline std::string metric_of(scenes::Category category) {
+  return std::string("evaluation/strict/") + scenes::name_of(category);
+}
 inline void add_to(cf::EpochReport& report, const StrictScore& strict) {
   report.add("evaluation/strict", strict.overall);
   for (const scenes::Category category : scenes::categories) {
-    report.add(std::string("evaluation/strict/") + scenes::name_of(category),
-               strict.by_category[std::size_t(category)]);
+    report.add(metric_of(category), strict.by_category[std::size_t(category)]);
   }
+}
+/// The score that a report holds, if that was measured.
+inline std::optional<StrictScore> score_in(const cf::EpochReport& report) {
+  const auto overall = report.find("evaluation/strict");
+  if (!overall) return std::nullopt;
+  StrictScore score{*overall, {}};
+  for (const scenes::Category category : scenes::categories) {
+    score.by_category[std::size_t(category)] = report.find(metric_of(category)).value_or(0);
+  }
+  return score;
 }
 
 /// A trainer for a solver and an objective of any type.
@@ -116,7 +131,8 @@ auto trainer_of(Model model, const Start& start, const Solver& solver, const Obj
       cf::Seed{s.seed}, start.ranks);
 }
 
-/// Trains, and scores the averaged policy on the kept-out prompts where that is due.
+/// Trains from the newest checkpoint on, and scores the averaged policy on the kept-out prompts
+/// where that is due.
 /// @param cost of one velocity, in evaluations of the model
 template <class Trainer>
 Run trained(Trainer trainer, const Start& start, double cost) {
@@ -128,24 +144,32 @@ Run trained(Trainer trainer, const Start& start, double cost) {
   };
   Run run{s, {{.strict = score()}}, 0, average(), false};
   const auto record = [&](const cf::EpochReport& report) {
+    const auto found = score_in(report);
+    if (!found) return;
     run.curve.push_back(
-        {double(report.epoch), cost * report.evaluation_cost(), report.seconds, score()});
-    return run.curve.back().strict;
+        {double(report.epoch), cost * report.evaluation_cost(), report.seconds, *found});
   };
+  for (const auto& report : support::resumed(trainer, watched.checkpoints, watched.lines)) {
+    record(report);
+  }
   //! [measure]
   const auto strict = [&](auto&, cf::EpochReport& report) {
-    if (report.epoch % s.evaluate_every == 0) add_to(report, record(report));
+    if (report.epoch % s.evaluate_every != 0 && report.epoch != s.epochs) return;
+    add_to(report, score());
+    record(report);
   };
   const auto run_with = [&](auto&&... more) {
-    return trainer.run(s.epochs, strict, cf::StopOnInterrupt{}, cf::JsonLines{watched.lines},
-                       more...);
+    return support::run_kept(trainer, s.epochs, watched.checkpoints, s.evaluate_every, strict,
+                             cf::StopOnInterrupt{}, cf::JsonLines{watched.lines}, more...);
   };
   //! [measure]
-  const cf::RunReport report =
-      watched.tensorboard.empty()
-          ? run_with()
-          : run_with(cf::TensorBoard{watched.tensorboard}, cf::ProgressBar{});
-  if (double(report.epochs) > run.curve.back().epoch) record(report.last);
+  cf::RunReport report = watched.tensorboard.empty()
+                             ? run_with()
+                             : run_with(cf::TensorBoard{watched.tensorboard}, cf::ProgressBar{});
+  if (double(report.last.epoch) > run.curve.back().epoch) {
+    add_to(report.last, score());
+    record(report.last);
+  }
   run.is_complete = !report.stopped && !cf::StopOnInterrupt::interrupted();
   run.model = cf::clone_of(average());
   run.diversity = diversity(run.model);

@@ -8,6 +8,7 @@
 #include <iostream>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,7 @@
 #include "ablations.hpp"
 #include "compare.hpp"
 #include "files.hpp"
+#include "support/options.hpp"
 #include "support/run_file.hpp"
 
 namespace {
@@ -28,22 +30,38 @@ using namespace scenes_example;
 
 struct Options {
   std::filesystem::path output = "out/scenes", base = CONTRAFLOW_SCENES_BASE;
-  bool compare = false, ablations = false, quick = false;
+  bool compare = false, ablations = false, quick = false, resume = false;
   int threads = int(std::max(1U, std::thread::hardware_concurrency()));
   int seeds = 3;
 };
 
+/// The folder for checkpoints, beside which the record of the run is written.
+/// @param settings in which a run that goes on must agree with the one before it
+std::filesystem::path checkpoints_of(const Options& options, Json settings,
+                                     const support::RunRecord& record,
+                                     const support::Ranks& ranks) {
+  settings["base"] = std::filesystem::weakly_canonical(options.base).string();
+  const auto folder = support::checkpoint_folder(options.output, settings, options.resume, ranks);
+  if (support::is_first(ranks)) cf::write_json(options.output / "run.json", record);
+  return folder;
+}
+
 /// One method: summary.json, JSON lines, TensorBoard events, weights, pictures.
-int run_one(const Options& options, const Settings& settings, const support::Ranks& ranks) {
+int run_one(const Options& options, const Settings& settings, const support::RunRecord& record,
+            const support::Ranks& ranks) {
   const SceneFlow base = load_base(options.base);
+  Json chosen = to_json(settings);
+  chosen.update(Json{{"method", name_of(settings.method)}, {"seed", settings.seed}});
+  const std::filesystem::path checkpoints =
+      checkpoints_of(options, std::move(chosen), record, ranks);
   const cf::OnThreads<SceneFlow> parallel(base, options.threads);
   const StrictScore unguided = evaluated(parallel, ranks);
   const StrictScore with_guidance = evaluated(guided(parallel), ranks);
-  std::filesystem::create_directories(options.output);
-  const Run run = improved(
-      base, settings, options.threads,
-      Watched{.lines = options.output / "run.jsonl", .tensorboard = options.output / "tensorboard"},
-      ranks);
+  const Run run = improved(base, settings, options.threads,
+                           Watched{.lines = options.output / "run.jsonl",
+                                   .checkpoints = checkpoints / "run",
+                                   .tensorboard = options.output / "tensorboard"},
+                           ranks);
   if (!support::is_first(ranks)) return 0;
   Json summary{{"base_unguided", unguided.overall},
                {"base_guided", with_guidance.overall},
@@ -96,7 +114,7 @@ class Overrides {
     add("--clip-range", &Settings::clip_range, "of FlowGRPO's ratio");
     add("--transitions", &Settings::transitions,
         "trained on a sample by FlowGRPO; 0: all but the last");
-    add("--evaluate-every", &Settings::evaluate_every, "epochs", CLI::PositiveNumber);
+    add("--evaluate-every", &Settings::evaluate_every, "epochs", support::at_least(1));
   }
 
   /// Has these options refused together with @p flag.
@@ -121,8 +139,15 @@ class Overrides {
 
  private:
   template <class T>
+  static CLI::Validator range_of() {
+    if constexpr (std::is_floating_point_v<T>) return support::at_least_0();
+    if constexpr (std::is_unsigned_v<T>) return support::natural();
+    return support::at_least(0);
+  }
+
+  template <class T>
   void add(const std::string& name, T Settings::*member, const std::string& help,
-           const CLI::Validator& range = CLI::NonNegativeNumber) {
+           const CLI::Validator& range = range_of<T>()) {
     CLI::Option* option = app_.add_option(name, given_.*member, help)->check(range);
     all_.push_back(option);
     applies_.push_back([this, option, member](Settings& settings) {
@@ -145,18 +170,18 @@ int dispatch(const Options& options, Overrides& overrides, const support::Ranks&
   interrupt.start({});
   cf::expects(options.compare || options.ablations || !options.quick, "--quick",
               "--compare or --ablations with it", "neither");
-  const Plan plan{options.output, options.seeds, options.threads, options.quick, ranks};
-  const bool is_several = options.compare || options.ablations;
-  cf::expects(!is_several || ranks.size() == 1, "--compare, --ablations",
-              "one process, whose threads run several methods at once", ranks.size());
-  if (options.compare) return compare(load_base(options.base), plan);
-  if (options.ablations) return ablate(load_base(options.base), plan);
-  const Settings settings = overrides.settings();
-  if (support::is_first(ranks)) {
-    std::filesystem::create_directories(options.output);
-    cf::write_json(options.output / "run.json", overrides.record(ranks.size()));
+  if (!options.compare && !options.ablations) {
+    const Settings settings = overrides.settings();
+    return run_one(options, settings, overrides.record(ranks.size()), ranks);
   }
-  return run_one(options, settings, ranks);
+  const SceneFlow base = load_base(options.base);
+  const Json settings{{"runs of", options.compare ? "--compare" : "--ablations"},
+                      {"--quick", options.quick}};
+  const Plan plan{
+      options.output, checkpoints_of(options, settings, overrides.record(ranks.size()), ranks),
+      options.seeds,  options.threads,
+      options.quick,  ranks};
+  return options.compare ? compare(base, plan) : ablate(base, plan);
 }
 
 }  // namespace
@@ -169,7 +194,7 @@ int main(int argc, char** argv) try {
   app.add_option("--output", options.output, "folder of the results")->capture_default_str();
   app.add_option("--base", options.base, "weights that scenes_pretrain made");
   app.add_option("--threads", options.threads, "between which batches, or runs, are divided")
-      ->check(CLI::PositiveNumber)
+      ->check(support::at_least(1))
       ->capture_default_str();
   CLI::Option* compare =
       app.add_flag("--compare", options.compare, "methods against each other, with a report");
@@ -179,14 +204,15 @@ int main(int argc, char** argv) try {
   overrides.exclude(compare);
   overrides.exclude(ablations);
   app.add_option("--seeds", options.seeds, "of --compare and --ablations")
-      ->check(CLI::PositiveNumber);
+      ->check(support::at_least(1));
   app.add_flag("--quick", options.quick, "a few epochs of --compare or --ablations, to try them");
+  app.add_flag("--resume", options.resume, "go on: what is finished in the output is kept")
+      ->configurable(false);
   support::add_run_file(app);
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(1);
   cf::keep_freed_memory();
   return dispatch(options, overrides, ranks);
 } catch (const std::exception& failure) {
-  std::cerr << "scenes: " << failure.what() << "\n";
-  return 1;
+  return support::failed("scenes", failure);
 }

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -17,12 +18,16 @@
 
 #include <contraflow/core/memory.hpp>
 #include <contraflow/core/stopwatch.hpp>
+#include <contraflow/observe/json_lines.hpp>
 #include <contraflow/observe/progress_bar.hpp>
 #include <contraflow/observe/stop_on_interrupt.hpp>
 
 #include "files.hpp"
 #include "pretraining.hpp"
+#include "support/checkpoints.hpp"
 #include "support/format.hpp"
+#include "support/options.hpp"
+#include "support/ranks.hpp"
 #include "support/table.hpp"
 
 namespace {
@@ -35,6 +40,7 @@ struct Options {
   std::size_t from_phase = 1;        // counted from 1
   std::uint64_t seed = 7;
   int threads = int(std::max(1U, std::thread::hardware_concurrency()));
+  bool resume = false;
 };
 
 /// Seed of a phase's batches.
@@ -47,20 +53,37 @@ cf::OnThreads<SceneFlow> new_model(const Options& options) {
 }
 
 /// "base.after-1.safetensors" beside "base.safetensors".
-std::filesystem::path after_phase(const Options& options, std::size_t phase) {
+std::filesystem::path beside(const Options& options, const std::string& extension) {
   std::filesystem::path path = options.output;
-  return path.replace_extension(".after-" + std::to_string(phase) + ".safetensors");
+  return path.replace_extension(extension);
+}
+std::filesystem::path after_phase(const Options& options, std::size_t phase) {
+  return beside(options, ".after-" + std::to_string(phase) + ".safetensors");
+}
+
+/// What an earlier run wrote down; nothing where there was none.
+Json earlier_record(const Options& options) {
+  std::ifstream file(beside(options, ".json"));
+  if (!file.good()) return {};
+  const Json record = Json::parse(file, nullptr, /*allow_exceptions=*/false);
+  cf::expects(record.is_object(), "--output", "a record of an earlier run in JSON beside it",
+              beside(options, ".json").string());
+  return record;
+}
+
+/// Has a run that is resumed go on with the phase behind those that are written down.
+void find_phase(Options& options) {
+  const Json before = earlier_record(options);
+  if (!before.is_null()) options.from_phase = before.at("phases").size() + 1;
 }
 
 /// The record of the phases before the first that is trained; the seed is that of the record.
 Json record_of(Options& options) {
   Json record{{"seed", options.seed}, {"phases", Json::array()}};
   if (options.from_phase == 1) return record;
-  std::filesystem::path path = options.output;
-  std::ifstream file(path.replace_extension(".json"));
-  cf::expects(file.good(), "--from-phase", "1, where there is no record of an earlier run",
-              path.string());
-  const Json before = Json::parse(file);
+  const Json before = earlier_record(options);
+  cf::expects(!before.is_null(), "--from-phase", "1, where there is no record of an earlier run",
+              beside(options, ".json").string());
   options.seed = before.at("seed").get<std::uint64_t>();
   record["seed"] = options.seed;
   const std::size_t recorded = before.at("phases").size();
@@ -75,16 +98,40 @@ Json record_of(Options& options) {
 
 /// Keeps the losses of a phase.
 struct Losses {
+  static constexpr bool on_every_rank = true;
   std::vector<double> values = {};
   void operator()(const cf::EpochReport& report) {
     values.push_back(report.find("loss").value_or(std::nan("")));
   }
 };
 
+/// Trains through a phase, from its newest checkpoint on.
+/// @param folder for what is only there until the phase is done
+/// @return its losses; nothing where a signal ended it
+template <class M>
+std::optional<Losses> learnt(M& model, std::size_t phase, const scenes::Captioned& set,
+                             const Options& options, const std::filesystem::path& folder,
+                             const support::Ranks& ranks) {
+  const std::filesystem::path checkpoints = folder / ("phase-" + std::to_string(phase + 1));
+  const std::filesystem::path lines = checkpoints.string() + ".jsonl";
+  auto trainer = trainer_of(model, curriculum()[phase], set, seed_of(options, phase), ranks);
+  Losses losses;
+  for (const auto& report : support::resumed(trainer, checkpoints, lines)) losses(report);
+  const cf::RunReport report =
+      support::run_kept(trainer, trainer.epochs(), checkpoints, 10, losses, cf::ProgressBar{},
+                        cf::StopOnInterrupt{}, cf::JsonLines{lines});
+  if (report.stopped) return std::nullopt;
+  return losses;
+}
+
 /// Trains, and writes the weights and beside them a record: losses and scores of each phase.
-int make(Options options) {
+int make(Options options, const support::Ranks& ranks) {
   const cf::Stopwatch watch;
+  if (options.resume) find_phase(options);
   Json record = record_of(options);
+  const std::filesystem::path partial = beside(options, ".partial");
+  const std::filesystem::path checkpoints =
+      support::checkpoint_folder(partial, {{"seed", options.seed}}, options.resume, ranks);
   const scenes::Captioned set = pretraining_set(options.seed);
   cf::OnThreads<SceneFlow> model =
       options.from_phase == 1
@@ -93,39 +140,41 @@ int make(Options options) {
                                      options.threads);
   support::Table table(header_of("strict score after"));
   const std::vector<Phase> phases = curriculum();
-  std::filesystem::path beside = options.output;
-  beside.replace_extension(".json");
   for (std::size_t i = options.from_phase - 1; i < phases.size(); ++i) {
+    const Phase& phase = phases[i];
     const cf::Stopwatch of_phase;
-    std::cerr << phases[i].name << "\n";
-    Losses losses;
-    const cf::RunReport report = train(model, phases[i], set, seed_of(options, i), losses,
-                                       cf::ProgressBar{}, cf::StopOnInterrupt{});
-    if (report.stopped) {
-      std::cerr << "interrupted: go on with --from-phase " << i + 1 << "\n";
+    if (support::is_first(ranks)) std::cerr << phase.name << "\n";
+    const auto losses = learnt(model, i, set, options, checkpoints, ranks);
+    if (!losses) {
+      std::cerr << "interrupted: go on with --resume\n";
       return 1;
     }
-    const StrictScore plain = evaluated(model), with_guidance = evaluated(guided(model));
-    table.add(row_of(phases[i].name, plain));
-    table.add(row_of(phases[i].name + ", guidance 4.5", with_guidance));
-    record["phases"].push_back({{"name", phases[i].name},
-                                {"steps", phases[i].steps},
+    const StrictScore plain = evaluated(model, ranks);
+    const StrictScore with_guidance = evaluated(guided(model), ranks);
+    table.add(row_of(phase.name, plain));
+    table.add(row_of(phase.name + ", guidance 4.5", with_guidance));
+    record["phases"].push_back({{"name", phase.name},
+                                {"steps", phase.steps},
                                 {"unguided", to_json(plain)},
                                 {"guided", to_json(with_guidance)},
                                 {"seconds", of_phase.seconds()},
-                                {"losses", losses.values}});
-    cf::write_safetensors(after_phase(options, i + 1), cf::named_weights(*model.module()));
-    support::write_text(beside, record.dump(1) + "\n");
+                                {"losses", losses->values}});
+    support::by_first(ranks, [&] {
+      cf::write_safetensors(after_phase(options, i + 1), cf::named_weights(*model.module()));
+      cf::write_file(beside(options, ".json"), record.dump(1) + "\n");
+    });
   }
+  if (!support::is_first(ranks)) return 0;
   cf::write_safetensors(options.output, cf::named_weights(*model.module()));
+  std::filesystem::remove_all(partial);
   std::cout << table.text() << "\n"
             << support::fixed(watch.seconds(), 0) << " s; wrote " << options.output.string()
-            << " and " << beside.string() << "\n";
+            << " and " << beside(options, ".json").string() << "\n";
   return 0;
 }
 
 /// Trains the first steps again and compares their losses with those of a record.
-int compare(const Options& options) {
+int compare(const Options& options, const support::Ranks& ranks) {
   constexpr std::size_t reports = 4;
   // Other processors round differently, and training makes that grow.
   constexpr double tolerance = 1e-3;
@@ -142,7 +191,9 @@ int compare(const Options& options) {
   const auto enough = [&](const cf::EpochReport&) {
     return cf::Verdict{.stop = losses.values.size() >= reports};
   };
-  train(model, curriculum().front(), pretraining_set(same.seed), seed_of(same, 0), losses, enough);
+  auto trainer =
+      trainer_of(model, curriculum().front(), pretraining_set(same.seed), seed_of(same, 0), ranks);
+  trainer.run(trainer.epochs(), losses, enough);
   double worst = 0;
   bool reproduces = true;
   for (std::size_t i = 0; i < reports; ++i) {
@@ -160,24 +211,26 @@ int compare(const Options& options) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
+  const support::Ranks ranks(argc, argv);
   Options options;
   CLI::App app("Makes the base model of scenes");
   app.add_option("--output", options.output, "the weights; a record is written beside them")
       ->capture_default_str();
-  app.add_option("--seed", options.seed, "of weights, scenes and batches")->capture_default_str();
+  app.add_option("--seed", options.seed, "of weights, scenes and batches")
+      ->check(support::natural())
+      ->capture_default_str();
   app.add_option("--threads", options.threads, "between which batches are divided")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--from-phase", options.from_phase, "go on with an earlier run's phase")
-      ->check(CLI::Range(std::size_t{1}, curriculum().size()));
+      ->check(support::at_least(1));
+  CLI::Option* phase =
+      app.add_option("--from-phase", options.from_phase, "go on with an earlier run's phase")
+          ->check(CLI::Range(std::size_t{1}, curriculum().size()));
+  app.add_flag("--resume", options.resume, "go on where an earlier run was ended")->excludes(phase);
   app.add_option("--check", options.check, "only repeat the first 40 steps of this record");
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(1);
   cf::keep_freed_memory();
-  try {
-    return options.check.empty() ? make(options) : compare(options);
-  } catch (const std::exception& failure) {
-    std::cerr << "scenes_pretrain: " << failure.what() << "\n";
-    return 1;
-  }
+  return options.check.empty() ? make(options, ranks) : compare(options, ranks);
+} catch (const std::exception& failure) {
+  return support::failed("scenes_pretrain", failure);
 }

@@ -17,6 +17,7 @@
 
 #include "support/files.hpp"
 #include "support/format.hpp"
+#include "support/options.hpp"
 #include "support/svg.hpp"
 #include "support/table.hpp"
 
@@ -201,6 +202,5 @@ int main(int argc, char** argv) try {
   draw(output / "stochastic.svg", "distance of samples to data", result.clouds);
   return result.points.front().y.back() < result.points.front().y.front() ? 0 : 1;
 } catch (const std::exception& failure) {
-  std::cerr << "solvers: " << failure.what() << "\n";
-  return 1;
+  return support::failed("solvers", failure);
 }
