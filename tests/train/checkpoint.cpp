@@ -321,6 +321,8 @@ TEST_CASE("a folder that cannot be read or written is refused before the first e
   auto trainer = trainer_of();
   laws::check_error([&] { trainer.run(1, cf::Checkpoint{.directory = folder / "file"}); },
                     (folder / "file").string(), "Not a directory");
+  laws::check_error([&] { cf::resume(trainer, folder / "file"); }, (folder / "file").string(),
+                    "a folder that can be read");
   laws::check_error([&] { trainer.run(1, cf::Checkpoint{.directory = "/proc/self"}); },
                     "/proc/self", "a folder that can be written");
   CHECK(trainer.epoch() == 0);
