@@ -35,7 +35,7 @@ QUICK = {
 # Options that name what is there already.
 READ = {"--base", "--check", "--data", "--evaluation-prompts", "--lora", "--model", "--prompts"}
 # Options of texts that may be anything.
-FREE = {"--negative"}
+FREE = {"--host", "--negative"}
 # What a tiny model is used instead of.
 WITHOUT_TINY = {"--model"}
 
