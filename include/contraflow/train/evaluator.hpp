@@ -92,6 +92,7 @@ class Evaluator {
     std::vector<Tensor> samples, scores;
     ScoreSheet sheet;
     Evaluation result;
+    prepare_prompts(prompts, at::arange(own.first, own.last, at::kLong).remainder(prompts.size()));
     for (std::int64_t first = own.first; first < own.last; first += most) {
       const Tensor id = at::arange(first, std::min(first + most, own.last), at::kLong);
       const Tensor prompt = id.remainder(prompts.size());
