@@ -31,7 +31,7 @@ inline std::uint64_t sampled_checksum(const MappedFile& file) {
   constexpr std::uint64_t blocks = 256, block = std::uint64_t{64} << 10;
   std::vector<std::uint64_t> sums;
   for (std::uint64_t i = 0; i < blocks; ++i) {
-    sums.push_back(checksum(file.bytes() + (file.size() - block) / (blocks - 1) * i, block));
+    sums.push_back(checksum(file.bytes() + (file.size() - block) * i / (blocks - 1), block));
   }
   return checksum(sums.data(), sums.size() * sizeof(sums[0]));
 }
