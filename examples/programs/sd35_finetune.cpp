@@ -4,10 +4,12 @@
 //   sd35_finetune --model stable-diffusion-3.5-medium --prompts prompts.txt --reward colourfulness
 //   sd35_finetune --tiny        a tiny model with random weights, to see the whole path at once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -31,6 +33,7 @@
 #include <contraflow/pipeline/decoded_rewards.hpp>
 #include <contraflow/pipeline/image_generation.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
+#include <contraflow/pipeline/stored_prompts.hpp>
 #include <contraflow/policy/lora_policy.hpp>
 #include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/sd3/latent_shape.hpp>
@@ -51,15 +54,18 @@ namespace fs = std::filesystem;
 using Model = cf::Guided<cf::Autocasting<cf::Mmdit>, cf::TextCondition>;
 using Policy = cf::LoraPolicy<Model>;
 using Rewards = cf::pipeline::DecodedRewards<support::ImageRewards>;
-using Prompts = decltype(cf::PromptRows(cf::TextCondition(), cf::Records()));
+using Prompts = cf::pipeline::StoredPrompts<cf::Records>;
+using Warnings = std::vector<cf::Warning>;
 
 struct Settings {
   support::sd35::Model model;
-  fs::path prompt_file, evaluation_prompt_file, lora, output = "out/finetune";
+  support::sd35::Adapter lora;
+  fs::path prompt_file, evaluation_prompt_file, output = "out/finetune";
   std::vector<std::string> rewards = {"colourfulness"};
   std::string method = "nft", negative;
   std::int64_t epochs = 100, prompts = 48, group = 24, size = 512;
   std::int64_t gradient_steps = 1, micro_batch = 4, rollout_batch = 8, rank = 32;
+  std::int64_t encode_ahead = 256;
   std::int64_t save_every = 10, evaluate_every = 10, evaluation_images = 16;
   int steps = 10, evaluation_steps = 40;
   double learning_rate = 3e-4, alpha = 64, beta = 1, clip_range = 1e-4, noise_level = 0.7;
@@ -170,7 +176,7 @@ struct Parts {
   Rewards rewards;
   Prompts prompts, evaluation_prompts;
   std::shared_ptr<cf::Vae> vae;
-  std::vector<cf::Warning> warnings;  ///< of prompts that were cut
+  std::shared_ptr<Warnings> warnings;  ///< of prompts that were cut
   support::Phases& phases;
   const support::Ranks& ranks;
 };
@@ -209,7 +215,7 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
   };
   //! [observers]
   const auto prompt_warnings = [&](const cf::EpochReport&) -> cf::Verdict {
-    return {.warnings = std::exchange(parts.warnings, {})};
+    return {.warnings = std::exchange(*parts.warnings, {})};
   };
   const auto evaluated = [&](const char* file) {
     const Pictures pictures = drawn(trainer, *parts.vae);
@@ -262,18 +268,15 @@ void train_by_method(Parts parts) {
   train(std::move(parts), sde, cf::GrpoGuard{.clip_range = settings.clip_range} + transition_kl);
 }
 
-/// Encoded prompts, from the output folder where they are there already.
-cf::TextCondition encoded(const Settings& settings, const cf::sd3::Folder& folder,
-                          const std::vector<std::string>& captions,
-                          std::vector<cf::Warning>& warnings) {
-  const fs::path file = settings.output / "prompts.safetensors";
-  const std::string source = settings.model.prompt_source(folder);
-  if (auto known = cf::pipeline::read_prompts(file, captions, source)) return *known;
-  const cf::TextCondition condition =
-      cf::sd3::encode_prompts(folder, captions, settings.model.prompt_options(folder),
-                              [&](const cf::Warning& warning) { warnings.push_back(warning); });
-  cf::pipeline::write_prompts(file, condition, captions, source);
-  return condition;
+/// Rows that are encoded before the networks are loaded: those of evaluations, as many of training
+/// as are asked for, and the last, which is the negative prompt.
+cf::Tensor rows_ahead(const Settings& settings, std::int64_t training, std::int64_t evaluation) {
+  const std::int64_t evaluated = settings.evaluation_images;
+  const std::int64_t ahead =
+      std::max(settings.encode_ahead, evaluation == 0 ? evaluated : std::int64_t{0});
+  return at::cat({at::arange(std::min(training, ahead), at::kLong),
+                  at::arange(std::min(evaluation, evaluated), at::kLong) + training,
+                  at::full({1}, training + evaluation, at::kLong)});
 }
 
 /// Of a file, or three to try.
@@ -303,30 +306,31 @@ void run(const Settings& settings, const support::Ranks& ranks) {
   cf::Captions all = cf::captions_of(records);
   for (std::string& caption : cf::captions_of(own_evaluation)) all.push_back(std::move(caption));
   all.push_back(settings.negative);
-  std::vector<cf::Warning> warnings;
-  support::by_first(ranks, [&] { encoded(settings, folder, all, warnings); });
-  const cf::TextCondition condition = encoded(settings, folder, all, warnings);
-  const auto rows = [&](std::size_t first, const cf::Records& of) {
-    const auto begin = std::int64_t(first);
-    return cf::PromptRows(
-        cf::select(condition, at::arange(begin, begin + std::int64_t(of.size()), at::kLong)), of);
-  };
+  const auto warnings = std::make_shared<Warnings>();
+  const auto store = cf::sd3::stored_prompts(
+      folder, settings.output / "prompts.safetensors", std::move(all),
+      settings.model.prompt_options(folder),
+      [warnings](const cf::Warning& warning) { warnings->push_back(warning); });
+  const auto training = std::int64_t(records.size());
+  support::by_first(ranks, [&] {
+    store->prepare(rows_ahead(settings, training, std::int64_t(own_evaluation.size())));
+  });
 
   phases.begin("loading the networks");
   const auto vae = folder.vae({.dtype = at::kFloat, .device = at::Device(settings.model.device)});
   const cf::Mmdit transformer =
       folder.transformer(settings.model.placement(), {.recompute = settings.recompute});
-  const cf::TextCondition negative =
-      cf::select(condition, at::full({1}, std::int64_t(all.size()) - 1, at::kLong));
+  const cf::TextCondition negative = store->condition(at::full({1}, store->size() - 1, at::kLong));
   cf::LoraPolicyOptions options{.average_every = settings.is_grpo() ? 8 : 1, .seed = settings.seed};
-  if (!settings.lora.empty()) options.start = cf::read_lora(settings.lora);
+  if (settings.lora.is_given()) options.start = settings.lora.read();
   Policy policy(
       Model(cf::Autocasting(transformer, settings.autocast), negative, settings.guidance_scale()),
       cf::LoraOptions{.rank = settings.rank, .alpha = settings.alpha}, options);
   train_by_method({settings, folder, std::move(policy), Rewards(vae, std::move(rewards)),
-                   rows(0, records),
-                   own_evaluation.empty() ? rows(0, records) : rows(records.size(), own_evaluation),
-                   vae, std::move(warnings), phases, ranks});
+                   Prompts(store, 0, records),
+                   own_evaluation.empty() ? Prompts(store, 0, records)
+                                          : Prompts(store, training, own_evaluation),
+                   vae, warnings, phases, ranks});
 }
 
 void add_options(CLI::App& app, Settings& settings) {
@@ -349,7 +353,12 @@ void add_options(CLI::App& app, Settings& settings) {
   app.add_option("--evaluation-prompts", settings.evaluation_prompt_file,
                  "Such a file for evaluations; those of training by default");
   app.add_option("--negative", settings.negative, "Negative prompt, for guidance");
-  app.add_option("--lora", settings.lora, "Adapter to start from, which is then the reference");
+  support::sd35::add_options(app, settings.lora,
+                             "Adapter to start from, which is then the reference");
+  option("--encode-ahead", settings.encode_ahead,
+         "Prompts that are encoded before the networks are loaded, at most; others are when they "
+         "are first drawn")
+      ->check(CLI::NonNegativeNumber);
   option("--output", settings.output, "Folder for all results");
   count("--epochs", settings.epochs, "Epochs in all");
   count("--prompts-per-epoch", settings.prompts, "Prompts an epoch");

@@ -35,7 +35,8 @@ namespace fs = std::filesystem;
 struct Settings {
   support::sd35::Model model;
   std::vector<std::string> prompts;
-  fs::path prompt_file, lora, output = "out/generate";
+  support::sd35::Adapter lora;
+  fs::path prompt_file, output = "out/generate";
   std::string negative, solver = "euler";
   int steps = 40;
   int images = 1;
@@ -73,8 +74,8 @@ cf::Tensor latents_of(const Settings& settings, const cf::sd3::Folder& folder,
                       const cf::TextCondition& encoded, std::int64_t prompts) {
   const cf::Mmdit model = folder.transformer(settings.model.placement());
   cf::Lora lora(model.module());
-  if (!settings.lora.empty()) {
-    lora.add("adapter", cf::read_lora(settings.lora), settings.lora.string());
+  if (settings.lora.is_given()) {
+    lora.add("adapter", settings.lora.read(), settings.lora.path.string());
     lora.set_scale("adapter", settings.lora_scale);
     lora.use("adapter");
   }
@@ -185,7 +186,8 @@ int main(int argc, char** argv) try {
   app.add_option("--seed", settings.seed, "Of the noise")
       ->check(support::natural())
       ->capture_default_str();
-  app.add_option("--lora", settings.lora, "Adapter: a folder of peft or diffusers, or a file");
+  support::sd35::add_options(app, settings.lora,
+                             "Adapter: a folder of peft or diffusers, or a file");
   app.add_option("--lora-scale", settings.lora_scale, "Strength of the adapter")
       ->check(support::finite())
       ->capture_default_str();

@@ -10,6 +10,7 @@
 #include <CLI/CLI.hpp>
 
 #include <contraflow/io/image.hpp>
+#include <contraflow/pipeline/lora_files.hpp>
 #include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/sd3/random_folder.hpp>
 
@@ -35,14 +36,6 @@ struct Model {
             .with_t5 = !without_t5 && model.has_t5(),
             .clip = placement(),
             .t5 = placement()};
-  }
-  /// Says what decides an encoded prompt beside its text.
-  std::string prompt_source(const cf::sd3::Folder& model) const {
-    std::error_code unknown;
-    const auto absolute = std::filesystem::canonical(model.path(), unknown);
-    const auto options = prompt_options(model);
-    return absolute.string() + ", " + c10::toString(dtype) + ", " +
-           (options.with_t5 ? std::to_string(t5_tokens) : "no") + " T5 tokens";
   }
 };
 
@@ -72,6 +65,24 @@ inline void add_options(CLI::App& app, Model& model) {
       ->check(CLI::Range(1, 512))
       ->capture_default_str();
   app.add_flag("--without-t5", model.without_t5, "Leave the third text encoder out");
+}
+
+/// An adapter that is asked for.
+struct Adapter {
+  std::filesystem::path path;
+  bool without_text_encoders = false;
+
+  bool is_given() const { return !path.empty(); }
+  cf::LoraWeights read() const {
+    return cf::read_lora(
+        path, without_text_encoders ? cf::EncoderParts::leave_out : cf::EncoderParts::refuse);
+  }
+};
+
+inline void add_options(CLI::App& app, Adapter& adapter, const char* help) {
+  app.add_option("--lora", adapter.path, help);
+  app.add_flag("--lora-without-text-encoders", adapter.without_text_encoders,
+               "Leave out what an adapter has for text encoders, which is refused otherwise");
 }
 
 /// The folder asked for; a tiny one is written where it was asked for.

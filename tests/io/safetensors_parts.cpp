@@ -104,6 +104,42 @@ TEST_CASE("weights are found in one file, in parts, or as a variant") {
   CHECK(cf::read_weights(directory.path(), "model", "fp16").tensors.contains("half"));
 }
 
+TEST_CASE("without a variant asked for, the plain weights are read, else the variant there is") {
+  const TemporaryDirectory directory;
+  write_parts(directory);
+  const auto write = [&](const std::string& name, const char* tensor) {
+    cf::write_safetensors(directory / name, {{tensor, at::ones({1})}});
+  };
+  const auto read = [&](const std::string& stem) {
+    return cf::read_weights(directory.path(), stem).tensors;
+  };
+  // Parts of a variant and files of others are no weights of their own.
+  write("whole.fp16-00001-of-00002.safetensors", "part");
+  write("whole.fp16.more.safetensors", "more");
+  write("wholes.fp16.safetensors", "other");
+  write("whole..safetensors", "nameless");
+  check_error([&] { read("whole"); }, directory.path().string(),
+              "whole.safetensors or whole.safetensors.index.json, or a variant such as "
+              "whole.fp16.safetensors");
+  check_error([&] { read("whole"); }, directory.path().string(), "whole.fp16.more.safetensors, ");
+  std::filesystem::copy_file(directory / index_name,
+                             directory / "whole.safetensors.index.fp16.json");
+  CHECK(read("whole").size() == 3);
+  write("whole.fp16.safetensors", "fp16");
+  CHECK(read("whole").contains("fp16"));
+  write("whole.bf16.safetensors", "bf16");
+  CHECK(read("whole").contains("bf16"));
+  write("whole.safetensors", "plain");
+  CHECK(read("whole").contains("plain"));
+
+  const auto empty = directory / "empty";
+  std::filesystem::create_directory(empty);
+  check_error([&] { cf::read_weights(empty); }, empty.string(), "got no file");
+  write_all(empty / "pytorch_model.bin", "");
+  check_error([&] { cf::read_weights(empty); }, empty.string(),
+              "got pytorch_model.bin, which is a pickle");
+}
+
 TEST_CASE("a file written tensor by tensor is the one written at once") {
   const TemporaryDirectory directory;
   const std::map<std::string, at::Tensor> tensors{

@@ -464,9 +464,14 @@ TEST_CASE("files that are no adapter of a transformer are refused") {
       },
       path, "one of a text encoder, text_encoder.a.lora_A.weight");
   const std::map<std::string, std::string> other_tools{
-      {"lora_unet_joint_blocks_0_context_block_attn_qkv.lora_down.weight", "kohya's"},
-      {"transformer.a.lora_down.weight", "kohya's"},
-      {"joint_blocks.0.x_block.attn.qkv.lora_A.weight", "the original layout's"},
+      {"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight",
+       "layers of Stable Diffusion 3 in kohya's names"},
+      {"unet.down_blocks.0.attn.to_q.lora_A.weight", "names of diffusers, peft or kohya"},
+      {"lora_te3_encoder_block_0_layer_0_SelfAttention_q.alpha", "one of a text encoder"},
+      {"lora_unet_joint_blocks_0_x_block_attn_qkv.hada_w1_a", "LoHa's"},
+      {"lora_unet_joint_blocks_0_x_block_attn_qkv.lokr_w1", "LoKr's"},
+      {"lora_unet_joint_blocks_0_x_block_attn_qkv.lora_mid.weight", "LoCon's"},
+      {"diffusion_model.joint_blocks.0.x_block.attn.qkv.diff", "a change of whole weights"},
       {"transformer.a.lora_magnitude_vector", "DoRA's"},
       {"transformer.a.dora_scale", "DoRA's"}};
   for (const auto& [name, layout] : other_tools) {

@@ -116,6 +116,120 @@ TEST_CASE("weights in several files load as those in one") {
   check_error([&] { cf::sd3::Folder(folder / "parts").t5(); }, first.string(), "a readable file");
 }
 
+TEST_CASE("a folder in a variant loads, the plain weights before it") {
+  const tiny::OwnFolder folder;
+  cf::sd3::RandomFolderOptions options = cf::sd3::tiny_folder();
+  options.shard_bytes = 40'000;
+  cf::sd3::write_random_folder(folder / "parts", options);
+  for (const char* component : {"transformer", "vae"}) {
+    const fs::path stem = folder / component / "diffusion_pytorch_model";
+    fs::rename(stem.string() + ".safetensors", stem.string() + ".fp16.safetensors");
+  }
+  for (const char* component : {"text_encoder", "text_encoder_2"}) {
+    const fs::path stem = folder / component / "model";
+    fs::rename(stem.string() + ".safetensors", stem.string() + ".fp16.safetensors");
+  }
+  // T5 in parts, as save_pretrained(variant="fp16") names them.
+  const fs::path t5 = folder / "text_encoder_3";
+  fs::remove_all(t5);
+  fs::rename(folder / "parts/text_encoder_3", t5);
+  auto index = nlohmann::json::parse(read_all(t5 / "model.safetensors.index.json"));
+  for (auto& [tensor, file] : index.at("weight_map").items()) {
+    const std::string before = file.get<std::string>();
+    file = "model.fp16" + before.substr(std::string("model").size());
+    if (fs::exists(t5 / before)) fs::rename(t5 / before, t5 / file.get<std::string>());
+  }
+  fs::remove(t5 / "model.safetensors.index.json");
+  write_all(t5 / "model.safetensors.index.fp16.json", index.dump());
+
+  const cf::sd3::Folder read(folder.path());
+  const auto plain = [](const std::string& name) { return tiny::shared_folder() / name; };
+  check_same(*read.transformer().module(), plain(transformer_file));
+  check_same(*read.vae({}, cf::VaeParts::both), plain("vae/diffusion_pytorch_model.safetensors"));
+  check_same(*read.clip(1), plain("text_encoder/model.safetensors"));
+  check_same(*read.clip(2), plain("text_encoder_2/model.safetensors"));
+  check_same(*read.t5(), plain("text_encoder_3/model.safetensors"));
+
+  fs::copy_file(plain(transformer_file), folder / transformer_file);
+  rewrite(folder / transformer_file, [](auto& tensors) { tensors["proj_out.bias"].fill_(3); });
+  CHECK(read.transformer().module()->named_parameters()["proj_out.bias"].eq(3).all().item<bool>());
+}
+
+TEST_CASE("what is no model folder is recognised, with what helps") {
+  const TemporaryDirectory directory;
+  const auto is = [&](const fs::path& path, const std::string& part) {
+    check_error([&] { cf::sd3::Folder folder(path); }, path.string(), part);
+  };
+  const auto file = [&](const std::string& name, const char* tensor) {
+    fs::create_directories((directory / name).parent_path());
+    cf::write_safetensors(directory / name, {{tensor, at::ones({1})}});
+    return directory / name;
+  };
+  const char* original = "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight";
+  const fs::path whole = file("sd/sd3.5_medium.safetensors", original);
+  const std::string convert =
+      "StableDiffusion3Pipeline.from_single_file(\"sd3.5_medium.safetensors\").save_pretrained(";
+  is(whole, "got a single-file checkpoint of Stable Diffusion 3");
+  is(whole, convert);
+  is(whole.parent_path(), convert);
+  is(file("sdxl.safetensors", "model.diffusion_model.input_blocks.0.weight"), "another model");
+  const char* kohya = "lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight";
+  is(file("lora.safetensors", kohya), "got an adapter (LoRA) alone");
+  is(file("pictures/style.safetensors", "transformer.a.lora_A.weight").parent_path(),
+     "got a folder with style.safetensors, an adapter (LoRA) alone");
+  is(file("unet.safetensors", "transformer_blocks.0.attn.to_q.weight"), "a transformer alone");
+  is(file("any.safetensors", "a"), "got a file of other tensors");
+  for (const char* name : {"model.ckpt", "model.bin", "model.pt", "model.pth"}) {
+    write_all(directory / name, "any");
+    is(directory / name, "a pickle of PyTorch, which is not read; in Python, ");
+  }
+  write_all(directory / "model.gguf", "any");
+  is(directory / "model.gguf", "GGUF");
+  write_all(directory / "damaged.safetensors", "any");
+  is(directory / "damaged.safetensors", "at least 8 bytes");
+
+  const tiny::OwnFolder model;
+  is(model / "transformer", "one component of a model, SD3Transformer2DModel: give the folder");
+  is(model / "text_encoder", "one component of a model, of transformers");
+  for (const char* name : {"adapter_config.json", "pytorch_lora_weights.safetensors"}) {
+    const fs::path adapter = directory / (std::string("adapter-") + name);
+    fs::create_directory(adapter);
+    write_all(adapter / name, "{}");
+    is(adapter, "got an adapter (LoRA) alone");
+  }
+  fs::create_directories(directory / "hub/snapshots");
+  is(directory / "hub", "give the one below " + (directory / "hub/snapshots").string());
+  fs::create_directories(directory / "other/unet");
+  write_all(directory / "other/model_index.json", R"({"_class_name": "StableDiffusionPipeline"})");
+  is(directory / "other", "got a model of StableDiffusionPipeline with model_index.json, unet");
+  fs::create_directory(directory / "empty");
+  is(directory / "empty", "got an empty folder");
+  fs::create_directories(directory / "some/vae");
+  is(directory / "some", "got a folder with vae");
+
+  model.change("transformer/config.json", {{"_class_name", "FluxTransformer2DModel"}});
+  check_error([&] { cf::sd3::Folder folder(model.path()); },
+              (model / "transformer/config.json").string() + ": \"_class_name\"",
+              "expected SD3Transformer2DModel, got FluxTransformer2DModel");
+}
+
+TEST_CASE("a model without its other components says which it has not") {
+  const tiny::OwnFolder model;
+  for (const char* name : {"vae", "tokenizer", "text_encoder", "scheduler"}) {
+    fs::remove_all(model / name);
+  }
+  const cf::sd3::Folder folder(model.path());
+  CHECK(folder.transformer().module() != nullptr);
+  const auto lacks = [&](auto&& load, const std::string& name) {
+    check_error(load, model.path().string(),
+                "a whole model, with " + name + ", got a folder with ");
+  };
+  lacks([&] { folder.vae(); }, "vae");
+  lacks([&] { folder.clip(1); }, "text_encoder");
+  lacks([&] { folder.clip_tokenizer(1); }, "tokenizer");
+  lacks([&] { folder.grid(4); }, "scheduler");
+}
+
 TEST_CASE("a folder that is none is refused") {
   const TemporaryDirectory directory;
   check_error([&] { cf::sd3::Folder folder(directory.path()); }, directory.path().string(),

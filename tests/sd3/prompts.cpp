@@ -125,8 +125,8 @@ TEST_CASE("without T5 its place is taken by zeros") {
   const auto condition =
       cf::sd3::encode_prompts(small, captions, {.t5_tokens = 24, .with_t5 = false});
   CHECK(same_bits(condition.sequence, without.sequence));
-  check_error([&] { cf::sd3::encode_prompts(small, captions); },
-              (directory / "tokenizer_3").string(), "a readable file");
+  check_error([&] { cf::sd3::encode_prompts(small, captions); }, directory.path().string(),
+              "a whole model, with tokenizer_3");
 }
 
 TEST_CASE("encoders in half precision give nearly the same") {
@@ -165,6 +165,48 @@ TEST_CASE("prompts on disk are read back, for the same captions and source only"
   cf::write_safetensors(path, {{"pooled", at::ones({2, 2})}},
                         {{"captions", "[\"a\"]"}, {"source", "s"}});
   check_error([&] { cf::sd3::read_prompts(path, {"a"}, "s"); }, path.string(), "sequence");
+}
+
+TEST_CASE("what prompts were encoded with is told from what would encode them otherwise") {
+  const tiny::OwnFolder own;
+  const cf::sd3::Folder model(own.path());
+  const cf::sd3::PromptOptions options{.t5_tokens = 24};
+  const auto source = [&] { return cf::sd3::prompt_source(model, options); };
+  const std::string before = source();
+  CHECK(cf::sd3::prompt_source(folder(), options) == before);  // another place, the same files
+  const auto differs = [&](const std::string& what) {
+    INFO(what);
+    CHECK(source() != before);
+  };
+  // One weight of the same size, one entry of a configuration or a tokenizer, a file more.
+  for (const char* name : {"text_encoder", "text_encoder_2", "text_encoder_3"}) {
+    const auto file = own / (std::string(name) + "/model.safetensors");
+    const std::string bytes = read_all(file);
+    std::string other = bytes;
+    other[other.size() - 2] = char(other[other.size() - 2] ^ 1);
+    write_all(file, other);
+    differs(name);
+    write_all(file, bytes);
+    CHECK(source() == before);
+  }
+  for (const std::string file : {"text_encoder/config.json", "tokenizer/merges.txt",
+                                 "tokenizer_2/vocab.json", "tokenizer_3/spiece.model"}) {
+    const std::string bytes = read_all(own / file);
+    write_all(own / file, bytes + "\n");
+    differs(file);
+    write_all(own / file, bytes);
+    CHECK(source() == before);
+  }
+  own.change("transformer/config.json", {{"any", 1}});
+  CHECK(source() == before);  // does not encode
+  CHECK(cf::sd3::prompt_source(model, {.t5_tokens = 25}) != before);
+  CHECK(cf::sd3::prompt_source(model, {.t5_tokens = 24, .with_t5 = false}) != before);
+  CHECK(cf::sd3::prompt_source(model, {.t5_tokens = 24, .clip = {.dtype = at::kHalf}}) != before);
+  CHECK(cf::sd3::prompt_source(model, {.t5_tokens = 24, .t5 = {.dtype = at::kHalf}}) != before);
+  CHECK(cf::sd3::prompt_source(model, {.t5_tokens = 24, .at_once = 1}) == before);
+  std::filesystem::remove_all(own / "tokenizer_3");
+  CHECK(cf::sd3::prompt_source(model, {.t5_tokens = 24, .with_t5 = false}).size() > 0);
+  check_error(source, own.path().string(), "a whole model, with tokenizer_3");
 }
 
 TEST_CASE("options are checked") {

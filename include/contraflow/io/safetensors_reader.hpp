@@ -4,6 +4,7 @@
 /// Tensors from safetensors files, mapped.
 
 #include <algorithm>
+#include <cctype>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -59,6 +60,50 @@ inline std::vector<std::string> names_of_weights(const std::string& stem,
                                                  const std::string& variant) {
   if (variant.empty()) return {stem + ".safetensors", stem + ".safetensors.index.json"};
   return {stem + "." + variant + ".safetensors", stem + ".safetensors.index." + variant + ".json"};
+}
+
+// The variant that a file's name says, such as fp16; nothing for any other file.
+inline std::string variant_of(const std::string& name, const std::string& stem) {
+  for (const auto& [before, after] :
+       {std::pair<std::string, std::string>{stem + ".safetensors.index.", ".json"},
+        {stem + ".", ".safetensors"}}) {
+    const bool fits = name.size() > before.size() + after.size() && name.starts_with(before) &&
+                      name.ends_with(after);
+    if (!fits) continue;
+    const std::string variant =
+        name.substr(before.size(), name.size() - before.size() - after.size());
+    // Other characters are those of parts, such as fp16-00001-of-00002.
+    const auto plain = [](unsigned char c) { return std::isalnum(c) != 0 || c == '_'; };
+    if (std::all_of(variant.begin(), variant.end(), plain)) return variant;
+  }
+  return {};
+}
+
+// Names of the files in a folder, in order; none where it cannot be read.
+inline std::set<std::string> names_in(const std::filesystem::path& folder) {
+  std::set<std::string> names;
+  std::error_code unreadable;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, unreadable)) {
+    names.insert(entry.path().filename().string());
+  }
+  return names;
+}
+
+// What a folder without weights holds, for an error.
+inline std::string instead_of_weights(const std::set<std::string>& names) {
+  std::string list, pickle;
+  for (const std::string& name : names) {
+    list += (list.empty() ? "" : ", ") + name;
+    for (const char* suffix : {".bin", ".ckpt", ".pt", ".pth"}) {
+      if (name.ends_with(suffix)) pickle = name;
+    }
+  }
+  if (!pickle.empty()) {
+    return pickle +
+           ", which is a pickle: save_pretrained(..., safe_serialization=True) in Python "
+           "writes safetensors";
+  }
+  return list.empty() ? "no file" : list;
 }
 
 // The files that an index names, each with the tensors it should hold.
@@ -164,21 +209,30 @@ inline SafetensorsFile read_safetensors_sharded(const std::filesystem::path& ind
 /// @param folder where `<stem>.safetensors` is, else `<stem>.safetensors.index.json` and its parts
 /// @param stem `model` in folders of transformers, `diffusion_pytorch_model` in those of diffusers
 /// @param variant such as `fp16`, for `<stem>.fp16.safetensors` or
-/// `<stem>.safetensors.index.fp16.json`
-/// @throws Error naming the folder and what was looked for, or as the readers do
+///   `<stem>.safetensors.index.fp16.json`; empty: the weights without a variant, else the first
+///   variant there is, by name
+/// @throws Error naming the folder, what was looked for and what is there, or as the readers do
 /// @par Random numbers
 /// none
 inline SafetensorsFile read_weights(const std::filesystem::path& folder,
                                     const std::string& stem = "model",
                                     const std::string& variant = "") {
+  const std::set<std::string> there = safetensors::names_in(folder);
+  std::set<std::string> variants{variant};
+  for (const std::string& name : there) {
+    if (variant.empty()) variants.insert(safetensors::variant_of(name, stem));
+  }
+  for (const std::string& tried : variants) {
+    const auto names = safetensors::names_of_weights(stem, tried);
+    if (there.contains(names[0])) return read_safetensors(folder / names[0]);
+    if (there.contains(names[1])) return read_safetensors_sharded(folder / names[1]);
+  }
   const auto names = safetensors::names_of_weights(stem, variant);
-  const auto exists = [&](const std::string& name) {
-    std::error_code unreadable;
-    return std::filesystem::exists(folder / name, unreadable);
-  };
-  if (exists(names[0])) return read_safetensors(folder / names[0]);
-  if (exists(names[1])) return read_safetensors_sharded(folder / names[1]);
-  throw Error(folder.string(), names[0] + " or " + names[1] + " in it", "neither");
+  const std::string wanted = names[0] + " or " + names[1];
+  throw Error(
+      folder.string(),
+      variant.empty() ? wanted + ", or a variant such as " + stem + ".fp16.safetensors" : wanted,
+      safetensors::instead_of_weights(there));
 }
 
 }  // namespace contraflow

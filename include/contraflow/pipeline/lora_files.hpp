@@ -20,6 +20,7 @@
 #include <contraflow/io/json.hpp>
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/network/lora.hpp>
+#include <contraflow/pipeline/lora_layouts.hpp>
 
 namespace contraflow {
 
@@ -28,18 +29,6 @@ namespace detail {
 inline constexpr const char* diffusers_lora_file = "pytorch_lora_weights.safetensors";
 inline constexpr const char* peft_lora_file = "adapter_model.safetensors";
 inline constexpr const char* peft_config_file = "adapter_config.json";
-
-/// Without a prefix that every name has to have.
-inline std::map<std::string, Tensor> without_prefix(const std::map<std::string, Tensor>& tensors,
-                                                    const std::string& prefix,
-                                                    const std::string& source) {
-  std::map<std::string, Tensor> result;
-  for (const auto& [name, tensor] : tensors) {
-    if (!name.starts_with(prefix)) throw Error(source, "names that begin with " + prefix, name);
-    result.emplace(name.substr(prefix.size()), tensor);
-  }
-  return result;
-}
 
 inline constexpr const char* down_suffix = LoraWeights::down_suffix;
 inline constexpr const char* up_suffix = LoraWeights::up_suffix;
@@ -154,47 +143,24 @@ inline LoraWeights scaled(std::map<std::string, Tensor> tensors, PeftScales scal
   return weights;
 }
 
-/// Refuses layouts of other tools by the names of their tensors, with what converts them.
-inline void expects_known_layout(const std::map<std::string, Tensor>& tensors,
-                                 const std::string& source) {
-  const std::string convert =
-      "; load_lora_weights and save_lora_weights of diffusers convert what they know";
-  for (const auto& [name, tensor] : tensors) {
-    const bool is_kohya = name.starts_with("lora_unet_") || name.starts_with("lora_te") ||
-                          name.find(".lora_down.") != std::string::npos;
-    const bool is_original = name.find("joint_blocks.") != std::string::npos;
-    const bool is_of_encoder = name.starts_with("text_encoder");
-    const bool is_dora =
-        name.find("magnitude") != std::string::npos || name.ends_with("dora_scale");
-    if (is_dora) throw Error(source, "a plain adapter", "DoRA's " + name);
-    if (is_kohya) throw Error(source, "diffusers' or peft's names", "kohya's " + name + convert);
-    if (is_original) {
-      throw Error(source, "diffusers' or peft's names", "the original layout's " + name + convert);
-    }
-    if (is_of_encoder) {
-      throw Error(source, "an adapter of the transformer alone", "one of a text encoder, " + name);
-    }
-  }
-}
-
-inline LoraWeights read_peft_lora(const std::filesystem::path& folder) {
+inline LoraWeights read_peft_lora(const std::filesystem::path& folder, EncoderParts encoders) {
   const std::string source = (folder / peft_lora_file).string();
   const std::string config = (folder / peft_config_file).string();
-  auto tensors = read_safetensors(source).tensors;
-  expects_known_layout(tensors, source);
-  return scaled(without_prefix(tensors, "base_model.model.", source),
-                scales_of(read_json(config), "", config), source);
+  const auto tensors = in_known_names(read_safetensors(source).tensors, encoders, source);
+  const PeftScales scales = scales_of(read_json(config), "", config);
+  return in_diffusers_layout(scaled(tensors, scales, source), source);
 }
 
-inline LoraWeights read_diffusers_lora(const std::filesystem::path& path) {
+inline LoraWeights read_lora_file(const std::filesystem::path& path, EncoderParts encoders) {
+  const std::string source = path.string();
   const SafetensorsFile file = read_safetensors(path);
-  expects_known_layout(file.tensors, path.string());
   PeftScales scales;
   if (const auto found = file.metadata.find("lora_adapter_metadata");
       found != file.metadata.end()) {
-    scales = scales_of(parse_json(path.string(), found->second), "transformer.", path.string());
+    scales = scales_of(parse_json(source, found->second), "transformer.", source);
   }
-  return scaled(without_prefix(file.tensors, "transformer.", path.string()), scales, path.string());
+  return in_diffusers_layout(scaled(in_known_names(file.tensors, encoders, source), scales, source),
+                             source);
 }
 
 /// The adapted modules by their whole names: a shorter one, which peft matches as a suffix, might
@@ -208,18 +174,34 @@ inline std::set<std::string> module_names(const std::map<std::string, Tensor>& t
 }  // namespace detail
 
 /// Reads an adapter: a peft folder (`adapter_model.safetensors` and `adapter_config.json`), a
-/// diffusers folder (`pytorch_lora_weights.safetensors`), or one file in the layout of the latter.
+/// diffusers folder (`pytorch_lora_weights.safetensors`), or one file.
+///
+/// Files of other tools are converted where their layers are known as those of Stable Diffusion 3:
+/// kohya's names (`lora_unet_...lora_down.weight`) and the original layout (`joint_blocks...`),
+/// whose joined queries, keys and values become three layers.
 ///
 /// Each layer has its own scale: alpha comes from the configuration beside or inside the file, with
 /// its patterns and rsLoRA, or from `<layer>.alpha` in the file; without any it is the layer's
 /// rank.
-/// @throws Error for a file that cannot be read, of another layout (which it names), or of another
-///   kind of adapter: DoRA, those whose base is changed, such as PiSSA
-inline LoraWeights read_lora(const std::filesystem::path& path) {
-  if (!std::filesystem::is_directory(path)) return detail::read_diffusers_lora(path);
-  if (std::filesystem::exists(path / detail::peft_config_file)) return detail::read_peft_lora(path);
+/// @param path of a folder or file
+/// @param encoders what becomes of parts that belong to text encoders
+/// @return in the layout of diffusers
+/// @throws Error for a file that cannot be read, of layers that are not known (it names one), with
+///   parts of text encoders unless they are left out, or of another kind of adapter: DoRA, LoHa,
+///   LoKr, those whose base is changed, such as PiSSA
+inline LoraWeights read_lora(const std::filesystem::path& path,
+                             EncoderParts encoders = EncoderParts::refuse) {
+  const bool is_folder = std::filesystem::is_directory(path);
+  // A file of peft says nothing of its scale: that stands beside it.
+  const bool is_peft_file = !is_folder && path.filename() == detail::peft_lora_file &&
+                            std::filesystem::exists(path.parent_path() / detail::peft_config_file);
+  if (is_peft_file) return detail::read_peft_lora(path.parent_path(), encoders);
+  if (!is_folder) return detail::read_lora_file(path, encoders);
+  if (std::filesystem::exists(path / detail::peft_config_file)) {
+    return detail::read_peft_lora(path, encoders);
+  }
   if (std::filesystem::exists(path / detail::diffusers_lora_file)) {
-    return detail::read_diffusers_lora(path / detail::diffusers_lora_file);
+    return detail::read_lora_file(path / detail::diffusers_lora_file, encoders);
   }
   throw Error(path.string(),
               std::string(detail::peft_config_file) + " or " + detail::diffusers_lora_file,

@@ -18,6 +18,7 @@
 #include <contraflow/network/vae.hpp>
 #include <contraflow/network/vae_config.hpp>
 #include <contraflow/network/weights.hpp>
+#include <contraflow/pipeline/recognised.hpp>
 #include <contraflow/text/clip_tokenizer.hpp>
 #include <contraflow/text/t5_tokenizer.hpp>
 
@@ -26,18 +27,18 @@ namespace contraflow::pipeline {
 /// A folder in the layout of diffusers, as it is downloaded: what all models of this layout share.
 ///
 /// Each call loads one component, and what it returns owns it: text encoders can be gone before the
-/// transformer comes. Weights that already have the dtype asked for stay in the mapped file.
+/// transformer comes. Weights that already have the dtype asked for stay in the mapped file. Each
+/// may be there in one file or in parts, and plain or as a variant, such as fp16; see
+/// read_weights().
 class ModelFolder {
  public:
   /// @param path holds `transformer`, `vae`, `text_encoder` and so on
-  /// @throws Error if there is no transformer in it
+  /// @throws Error if there is no transformer in it, saying what it is instead
   explicit ModelFolder(std::filesystem::path path) : path_(std::move(path)) {
-    std::error_code unreadable;
-    if (!has("transformer")) {
-      throw Error(path_.string(),
-                  "a model folder in the layout of diffusers, with transformer/config.json",
-                  std::filesystem::exists(path_, unreadable) ? "another" : "nothing");
-    }
+    if (has("transformer")) return;
+    throw Error(path_.string(),
+                "a model folder in the layout of diffusers, with transformer/config.json",
+                recognised(path_));
   }
 
   /// Where it is.
@@ -47,10 +48,18 @@ class ModelFolder {
     std::error_code unreadable;
     return std::filesystem::is_regular_file(path_ / component / "config.json", unreadable);
   }
+  /// The folder of a component.
+  /// @throws Error naming it and what there is, where it is missing
+  std::filesystem::path folder_of(const std::string& component) const {
+    std::error_code unreadable;
+    if (std::filesystem::is_directory(path_ / component, unreadable)) return path_ / component;
+    throw Error(path_.string(), "a whole model, with " + component,
+                "a folder with " + detail::listed(safetensors::names_in(path_)));
+  }
   /// The config.json of a component.
-  /// @throws Error naming the file that is missing or damaged
+  /// @throws Error naming the component or file that is missing or damaged
   Settings settings(const std::string& component) const {
-    return Settings(path_ / component / "config.json");
+    return Settings(folder_of(component) / "config.json");
   }
 
   /// Shape of the autoencoder.
@@ -60,7 +69,7 @@ class ModelFolder {
   std::shared_ptr<Vae> vae(const Placement& placement = {},
                            VaeParts parts = VaeParts::decoder) const {
     auto network = std::make_shared<Vae>(autoencoder_options(), parts);
-    const std::filesystem::path folder = path_ / "vae";
+    const std::filesystem::path folder = folder_of("vae");
     load_weights(*network,
                  vae_weights(read_weights(folder, "diffusion_pytorch_model").tensors, parts),
                  folder.string(), placement);
@@ -74,7 +83,7 @@ class ModelFolder {
   /// @throws Error naming the file at fault
   std::shared_ptr<ClipText> clip(const std::string& component,
                                  const Placement& placement = {}) const {
-    const std::filesystem::path folder = path_ / component;
+    const std::filesystem::path folder = folder_of(component);
     auto network = std::make_shared<ClipText>(clip_text_options(settings(component)));
     load_weights(*network, clip_weights(read_weights(folder).tensors), folder.string(), placement);
     set_trainable(*network, false);
@@ -87,7 +96,7 @@ class ModelFolder {
   /// @throws Error naming the file at fault
   std::shared_ptr<T5Encoder> t5(const std::string& component,
                                 const Placement& placement = {}) const {
-    const std::filesystem::path folder = path_ / component;
+    const std::filesystem::path folder = folder_of(component);
     auto network = std::make_shared<T5Encoder>(t5_options(settings(component)));
     load_weights(*network, t5_weights(read_weights(folder).tensors, placement.dtype),
                  folder.string(), {.device = placement.device});
@@ -97,18 +106,18 @@ class ModelFolder {
 
   /// A tokenizer of CLIP, in the folder of this name.
   ClipTokenizer clip_tokenizer(const std::string& component) const {
-    return ClipTokenizer(path_ / component);
+    return ClipTokenizer(folder_of(component));
   }
   /// A tokenizer of T5, in the folder of this name, for a window of @p length tokens.
   T5Tokenizer t5_tokenizer(const std::string& component, std::int64_t length) const {
-    return T5Tokenizer(path_ / component, length);
+    return T5Tokenizer(folder_of(component), length);
   }
 
  protected:
   /// Loads the transformer's weights.
   /// @throws Error naming the file at fault
   void load_transformer(torch::nn::Module& network, const Placement& placement) const {
-    const std::filesystem::path folder = path_ / "transformer";
+    const std::filesystem::path folder = folder_of("transformer");
     load_weights(network, read_weights(folder, "diffusion_pytorch_model").tensors, folder.string(),
                  placement);
   }

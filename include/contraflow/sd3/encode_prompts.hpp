@@ -4,12 +4,17 @@
 /// Prompts as Stable Diffusion 3.5 sees them.
 
 #include <cstdint>
+#include <filesystem>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include <contraflow/io/fingerprint.hpp>
 #include <contraflow/network/text_condition.hpp>
 #include <contraflow/observe/report.hpp>
 #include <contraflow/pipeline/prompt_files.hpp>
+#include <contraflow/pipeline/stored_prompts.hpp>
 #include <contraflow/pipeline/text_states.hpp>
 #include <contraflow/sd3/folder.hpp>
 
@@ -66,6 +71,23 @@ Tensor t5_encoded(const Folder& folder, const std::vector<std::string>& captions
 
 }  // namespace detail
 
+/// Says what decides encoded prompts beside their texts: the files of encoders and tokenizers, by
+/// fingerprint(), precision and window. What was encoded under another text is stale.
+/// @throws Error naming a component that is missing or cannot be read
+inline std::string prompt_source(const Folder& folder, const PromptOptions& options) {
+  std::string source = "Stable Diffusion 3";
+  const auto encoder = [&](const std::string& tokenizer, const std::string& network,
+                           const Placement& placement) {
+    source += "; " + tokenizer + " " + fingerprint(folder.folder_of(tokenizer)) + ", " + network +
+              " " + fingerprint(folder.folder_of(network)) + " in " +
+              (placement.dtype ? c10::toString(*placement.dtype) : "its own precision");
+  };
+  encoder("tokenizer", "text_encoder", options.clip);
+  encoder("tokenizer_2", "text_encoder_2", options.clip);
+  if (options.with_t5) encoder("tokenizer_3", "text_encoder_3", options.t5);
+  return source + "; " + std::to_string(options.t5_tokens) + " T5 tokens";
+}
+
 /// Encodes prompts with the encoders of a folder, one encoder in memory at a time.
 /// @param folder with the text encoders and their tokenizers
 /// @param captions at least one; "" is the negative prompt of diffusers
@@ -93,6 +115,29 @@ TextCondition encode_prompts(const Folder& folder, const std::vector<std::string
 inline TextCondition encode_prompts(const Folder& folder, const std::vector<std::string>& captions,
                                     const PromptOptions& options = {}) {
   return encode_prompts(folder, captions, options, [](const Warning&) {});
+}
+
+/// Prompts that are encoded with the encoders of a folder when they are first asked for, and kept
+/// on disk: for more of them than memory holds, and for runs that go on after a kill. They pass the
+/// encoders one by one, so that a row has the bits of encode_prompts() with `at_once` 1, whatever
+/// others are asked for.
+/// @param folder with the text encoders and their tokenizers
+/// @param path of the file, see PromptStore; stale where prompt_source() is another
+/// @param captions at least one
+/// @param options how, without `at_once`
+/// @param warn told of each caption that is cut, when it is encoded; owned by the result
+/// @return rows for StoredPrompts
+template <class Warn>
+std::shared_ptr<const PromptStore> stored_prompts(const Folder& folder,
+                                                  const std::filesystem::path& path,
+                                                  std::vector<std::string> captions,
+                                                  PromptOptions options, Warn warn) {
+  options.at_once = 1;
+  const auto encode = [folder, options, warn](const std::vector<std::string>& some) {
+    return encode_prompts(folder, some, options, warn);
+  };
+  return std::make_shared<const PromptStore>(path, std::move(captions),
+                                             prompt_source(folder, options), encode);
 }
 
 }  // namespace contraflow::sd3

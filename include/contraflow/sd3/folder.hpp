@@ -24,9 +24,14 @@ class Folder : public ModelFolder {
  public:
   using ModelFolder::clip;
   using ModelFolder::clip_tokenizer;
-  using ModelFolder::ModelFolder;
   using ModelFolder::t5;
   using ModelFolder::t5_tokenizer;
+
+  /// @param path holds `transformer`, `vae`, `text_encoder` and so on
+  /// @throws Error if there is no transformer in it, or that of another model
+  explicit Folder(std::filesystem::path path) : ModelFolder(std::move(path)) {
+    settings("transformer").expects_text("_class_name", "SD3Transformer2DModel");
+  }
 
   /// Whether the third text encoder, T5, is there.
   bool has_t5() const { return has("text_encoder_3"); }
@@ -65,7 +70,7 @@ class Folder : public ModelFolder {
 
   /// The sampling grid of the scheduler.
   TimeGrid grid(int steps) const {
-    const auto file = path() / "scheduler" / "scheduler_config.json";
+    const auto file = folder_of("scheduler") / "scheduler_config.json";
     return sd3_grid(steps, grid_options(Settings(file)));
   }
 

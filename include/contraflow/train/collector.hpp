@@ -144,6 +144,7 @@ class SolverCollector {
     rollout.prompt = draw_prompts(context.prompts.size(), groups, generator)
                          .slice(0, own.first, own.last)
                          .repeat_interleave(members);
+    prepare_prompts(context.prompts, rollout.prompt);
     rollout.group = at::arange(own.first, own.last, at::kLong).repeat_interleave(members);
     rollout.id = at::arange(own.first * members, own.last * members, at::kLong);
     rollout.x0 = at::empty(batch_shape(own.size() * members, options_.sample_shape),

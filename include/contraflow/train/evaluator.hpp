@@ -91,21 +91,11 @@ class Evaluator {
                       const std::vector<std::int64_t>& sample_shape, const Comm& communicator = {},
                       const EpochWatch& watch = {}) const {
     const Share own = share_of(options_.samples, communicator.rank(), communicator.size());
-    const std::int64_t most = options_.batch > 0 ? options_.batch : options_.samples;
-    const Generator stream = seeded(options_.seed).stream(Purpose::evaluation);
-    EvaluationCount uncounted;
     std::vector<Tensor> samples;
     std::vector<ScoreSheet> sheets;
     Evaluation result;
     watch.together(communicator, [&] {
-      for (std::int64_t first = own.first; first < own.last; first += most) {
-        const Tensor id = at::arange(first, std::min(first + most, own.last), at::kLong);
-        const Tensor prompt = id.remainder(prompts.size());
-        samples.push_back(generated(policy, Role::average, solver_, options_.grid,
-                                    prompts.condition(prompt), {stream, id, sample_shape},
-                                    uncounted, watch));
-        sheets.push_back(rewards.score(samples.back(), reference_of(prompts, prompt)));
-      }
+      score(policy, rewards, prompts, sample_shape, own, watch, samples, sheets);
     });
     ScoreSheet sheet = joined_sheets(std::move(sheets));
     result.failures = std::move(sheet.failures);
@@ -120,6 +110,26 @@ class Evaluator {
   }
 
  private:
+  /// Generates and scores a rank's share, batch by batch.
+  template <class P, class R, class Source>
+  void score(P& policy, const R& rewards, const Source& prompts,
+             const std::vector<std::int64_t>& sample_shape, const Share& own,
+             const EpochWatch& watch, std::vector<Tensor>& samples,
+             std::vector<ScoreSheet>& sheets) const {
+    const std::int64_t most = options_.batch > 0 ? options_.batch : options_.samples;
+    const Generator stream = seeded(options_.seed).stream(Purpose::evaluation);
+    EvaluationCount uncounted;
+    prepare_prompts(prompts, at::arange(own.first, own.last, at::kLong).remainder(prompts.size()));
+    for (std::int64_t first = own.first; first < own.last; first += most) {
+      const Tensor id = at::arange(first, std::min(first + most, own.last), at::kLong);
+      const Tensor prompt = id.remainder(prompts.size());
+      samples.push_back(generated(policy, Role::average, solver_, options_.grid,
+                                  prompts.condition(prompt), {stream, id, sample_shape}, uncounted,
+                                  watch));
+      sheets.push_back(rewards.score(samples.back(), reference_of(prompts, prompt)));
+    }
+  }
+
   template <class R>
   static void summarise(const R& rewards, const ScoreSheet& sheet, Evaluation& result) {
     const Tensor valid = scored_samples(sheet);

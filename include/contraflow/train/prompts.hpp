@@ -32,11 +32,19 @@ concept HasPromptReference = requires(const P& p, const Tensor& ids) {
   p.reference(ids);
 };
 
+/// `p.prepare(ids)`: told which prompts are asked for next, int64 [B], where doing something for
+/// all of them together costs less, such as encoding them.
+template <class P>
+concept HasPromptPreparation = requires(const P& p, const Tensor& ids) {
+  p.prepare(ids);
+};
+
 /// A finite list of prompts, which give two things: the condition of models, and a reference for
 /// rewards. The rollout keeps their numbers only and asks when a batch needs them.
 ///
 /// Valid expressions: those of HasPromptCount and HasPromptCondition; that of HasPromptReference
-/// where rewards are told anything else than the condition. Laws: `size() >= 1`; `condition(ids)`
+/// where rewards are told anything else than the condition; that of HasPromptPreparation where
+/// it helps, which changes no result. Laws: `size() >= 1`; `condition(ids)`
 /// and `reference(ids)` have one row an id; equal ids give equal rows.
 template <class P>
 concept PromptSource = HasPromptCount<P> && HasPromptCondition<P>;
@@ -70,6 +78,12 @@ auto reference_of(const P& prompts, const Tensor& ids) {
   } else {
     return prompts.condition(ids);
   }
+}
+
+/// Tells prompts that want to know which of them, @p ids, come next.
+template <PromptSource P>
+void prepare_prompts(const P& prompts, const Tensor& ids) {
+  if constexpr (HasPromptPreparation<P>) prompts.prepare(ids);
 }
 
 /// What the prompts of @p P give to models.
