@@ -137,8 +137,9 @@ void expects_own_folder(const Settings& settings) {
 /// Throws Error where the checkpoints that are to be gone on from would mean something else.
 /// @return the other settings that differ, each in a sentence
 std::vector<std::string> changed_settings(const Settings& settings) {
-  static const std::set<std::string> decisive{"tiny", "method",   "rank",    "alpha",
-                                              "seed", "guidance", "negative"};
+  static const std::set<std::string> decisive{"tiny",     "method", "rank",
+                                              "alpha",    "seed",   "guidance",
+                                              "negative", "lora",   "lora-without-text-encoders"};
   std::vector<std::string> changes;
   if (!settings.resume || !fs::exists(settings.run_file())) return changes;
   if (cf::checkpoints_in(settings.checkpoints()).empty()) return changes;
@@ -223,8 +224,11 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
     return pictures.reward;
   };
 
-  parts.phases.begin("evaluating before");
-  const double before = evaluated("before.png");
+  std::optional<double> before;
+  if (!resumed) {
+    parts.phases.begin("evaluating before");
+    before = evaluated("before.png");
+  }
   parts.phases.begin("training");
   const cf::RunReport report =
       trainer.run(settings.epochs, evaluation, cf::ProgressBar{}, cf::StopOnInterrupt{},
@@ -233,15 +237,19 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
                   cf::Checkpoint{.directory = settings.checkpoints(),
                                  .every = settings.save_every,
                                  .anew = settings.anew});
-  parts.phases.begin("evaluating after");
-  const double after = evaluated("after.png");
+  if (support::is_first(parts.ranks)) save_adapter(trainer.policy(), output / "adapter");
+  std::optional<double> after;
+  if (!report.stopped) {
+    parts.phases.begin("evaluating after");
+    after = evaluated("after.png");
+  }
   if (!support::is_first(parts.ranks)) return;
-  save_adapter(trainer.policy(), output / "adapter");
   std::cout << parts.phases.table().text() << "epochs " << report.epochs << ", gradient steps "
             << trainer.gradient_steps() << ", evaluations of the network "
-            << trainer.evaluations().forward << '\n'
-            << "reward before " << before << ", after " << after << '\n'
-            << "adapters, pictures and records in " << output.string() << '\n';
+            << trainer.evaluations().forward << '\n';
+  if (before) std::cout << "reward before " << *before << '\n';
+  if (after) std::cout << "reward after " << *after << '\n';
+  std::cout << "adapters, pictures and records in " << output.string() << '\n';
   if (report.stopped) std::cout << report.reason << '\n';
 }
 

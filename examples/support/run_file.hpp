@@ -83,7 +83,9 @@ inline void add_run_file(CLI::App& app) {
   app.config_formatter(std::make_shared<detail::RunFileFormat>());
   app.allow_config_extras(CLI::config_extras_mode::error);
   app.set_config("--again", "",
-                 "The run.json of a run: its settings are taken; options beside it win");
+                 "The run.json of a run: its settings are taken; options beside it win")
+      ->type_name("FILE")
+      ->check(CLI::ExistingFile);
 }
 
 /// What was run, when all options are known.

@@ -28,9 +28,10 @@ class Workers {
   /// Returns when the list is empty and no job is under way.
   /// @throws what a job threw first; jobs that had not begun by then are dropped
   void run(int threads) {
-    std::vector<std::thread> pool;
-    for (int i = 0; i < threads; ++i) pool.emplace_back([this] { work(); });
-    for (std::thread& thread : pool) thread.join();
+    {
+      std::vector<std::jthread> pool;
+      for (int i = 0; i < threads; ++i) pool.emplace_back([this] { work(); });
+    }
     if (failure_) std::rethrow_exception(failure_);
   }
 

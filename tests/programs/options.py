@@ -33,9 +33,11 @@ QUICK = {
 }
 
 # Options that name what is there already.
-READ = {"--base", "--check", "--data", "--evaluation-prompts", "--lora", "--model", "--prompts"}
+READ = {"--again", "--base", "--check", "--data", "--evaluation-prompts", "--lora", "--model", "--prompts"}
 # Options of texts that may be anything.
 FREE = {"--host", "--negative"}
+# Programs whose output is a file.
+OUTPUT_IS_FILE = {"scenes_pretrain"}
 # What a tiny model is used instead of.
 WITHOUT_TINY = {"--model"}
 
@@ -51,7 +53,7 @@ def options_of(program):
     return re.findall(r"^\s+(--[a-z0-9-]+) ([A-Z]+)", run.stdout, re.MULTILINE)
 
 
-def tries_of(name, kind, folder):
+def tries_of(name, kind, folder, is_file_written=False):
     """Values to try, each with whether it must be refused."""
     if kind in ("INT", "UINT"):
         return [("0", False), ("-1", False)]
@@ -60,7 +62,8 @@ def tries_of(name, kind, folder):
     if kind == "ENUM" or name in FREE:
         return [("no-such-name", name not in FREE)]
     if name == "--output":
-        return [("/proc/x", True), (str(folder / "file"), True), ("", True)]
+        wrong = folder if is_file_written else folder / "file"
+        return [("/proc/x/y", True), (str(wrong), True), ("", True)]
     if name in READ:
         return [(str(folder / "missing"), True), (str(folder), True), (str(folder / "file"), True)]
     return [("no-such-name", True), ("", True)]
@@ -84,7 +87,7 @@ def calls_of(program, folder):
             if kind in ("INT", "UINT"):
                 large = ("1e30", "99999999999999999999")
                 yield from (([*rest, option, value], True) for value in large)
-        for value, is_refused in tries_of(option, kind, folder):
+        for value, is_refused in tries_of(option, kind, folder, name in OUTPUT_IS_FILE):
             yield [*without(quick, option), option, value], is_refused
 
 

@@ -55,7 +55,9 @@ Plan plan_of(const Options& options) {
 
 /// In which a program that goes on must agree with the one before it; runs may be added.
 Json settings_of(const Plan& plan) {
-  return {{"demonstrations", plan.demonstrations}, {"pretraining", plan.pretrain_steps}};
+  return {{"demonstrations", plan.demonstrations},
+          {"pretraining", plan.pretrain_steps},
+          {"epochs", plan.epochs}};
 }
 
 void write_all(const Plan& plan, const std::vector<ArmResult>& arms) {

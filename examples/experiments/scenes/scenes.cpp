@@ -125,6 +125,7 @@ class Overrides {
   /// What is run, with the values of the set where none was given.
   support::RunRecord record(int ranks) const {
     support::RunRecord record = support::run_record(app_, "scenes", ranks);
+    if (values_.empty()) return record;  // of several methods, which have settings of their own
     record["settings"].update(values_);
     record["settings"]["method"] = name_of(method_);
     record["settings"]["settings"] = set_;

@@ -126,6 +126,8 @@ std::optional<Losses> learnt(M& model, std::size_t phase, const scenes::Captione
 
 /// Trains, and writes the weights and beside them a record: losses and scores of each phase.
 int make(Options options, const support::Ranks& ranks) {
+  cf::expects(!options.output.empty() && !std::filesystem::is_directory(options.output), "--output",
+              "a file for the weights", options.output);
   const cf::Stopwatch watch;
   if (options.resume) find_phase(options);
   Json record = record_of(options);

@@ -37,7 +37,7 @@ class Error : public std::runtime_error {
 };
 
 /// A file or folder that could not be written: a disk that is full, or gone. It may be writable
-/// later, so a run goes on: it is warned of once, and thrown at the end if the last attempt failed.
+/// later, so a run goes on: it is warned of once, and thrown where a run's end cannot be written.
 class WriteError : public Error {
  public:
   using Error::Error;

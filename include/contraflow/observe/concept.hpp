@@ -163,15 +163,16 @@ class Observers {
       if constexpr (HasWarn<std::remove_reference_t<decltype(o)>>) o.warn(warning);
     });
   }
-  /// Tells all that want to know of the end of a run, with its trainer.
-  /// @throws WriteError, behind all, of the first that could not write its end
+  /// Tells all that want to know of the end of a run, with its trainer: all of them, whatever one
+  /// throws.
+  /// @throws what the first has thrown, behind all
   template <class T>
   void finish(T& trainer, const RunReport& report) {
     std::exception_ptr failure;
     each([&](auto& o) {
       try {
         finish_one(o, trainer, report);
-      } catch (const WriteError&) {
+      } catch (...) {
         if (!failure) failure = std::current_exception();
       }
     });

@@ -139,7 +139,15 @@ class Csv {
       throw Error(path_.string(), "a regular file (its header may grow)", "another kind of file");
     }
     const std::string content = detail::file_content(path_);
-    if (content.empty()) return file_.write(detail::csv_header(columns_));
+    if (content.empty()) {
+      const std::string header = detail::csv_header(columns_);
+      try {
+        return file_.write(header);
+      } catch (const WriteError&) {
+        file_.close();  // a table begins with its header, or not at all
+        throw;
+      }
+    }
     const std::vector<std::string> found = detail::csv_columns(content);
     const bool ours = found.size() >= columns_.size() &&
                       std::equal(columns_.begin(), columns_.end(), found.begin()) &&
@@ -168,26 +176,28 @@ class Csv {
   }
 
   void add_columns(const std::vector<Metric>& metrics) {
-    const std::size_t header_size = detail::csv_header(columns_).size();
-    const std::size_t old_count = columns_.size();
+    std::vector<std::string> columns = columns_;
     const auto metric_columns = static_cast<std::ptrdiff_t>(detail::csv_report_columns.size());
     for (const Metric& metric : metrics) {
-      const auto begin = columns_.begin() + metric_columns;
-      if (std::find(begin, columns_.end(), metric.name) == columns_.end()) {
-        columns_.push_back(metric.name);
+      const auto begin = columns.begin() + metric_columns;
+      if (std::find(begin, columns.end(), metric.name) == columns.end()) {
+        columns.push_back(metric.name);
       }
     }
-    if (columns_.size() > old_count) widen(header_size, columns_.size() - old_count);
+    if (columns.size() > columns_.size()) widen(columns);
   }
 
-  void widen(std::size_t header_size, std::size_t added) {
+  /// Rewrites the table under a longer header, which is the table's only where that succeeds.
+  void widen(const std::vector<std::string>& columns) {
+    const std::size_t header_size = detail::csv_header(columns_).size();
     const std::string content = detail::file_content(path_);
-    std::string wider = detail::csv_header(columns_);
+    std::string wider = detail::csv_header(columns);
     for (const char c : std::string_view(content).substr(header_size)) {
-      if (c == '\n') wider.append(added, ',');
+      if (c == '\n') wider.append(columns.size() - columns_.size(), ',');
       wider += c;
     }
     replace(wider);
+    columns_ = columns;
   }
 
   void replace(std::string_view content) {

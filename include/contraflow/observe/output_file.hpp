@@ -27,11 +27,11 @@
 
 namespace contraflow::detail {
 
-/// Whole content of a file.
-/// @throws Error naming the file when it cannot be read
+/// Whole content of a file that is going to be written.
+/// @throws WriteError naming the file when it cannot be read
 inline std::string file_content(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(path.string(), "a file that can be read", std::strerror(errno));
+  if (!file) throw WriteError(path.string(), "a file that can be read", std::strerror(errno));
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
@@ -131,12 +131,16 @@ class OutputFile {
     if (!std::filesystem::is_regular_file(path)) return file;
     const std::string content = file_content(path);
     const std::size_t whole = content.rfind('\n') + 1;  // npos + 1 is 0
-    if (whole < content.size()) std::filesystem::resize_file(path, whole);
+    if (whole < content.size() && ::ftruncate(::fileno(file.stream_.get()), off_t(whole)) != 0) {
+      throw WriteError(path.string(), "a file that can be written", std::strerror(errno));
+    }
     file.size_ = static_cast<off_t>(whole);
     return file;
   }
 
   bool is_open() const noexcept { return stream_ != nullptr; }
+  /// Bytes that are in it.
+  std::size_t size() const noexcept { return static_cast<std::size_t>(size_); }
 
   /// All of @p bytes or none of them: what comes next may find room again.
   /// @throws WriteError naming the path when not everything could be written

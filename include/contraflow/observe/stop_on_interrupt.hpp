@@ -86,7 +86,8 @@ class InterruptWatch {
 /// that epoch, so a Checkpoint beside this holds the last whole epoch, and a run that is resumed
 /// has the bits of one that was not interrupted. Behind the last gradient step of an epoch nothing
 /// is given up but its evaluation. A reward that is being asked in the same thread is waited for.
-/// Epochs of several gradient steps are copied for this, into the host's memory, before they begin.
+/// Epochs of several gradient steps are copied for this, into the host's memory, before they begin;
+/// in epochs of one step, buffers that a model's forward pass changes are not undone.
 ///
 /// The handlers are installed when the run starts and the earlier ones put back at the first
 /// signal, when the run ends, or when the observer goes, whichever is first; so a second signal

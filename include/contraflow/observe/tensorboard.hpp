@@ -128,7 +128,7 @@ class TensorBoard {
   /// Writes the reason of a run that was stopped.
   void finish(const RunReport& run) {
     if (run.stopped) text("progress/stopped", run.reason, run.epochs);
-    if (file_.is_open()) begin_ = std::filesystem::file_size(path_);
+    if (file_.is_open()) begin_ = file_.size();
   }
 
  private:
@@ -171,7 +171,7 @@ class TensorBoard {
     }
     file_ = detail::OutputFile::create(path_);
     file_.write(tfevents::record(tfevents::version_event(time).encoded()));
-    begin_ = std::filesystem::file_size(path_);
+    begin_ = file_.size();
   }
 
   /// What TensorBoard finds in the directory.
@@ -194,7 +194,7 @@ class TensorBoard {
     }
     std::error_code failure;
     std::filesystem::rename(path, free, failure);
-    if (failure) throw Error(path.string(), "a file that can be renamed", failure.message());
+    if (failure) throw WriteError(path.string(), "a file that can be renamed", failure.message());
   }
 
   void write(const tfevents::Message& summary, std::int64_t step) {

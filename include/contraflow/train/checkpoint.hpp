@@ -138,18 +138,40 @@ inline KnownCheckpoint known_checkpoint(const std::filesystem::path& checkpoint)
   }
 }
 
+/// What is in a folder; nothing where there is none.
+inline std::vector<std::filesystem::path> entries_of(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> found;
+  std::error_code failure;
+  std::filesystem::directory_iterator entry(directory, failure);
+  while (!failure && entry != std::filesystem::directory_iterator()) {
+    found.push_back(entry->path());
+    entry.increment(failure);
+  }
+  if (failure && failure != std::errc::no_such_file_or_directory) {
+    throw WriteError(directory.string(), "a folder that can be read", failure.message());
+  }
+  return found;
+}
+
+/// Removes what was half written when a run was killed, or when its disk was full.
+inline void remove_partial(const std::filesystem::path& directory) {
+  for (const std::filesystem::path& path : entries_of(directory)) {
+    const std::string name = path.filename().string();
+    std::error_code ignored;
+    if (name.starts_with("epoch-") && name.ends_with(".partial")) {
+      std::filesystem::remove_all(path, ignored);
+    }
+  }
+}
+
 /// The complete checkpoints in a folder in the order in which they were written, which is not that
 /// of their epochs where a run went on from an older one; those that cannot be read are the last.
 inline std::vector<KnownCheckpoint> known_checkpoints(const std::filesystem::path& directory) {
   std::vector<KnownCheckpoint> found;
-  std::error_code failure;
-  for (const auto& entry : std::filesystem::directory_iterator(directory, failure)) {
-    const std::string name = entry.path().filename().string();
+  for (const std::filesystem::path& path : entries_of(directory)) {
+    const std::string name = path.filename().string();
     if (!name.starts_with("epoch-") || name.ends_with(".partial")) continue;
-    found.push_back(known_checkpoint(entry.path()));
-  }
-  if (failure && failure != std::errc::no_such_file_or_directory) {
-    throw Error(directory.string(), "a folder that can be read", failure.message());
+    found.push_back(known_checkpoint(path));
   }
   const auto place = [](const KnownCheckpoint& checkpoint) {
     return std::tuple(!checkpoint.is_readable, checkpoint.order, checkpoint.path);
@@ -247,7 +269,7 @@ std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& d
   const auto there = detail::known_checkpoints(directory);
   const auto* newest = detail::newest_of(there);
   try {
-    fs::remove_all(partial);
+    detail::remove_partial(directory);
     fs::create_directories(partial);
     const TrainerState state = trainer.state();
     std::map<std::string, std::string> metadata{
@@ -261,7 +283,11 @@ std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& d
     fs::rename(partial, final_path);
     flush_folder(directory);
   } catch (const fs::filesystem_error& failure) {
+    detail::remove_partial(directory);
     throw WriteError(final_path.string(), "a folder that can be written", failure.code().message());
+  } catch (...) {
+    detail::remove_partial(directory);
+    throw;
   }
   return final_path;
 }
@@ -285,7 +311,7 @@ void load_whole(T& trainer, const std::filesystem::path& checkpoint) {
   load_state(trainer.optimizer(), read_optimizer(checkpoint));
   try {
     trainer.load(state);
-  } catch (const Error&) {
+  } catch (...) {
     load_state(trainer.optimizer(), before);
     throw;
   }
@@ -368,6 +394,7 @@ struct Checkpoint {
   void start(const RunInfo& info) {
     written = -1;
     past = info.first_epoch - 1;
+    detail::remove_partial(directory);
     for (const auto& known : detail::known_checkpoints(directory)) {
       const bool is_own = known.is_readable && known.run == info.run_number;
       if (is_own && known.epoch == past) written = past;
@@ -399,33 +426,34 @@ struct Checkpoint {
       save_checkpoint(trainer, directory);
     }
     written = trainer.epoch();
-    remove_others(run);
-    past = written;
+    remove_others(run, std::exchange(past, written));
   }
 
-  /// Removes what is older than the newest whole checkpoint of this run.
+  /// Removes all of this run but the newest whole checkpoint of its past, and what is damaged.
   /// @return whether there was any
   bool make_room(std::int64_t run) const {
     const std::vector<detail::KnownCheckpoint> all = detail::known_checkpoints(directory);
     bool has_whole = false, has_removed = false;
     for (auto known = all.rbegin(); known != all.rend(); ++known) {
-      if (!known->is_readable || known->run != run) continue;
-      if (has_whole) {
-        detail::remove_checkpoint(known->path);
-        has_removed = true;
+      if (known->is_readable && known->run != run) continue;
+      const bool is_past = known->is_readable && known->epoch <= past;
+      if (is_past && !has_whole && !damage_of(known->path)) {
+        has_whole = true;
+        continue;
       }
-      has_whole = has_whole || !damage_of(known->path);
+      detail::remove_checkpoint(known->path);
+      has_removed = true;
     }
     return has_removed;
   }
 
   /// All but the newest ones of this run and its past.
-  void remove_others(std::int64_t run) const {
+  void remove_others(std::int64_t run, std::int64_t before) const {
     const std::vector<detail::KnownCheckpoint> all = detail::known_checkpoints(directory);
     std::int64_t kept = 0;
     for (auto known = all.rbegin(); known != all.rend(); ++known) {
       const bool is_own = known->is_readable && known->run == run &&
-                          (known->epoch <= past || known->epoch == written);
+                          (known->epoch <= before || known->epoch == written);
       if (is_own && kept < keep) {
         ++kept;
       } else {

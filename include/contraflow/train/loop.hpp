@@ -31,6 +31,17 @@ EpochReport epoch_of(T& trainer, All& observers) {
   }
 }
 
+/// Whether what is done was given up in the middle, on all ranks.
+template <class F>
+bool is_given_up(F&& f) {
+  try {
+    f();
+  } catch (const EpochGivenUp&) {
+    return true;
+  }
+  return false;
+}
+
 /// Lets observers that interrupt give up an epoch, while this lives.
 template <class T>
 class Watched {
@@ -39,16 +50,20 @@ class Watched {
   Watched(T& trainer, const All& observers) : trainer_(trainer) {
     if constexpr (All::interrupt && can_be_watched) {
       trainer.watch(EpochWatch([&observers] { return !observers.interruption().empty(); }));
+      is_set_ = true;
     }
   }
   Watched(const Watched&) = delete;
   ~Watched() {
-    if constexpr (can_be_watched) trainer_.watch({});
+    if constexpr (can_be_watched) {
+      if (is_set_) trainer_.watch({});
+    }
   }
 
  private:
   static constexpr bool can_be_watched = requires(T & trainer) { trainer.watch(EpochWatch{}); };
   T& trainer_;
+  bool is_set_ = false;
 };
 
 }  // namespace detail
@@ -74,22 +89,23 @@ RunReport run_loop(T& trainer, std::int64_t epochs, Os&... observers) {
   RunReport run{trainer.epoch(), false, {}, {}};
   const detail::Watched watched(trainer, all);
   while (trainer.epoch() < epochs && !run.stopped) {
-    try {
-      run.last = detail::epoch_of(trainer, all);
-    } catch (const EpochGivenUp&) {
+    if (detail::is_given_up([&] { run.last = detail::epoch_of(trainer, all); })) {
       run.stopped = true;
-      run.reason = reason_of_all(communicator, all.interruption());
       break;
     }
-    all.measure(trainer, run.last);
+    run.epochs = trainer.epoch();
+    // Observers may evaluate: that is given up too, and the epoch stands.
+    const bool gave_up = detail::is_given_up([&] { all.measure(trainer, run.last); });
     Verdict verdict = all(run.last);
     if (std::string reason = trainer.reason_to_end(); !reason.empty() && !verdict.stop) {
       verdict = {true, std::move(reason), {}};
     }
-    run.stopped = communicator.agree(verdict.stop);
+    run.stopped = communicator.agree(verdict.stop) || gave_up;
     if (run.stopped) run.reason = reason_of_all(communicator, verdict.reason);
-    all.after(trainer, run.last);
-    run.epochs = trainer.epoch();
+    if (detail::is_given_up([&] { all.after(trainer, run.last); })) run.stopped = true;
+  }
+  if (run.stopped && run.reason.empty()) {
+    run.reason = reason_of_all(communicator, all.interruption());
   }
   all.finish(trainer, run);
   return run;

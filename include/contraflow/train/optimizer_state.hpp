@@ -119,10 +119,23 @@ struct ArchivedStates {
   }
 
   static void load(torch::optim::Optimizer& optimizer, const OptimizerState& state) {
+    const at::Device device = parameters_of(optimizer).front().device();
+    OptimizerState moved = state;
+    for (auto& [name, tensor] : moved.tensors) {
+      if (tensor.dim() > 0) tensor = tensor.to(device);  // counts stay on the host
+    }
     torch::serialize::OutputArchive out;
-    write(out, state.values.at("archive"), state);
+    write(out, moved.values.at("archive"), moved);
     auto in = read_back(out);
-    optimizer.load(in);
+    // What is in it is set, and nothing else is removed.
+    auto before = std::move(optimizer.state());
+    optimizer.state().clear();
+    try {
+      optimizer.load(in);
+    } catch (...) {
+      optimizer.state() = std::move(before);
+      throw;
+    }
   }
 
  private:

@@ -76,6 +76,8 @@ class Scorer {
 
   /// Epochs in a row, up to the last, in which no sample had a score.
   std::int64_t unscored_epochs() const { return unscored_epochs_; }
+  /// Tells that the last epoch had scores and was learnt from.
+  void learnt() { unscored_epochs_ = 0; }
   /// What a reward has said that threw in the last epoch without a score; empty where none has.
   const std::string& last_failure() const { return last_failure_; }
 
@@ -128,7 +130,6 @@ class Scorer {
       add_statistics(report, {});
       return {};
     }
-    unscored_epochs_ = 0;
     ScoredRollout<Record> scored = placed(std::move(rollout), all, counted.samples, masked > 0);
     add_statistics(report, scored.scores = valued(counted.scores, scored.scores.group));
     return scored;

@@ -71,6 +71,7 @@ class OnlineTrainer
       Rollout<Record> rollout = collect(report);
       const auto scored = scorer_.finish(std::move(rollout), report, warn);
       learn(scored, report);
+      if (scored.size() > 0) scorer_.learnt();
       this->policy_.after_epoch(this->gradient_steps());
       this->seconds_ += epoch.seconds();
       report.add("seconds/epoch", epoch.seconds());
