@@ -37,6 +37,14 @@ class Interrupts {
   mutable std::int64_t asked_ = 0;
 };
 
+/// Evaluates when all were told.
+struct Acts {
+  template <class T>
+  void after(T& trainer, const cf::EpochReport&) const {
+    trainer.evaluate();
+  }
+};
+
 constexpr std::int64_t never = 1'000'000;
 
 template <class T>
@@ -57,18 +65,18 @@ void check_same_bits(T& a, T& b) {
   for (const auto& [name, tensor] : own.tensors) CHECK(at::equal(tensor, other.tensors.at(name)));
 }
 
-/// A run that is interrupted at any moment of its second epoch has the state of its first, or of
-/// its second, and goes on with the bits of one that was not; so does another that is resumed.
+/// A run that is interrupted at any moment of an epoch has the state before it, and goes on with
+/// the bits of one that was not; so does another that is resumed.
 template <class Make>
 void check_interruptions(const Make& make) {
-  auto whole = make(), one = make(), counted = make();
+  auto whole = make(), none = make(), one = make(), counted = make();
   whole.run(3);
   const Interrupts first(never), both(never);
   one.run(1, first);
   counted.run(2, both);
   REQUIRE(both.asked() > first.asked() + 5);
-  const std::int64_t stride = std::max<std::int64_t>(1, (both.asked() - first.asked()) / 12);
-  for (std::int64_t at = first.asked() + 1; at <= both.asked(); at += stride) {
+  const std::int64_t stride = std::max<std::int64_t>(1, first.asked() / 8);
+  for (std::int64_t at = 1; at <= both.asked(); at += stride) {
     INFO("asked for the time " << at << " of " << both.asked());
     const TemporaryDirectory folder;
     auto run = make();
@@ -77,12 +85,13 @@ void check_interruptions(const Make& make) {
     REQUIRE(report.stopped);
     CHECK(report.reason == "enough");
     CHECK(report.epochs == run.epoch());
-    REQUIRE(run.epoch() == 1);
-    check_same_bits(run, one);
+    const bool is_first = at <= first.asked();
+    REQUIRE(run.epoch() == (is_first ? 0 : 1));
+    check_same_bits(run, is_first ? none : one);
     run.run(3);
     check_same_bits(run, whole);
     auto resumed = make();
-    REQUIRE(cf::resume(resumed, folder.path()));
+    REQUIRE(cf::resume(resumed, folder.path()) == !is_first);
     resumed.run(3);
     check_same_bits(resumed, whole);
   }
@@ -147,6 +156,34 @@ TEST_CASE("an evaluation is given up, and the epoch before it stands") {
   run.run(3);
   counted.run(3);
   check_same_bits(run, counted);
+}
+
+TEST_CASE("an observer's own evaluation is given up too, and the epoch stands") {
+  const auto make = [] {
+    return cf::Trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, collection(),
+                       cf::EvaluationOptions{.samples = 4, .grid = cf::uniform_grid(9)});
+  };
+  auto counted = make();
+  const Interrupts one(never);
+  counted.run(1, one);
+  const auto measures = [](auto& trainer, cf::EpochReport& report) {
+    report.add("own", trainer.evaluate().reward);
+  };
+  for (const bool acts : {false, true}) {
+    const TemporaryDirectory folder;
+    auto run = make();
+    const Interrupts interrupts(one.asked() + 4);
+    const cf::Checkpoint checkpoint{.directory = folder.path(), .every = 100};
+    const cf::RunReport report = acts
+                                     ? run.run(3, interrupts, Acts{}, cf::Checkpoint(checkpoint))
+                                     : run.run(3, interrupts, measures, cf::Checkpoint(checkpoint));
+    CHECK(report.stopped);
+    CHECK(report.reason == "enough");
+    CHECK(report.epochs == 1);
+    auto resumed = make();
+    REQUIRE(cf::resume(resumed, folder.path()));
+    check_same_bits(resumed, run);
+  }
 }
 
 TEST_CASE("one rank that is interrupted ends the epoch of all") {
