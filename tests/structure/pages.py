@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Holds pages to the headers: each sentence of a static_assert has a row on the page on errors, and
-each row a sentence; each header stands on the page of its room.
+each row a sentence; each header stands on the page of its room; each warning has a row on the page of
+what goes wrong, and each row a warning.
 
 Usage: pages.py ROOT
 """
@@ -48,16 +49,38 @@ def unlisted(include, pages):
             yield f"{name}: not on the page of its room"
 
 
+def warned(include):
+    """The quantities of all warnings."""
+    found = set()
+    for path in sorted(include.rglob("*.hpp")):
+        text = path.read_text()
+        found |= set(re.findall(rf"Warning\{{\s*{LITERAL}", text))
+        found |= set(re.findall(rf"check_threshold\(report, {LITERAL}", text))
+        found |= set(re.findall(rf"note\(report, {LITERAL}", text))
+    return found
+
+
+def warning_faults(quantities, page):
+    table = page.split("| quantity |", 1)[1].split("\n\n", 1)[0]
+    listed = set(re.findall(r"^\| `([^`]+)` ", table, re.MULTILINE))
+    yield from (f"no row for the warning {name}" for name in sorted(quantities - listed))
+    yield from (f"no warning {name}" for name in sorted(listed - quantities))
+
+
 def main():
     root = pathlib.Path(sys.argv[1])
     all_sentences = sentences(root / "include")
     beginnings = rows((root / "docs/pages/errors.md").read_text())
     found = list(faults(all_sentences, beginnings))
     found += unlisted(root / "include/contraflow", root / "docs/pages/rooms")
+    quantities = warned(root / "include")
+    found += warning_faults(quantities,
+                            (root / "docs/pages/when_something_goes_wrong.md").read_text())
     for fault in found:
         print(fault)
-    print(f"{len(all_sentences)} sentences, {len(beginnings)} rows, {len(found)} faults")
-    sys.exit(1 if found or not all_sentences else 0)
+    print(f"{len(all_sentences)} sentences, {len(beginnings)} rows, {len(quantities)} warnings, "
+          f"{len(found)} faults")
+    sys.exit(1 if found or not all_sentences or not quantities else 0)
 
 
 if __name__ == "__main__":
