@@ -24,6 +24,7 @@
 #include <contraflow/io/png.hpp>
 #include <contraflow/io/settings.hpp>
 #include <contraflow/model/autocasting.hpp>
+#include <contraflow/observe/collapse_guard.hpp>
 #include <contraflow/observe/json_lines.hpp>
 #include <contraflow/observe/picture.hpp>
 #include <contraflow/observe/picture_files.hpp>
@@ -230,13 +231,13 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
     before = evaluated("before.png");
   }
   parts.phases.begin("training");
-  const cf::RunReport report =
-      trainer.run(settings.epochs, evaluation, cf::ProgressBar{}, cf::StopOnInterrupt{},
-                  cf::JsonLines{output / "run.jsonl"}, cf::TensorBoard{output / "tensorboard"},
-                  cf::PictureFiles{output / "pictures"}, prompt_warnings, adapter_saver,
-                  cf::Checkpoint{.directory = settings.checkpoints(),
-                                 .every = settings.save_every,
-                                 .anew = settings.anew});
+  const cf::RunReport report = trainer.run(
+      settings.epochs, evaluation, cf::ProgressBar{}, cf::StopOnInterrupt{}, cf::CollapseGuard{},
+      cf::JsonLines{output / "run.jsonl"}, cf::TensorBoard{output / "tensorboard"},
+      cf::PictureFiles{output / "pictures"}, prompt_warnings, adapter_saver,
+      cf::Checkpoint{.directory = settings.checkpoints(),
+                     .every = settings.save_every,
+                     .anew = settings.anew});
   if (support::is_first(parts.ranks)) save_adapter(trainer.policy(), output / "adapter");
   std::optional<double> after;
   if (!report.stopped) {

@@ -12,6 +12,7 @@
 #include <regex>
 #include <set>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -208,13 +209,21 @@ inline LoraWeights read_lora(const std::filesystem::path& path,
               "neither");
 }
 
+namespace detail {
+inline void make_folder(const std::filesystem::path& folder) {
+  std::error_code failure;
+  std::filesystem::create_directories(folder, failure);
+  if (failure) throw WriteError(folder.string(), "a folder that can be made", failure.message());
+}
+}  // namespace detail
+
 /// Writes an adapter so that both old and new releases of diffusers load it with the right scale:
 /// `folder/pytorch_lora_weights.safetensors`, each B multiplied by its alpha / r, no metadata.
 /// Where ranks differ the smaller ones are filled up with zeros, since releases differ in what
 /// scale they give them.
-/// @throws Error naming the file that cannot be written
+/// @throws WriteError naming what cannot be written
 inline void write_diffusers_lora(const std::filesystem::path& folder, const LoraWeights& weights) {
-  std::filesystem::create_directories(folder);
+  detail::make_folder(folder);
   const auto ranks = detail::ranks_of(weights.tensors, folder.string());
   std::int64_t most = 0;
   for (const auto& [module, rank] : ranks) most = std::max(most, rank);
@@ -236,9 +245,9 @@ inline void write_diffusers_lora(const std::filesystem::path& folder, const Lora
 /// Writes an adapter as a peft folder: `adapter_model.safetensors` and `adapter_config.json`, the
 /// latter with the keys that every release of peft knows, and with patterns of rank and alpha where
 /// layers differ in them.
-/// @throws Error naming the file that cannot be written
+/// @throws WriteError naming what cannot be written
 inline void write_peft_lora(const std::filesystem::path& folder, const LoraWeights& weights) {
-  std::filesystem::create_directories(folder);
+  detail::make_folder(folder);
   std::map<std::string, Tensor> tensors;
   for (const auto& [name, tensor] : weights.tensors) {
     tensors.emplace("base_model.model." + name, tensor.detach());
