@@ -316,7 +316,8 @@ TEST_CASE("a model that does not fit its config is named") {
   check_error([&] { cf::ClipScore(folder.path()); }, folder.path().string(),
               "missing: logit_scale");
   std::filesystem::remove(folder.path() / "model.safetensors");
-  check_error([&] { cf::ClipScore(folder.path()); }, folder.path().string(), "neither");
+  check_error([&] { cf::ClipScore(folder.path()); }, folder.path().string(),
+              "or a variant such as model.fp16.safetensors");
 }
 
 TEST_CASE("a config has the defaults of transformers, and its errors name the entry") {
