@@ -81,6 +81,7 @@ TEST_CASE("a prompt is encoded when it is first asked for, once, and read from t
   const std::vector<std::vector<std::string>> called{{all[2], all[5], all[8]}};
   CHECK(*encoder.calls == called);
   CHECK(equal(store.condition(some), select(expected, some)));
+  store.prepare(at::empty({0}, at::kLong));  // nothing to do
   store.prepare(ids({2, 3}));
   CHECK(encoder.encoded() == 4);
   CHECK(encoder.calls->back() == std::vector<std::string>{all[3]});

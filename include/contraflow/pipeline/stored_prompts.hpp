@@ -59,6 +59,7 @@ class PromptStore {
   /// costs less than one after the other.
   /// @throws Error if there is no such prompt, or the file cannot be written
   void prepare(const Tensor& ids) const {
+    if (ids.numel() == 0) return;  // of a rank that has nothing to do
     const std::scoped_lock lock(mutex_);
     encode_missing(distinct(ids));
   }
