@@ -42,9 +42,6 @@ OUTPUT_IS_FILE = {"scenes_pretrain"}
 # What a tiny model is used instead of.
 WITHOUT_TINY = {"--model"}
 
-# Open MPI starts no daemon for a process by itself.
-ALONE = {**os.environ, "OMPI_MCA_ess_singleton_isolated": "1"}
-
 CRASH = re.compile(r"terminate called|Aborted|Segmentation|Exception raised from|frame #\d|core dumped")
 MOST_LINES = 12
 
@@ -107,12 +104,18 @@ def without(words, option):
     return words[:at] + words[at + 2:]
 
 
+def environment(place):
+    """Of a process for which Open MPI starts no daemon, and which shares no folder with others."""
+    return {**os.environ, "OMPI_MCA_ess_singleton_isolated": "1",
+            "OMPI_MCA_orte_tmpdir_base": place}
+
+
 def fault_of(program, words, is_refused, patience):
     """What is wrong with how a call ends; nothing if all is well."""
     with tempfile.TemporaryDirectory() as place:
         run = subprocess.Popen([program, *words], cwd=place, stdin=subprocess.DEVNULL, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="replace",
-                               env=ALONE)
+                               env=environment(place))
         try:
             out, err = run.communicate(timeout=10 * patience if is_refused else patience)
         except subprocess.TimeoutExpired:
