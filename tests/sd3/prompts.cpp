@@ -139,34 +139,6 @@ TEST_CASE("encoders in half precision give nearly the same") {
   CHECK(relative_distance(half.pooled, full.pooled) < 0.05);
 }
 
-TEST_CASE("prompts on disk are read back, for the same captions and source only") {
-  const TemporaryDirectory directory;
-  const auto path = directory / "prompts.safetensors";
-  CHECK_FALSE(cf::sd3::read_prompts(path, captions, "model, 24").has_value());
-  const cf::TextCondition condition = encoded(captions);
-  cf::sd3::write_prompts(path, condition, captions, "model, 24");
-  const auto read = cf::sd3::read_prompts(path, captions, "model, 24");
-  REQUIRE(read.has_value());
-  CHECK(same_bits(read->sequence, condition.sequence));
-  CHECK(same_bits(read->pooled, condition.pooled));
-  CHECK_FALSE(cf::sd3::read_prompts(path, captions, "model, 77").has_value());
-  CHECK_FALSE(cf::sd3::read_prompts(path, {"a cat", ""}, "model, 24").has_value());
-  auto other = captions;
-  other[1] = " ";
-  CHECK_FALSE(cf::sd3::read_prompts(path, other, "model, 24").has_value());
-  // Quotes and line ends are no way to make two lists look like one.
-  const std::vector<std::string> tricky{"a\",\"b", "line\nend"};
-  cf::sd3::write_prompts(path, encoded(tricky), tricky, "s");
-  CHECK(cf::sd3::read_prompts(path, tricky, "s").has_value());
-  CHECK_FALSE(cf::sd3::read_prompts(path, {"a", "b", "line\nend"}, "s").has_value());
-
-  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 1);
-  check_error([&] { cf::sd3::read_prompts(path, tricky, "s"); }, path.string(), "");
-  cf::write_safetensors(path, {{"pooled", at::ones({2, 2})}},
-                        {{"captions", "[\"a\"]"}, {"source", "s"}});
-  check_error([&] { cf::sd3::read_prompts(path, {"a"}, "s"); }, path.string(), "sequence");
-}
-
 TEST_CASE("what prompts were encoded with is told from what would encode them otherwise") {
   const tiny::OwnFolder own;
   const cf::sd3::Folder model(own.path());

@@ -101,6 +101,20 @@ inline void release_pages(const void* data, std::uint64_t size) {
 #endif
 }
 
+/// Makes a folder and its parents where they are missing.
+/// @param path of the folder
+/// @param named the file or folder for whose sake this is done
+/// @throws WriteError naming that, if the folder cannot be made
+inline void make_folder(const std::filesystem::path& path, const std::filesystem::path& named) {
+  std::error_code failure;
+  std::filesystem::create_directories(path, failure);
+  if (failure) {
+    throw WriteError(named.string(), "a directory that exists or can be made", failure.message());
+  }
+}
+/// The same, for its own sake.
+inline void make_folder(const std::filesystem::path& path) { make_folder(path, path); }
+
 /// Brings the names in a folder to the disk.
 inline void flush_folder(const std::filesystem::path& path) {
   const std::string name = path.empty() ? "." : path.string();
@@ -143,6 +157,15 @@ class PendingFile {
       if (written <= 0) throw WriteError(path_, "a writable file", detail::system_text(errno));
       next += written;
       size -= static_cast<std::uint64_t>(written);
+    }
+  }
+
+  /// Makes the file longer, by zeros that take no room until they are written over.
+  /// @param size in bytes, not below what was written
+  /// @throws WriteError naming the path, if the file cannot be so long
+  void grow(std::uint64_t size) {
+    if (::ftruncate(file_.get(), static_cast<off_t>(size)) != 0) {
+      throw WriteError(path_, "a file that can grow", detail::system_text(errno));
     }
   }
 

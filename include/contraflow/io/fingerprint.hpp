@@ -18,14 +18,6 @@ namespace contraflow {
 
 namespace detail {
 
-inline std::string hexadecimal(std::uint64_t number) {
-  std::string digits(16, '0');
-  for (auto digit = digits.rbegin(); digit != digits.rend(); ++digit, number /= 16) {
-    *digit = "0123456789abcdef"[number % 16];
-  }
-  return digits;
-}
-
 /// A checksum of blocks spread over a large file, the first and the last among them.
 inline std::uint64_t sampled_checksum(const MappedFile& file) {
   constexpr std::uint64_t blocks = 256, block = std::uint64_t{64} << 10;
@@ -41,10 +33,10 @@ inline std::string fingerprint_of_file(const std::filesystem::path& path) {
   const MappedFile file(path.string());
   const std::string size = std::to_string(file.size());
   if (file.size() <= read_whole) {
-    return size + "-" + hexadecimal(checksum(file.bytes(), file.size()));
+    return size + "-" + std::to_string(checksum(file.bytes(), file.size()));
   }
   const auto changed = std::filesystem::last_write_time(path).time_since_epoch().count();
-  return size + "-" + hexadecimal(sampled_checksum(file)) + "-" + std::to_string(changed);
+  return size + "-" + std::to_string(sampled_checksum(file)) + "-" + std::to_string(changed);
 }
 
 }  // namespace detail
@@ -72,7 +64,7 @@ inline std::string fingerprint(const std::filesystem::path& path) {
   if (failed) throw Error(path.string(), "a readable folder", failed.message());
   std::string all;
   for (const auto& [name, file] : files) all += name + '\0' + file + '\0';
-  return detail::hexadecimal(checksum(all.data(), all.size()));
+  return std::to_string(checksum(all.data(), all.size()));
 }
 
 }  // namespace contraflow

@@ -61,11 +61,8 @@ class RowFile {
     PendingFile pending(path.string());
     pending.write(&length, sizeof length);
     pending.write(header.data(), length);
+    pending.grow(sizeof length + length + bytes);
     pending.publish();
-    // A kill between the two leaves a file that open() does not take.
-    if (::truncate(path.c_str(), off_t(sizeof length + length + bytes)) != 0) {
-      throw Error(path.string(), "a file that can grow", detail::system_text(errno));
-    }
     auto file = open(path, metadata);
     if (!file) throw Error(path.string(), "the file that was just written", "another");
     return *std::move(file);

@@ -35,17 +35,6 @@ inline std::string file_content(const std::filesystem::path& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-/// Makes a directory and its parents where they are missing.
-/// @throws WriteError naming @p path, for whose sake it is done
-inline void make_directories(const std::filesystem::path& directory,
-                             const std::filesystem::path& path) {
-  std::error_code failure;
-  std::filesystem::create_directories(directory, failure);
-  if (failure) {
-    throw WriteError(path.string(), "a directory that exists or can be made", failure.message());
-  }
-}
-
 /// Replaces a file in one step, so that neither a crash nor a reader meets half of it; of the file
 /// that a link names, so that the link stays.
 /// @param path a file that exists
@@ -166,7 +155,7 @@ class OutputFile {
   };
 
   OutputFile(const std::filesystem::path& path, const char* mode) : path_(path) {
-    if (path.has_parent_path()) make_directories(path.parent_path(), path);
+    if (path.has_parent_path()) make_folder(path.parent_path(), path);
     stream_.reset(std::fopen(path.c_str(), mode));
     if (!stream_) {
       throw WriteError(path.string(), "a file that can be written", std::strerror(errno));

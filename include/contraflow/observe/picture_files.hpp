@@ -37,7 +37,7 @@ struct PictureFiles {
     if (directory.empty()) {
       throw Error("PictureFiles.directory", "a folder for pictures", "nothing");
     }
-    detail::make_directories(directory, directory);
+    make_folder(directory);
   }
 
   /// Writes the pictures of a report.
@@ -46,7 +46,7 @@ struct PictureFiles {
     for (const Picture& picture : report.pictures) {
       detail::expects_picture(picture.name, picture.png, picture.width, picture.height);
       const std::filesystem::path path = free_path(directory / safe(picture.name), report, taken);
-      detail::make_directories(path.parent_path(), path);
+      make_folder(path.parent_path(), path);
       PendingFile file(path.string());
       file.write(picture.png.data(), picture.png.size());
       file.publish();

@@ -12,12 +12,12 @@
 #include <regex>
 #include <set>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
+#include <contraflow/io/file.hpp>
 #include <contraflow/io/json.hpp>
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/network/lora.hpp>
@@ -209,21 +209,13 @@ inline LoraWeights read_lora(const std::filesystem::path& path,
               "neither");
 }
 
-namespace detail {
-inline void make_folder(const std::filesystem::path& folder) {
-  std::error_code failure;
-  std::filesystem::create_directories(folder, failure);
-  if (failure) throw WriteError(folder.string(), "a folder that can be made", failure.message());
-}
-}  // namespace detail
-
 /// Writes an adapter so that both old and new releases of diffusers load it with the right scale:
 /// `folder/pytorch_lora_weights.safetensors`, each B multiplied by its alpha / r, no metadata.
 /// Where ranks differ the smaller ones are filled up with zeros, since releases differ in what
 /// scale they give them.
 /// @throws WriteError naming what cannot be written
 inline void write_diffusers_lora(const std::filesystem::path& folder, const LoraWeights& weights) {
-  detail::make_folder(folder);
+  make_folder(folder);
   const auto ranks = detail::ranks_of(weights.tensors, folder.string());
   std::int64_t most = 0;
   for (const auto& [module, rank] : ranks) most = std::max(most, rank);
@@ -247,7 +239,7 @@ inline void write_diffusers_lora(const std::filesystem::path& folder, const Lora
 /// layers differ in them.
 /// @throws WriteError naming what cannot be written
 inline void write_peft_lora(const std::filesystem::path& folder, const LoraWeights& weights) {
-  detail::make_folder(folder);
+  make_folder(folder);
   std::map<std::string, Tensor> tensors;
   for (const auto& [name, tensor] : weights.tensors) {
     tensors.emplace("base_model.model." + name, tensor.detach());

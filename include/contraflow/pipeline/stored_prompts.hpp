@@ -108,7 +108,6 @@ class PromptStore {
   }
 
   void encode_missing(const std::vector<std::int64_t>& rows) const {
-    // Another process may have begun the file meanwhile.
     if (!file_) file_ = RowFile::open(path_, metadata_);
     std::vector<std::int64_t> missing;
     for (const std::int64_t row : rows) {
@@ -127,6 +126,8 @@ class PromptStore {
     const std::int64_t count = batch_size(encoded);
     expects(count == std::int64_t(rows.size()), "encode", "a row a caption", count);
     const Tensor sequence = encoded.sequence.to(at::kCPU), pooled = encoded.pooled.to(at::kCPU);
+    // Another process may have begun the file while this one was encoding.
+    if (!file_) file_ = RowFile::open(path_, metadata_);
     if (!file_) {
       const auto row_of = [](const char* name, const Tensor& all) {
         return TensorInfo{name, all.scalar_type(), all[0].sizes().vec()};

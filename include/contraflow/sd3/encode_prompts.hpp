@@ -13,7 +13,6 @@
 #include <contraflow/io/fingerprint.hpp>
 #include <contraflow/network/text_condition.hpp>
 #include <contraflow/observe/report.hpp>
-#include <contraflow/pipeline/prompt_files.hpp>
 #include <contraflow/pipeline/stored_prompts.hpp>
 #include <contraflow/pipeline/text_states.hpp>
 #include <contraflow/sd3/folder.hpp>

@@ -220,16 +220,13 @@ inline void expects_own(const std::filesystem::path& directory, std::int64_t run
                                shown(epoch + 1) + " would follow");
 }
 
-/// Makes a folder, and throws Error where no file can be made in it.
+/// Makes a folder, and throws WriteError where no file can be made in it.
 inline void expects_writable(const std::filesystem::path& directory) {
-  const char* expected = "a folder that can be written";
-  std::error_code failure;
-  std::filesystem::create_directories(directory, failure);
-  if (failure) throw Error(directory.string(), expected, failure.message());
   try {
+    make_folder(directory);
     const PendingFile trial((directory / "trial").string());
-  } catch (const Error& error) {
-    throw Error(directory.string(), expected, error.got());
+  } catch (const WriteError& failure) {
+    throw WriteError(directory.string(), "a folder that can be written", failure.got());
   }
 }
 
@@ -270,7 +267,7 @@ std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& d
   const auto* newest = detail::newest_of(there);
   try {
     detail::remove_partial(directory);
-    fs::create_directories(partial);
+    make_folder(partial);
     const TrainerState state = trainer.state();
     std::map<std::string, std::string> metadata{
         {"version", std::to_string(detail::checkpoint_version)},

@@ -260,9 +260,9 @@ class OnlineTrainer
 /// your own; rewards may be a bag made by rewards(...) or a single Reward; components are in any
 /// order: settings (Collection, Scoring, Learning, Optimization, ForwardProcess,
 /// RecordedTransitions, EvaluationOptions or an Evaluator, Seed), a PromptSource (default
-/// NoPrompts), an Advantage
-/// (default GroupAdvantage) and a Communicator (default Alone). The same seed and number of threads
-/// give the same bits; the same seed makes the same draws for any number of ranks.
+/// NoPrompts), an Advantage (default GroupAdvantage) and a Communicator (default Alone). The same
+/// seed and number of threads give the same bits; the same seed makes the same draws for any number
+/// of ranks.
 template <class P, class S, class R, class O, class... Components>
 class Trainer
     : public std::conditional_t<detail::Composition<P, S, R, O, Components...>::fits(),
