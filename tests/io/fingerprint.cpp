@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string>
 
 #include <catch2/catch_test_macros.hpp>
 
+#include <contraflow/io/file.hpp>
 #include <contraflow/io/fingerprint.hpp>
 
 #include "laws/errors.hpp"
@@ -90,5 +92,19 @@ TEST_CASE("a folder is known by the names and contents of its files") {
   CHECK(cf::fingerprint(directory.path()) != before);
   write_all(directory / "b", "2");
   write_all(directory / "d", "");
+  CHECK(cf::fingerprint(directory.path()) != before);
+}
+
+TEST_CASE("a folder is the same while one of its files is written, and after a kill") {
+  const TemporaryDirectory directory;
+  write_all(directory / "a", "1");
+  const std::string before = cf::fingerprint(directory.path());
+  cf::PendingFile pending(directory / "a");
+  pending.write("22", 2);
+  // What a killed process leaves is what stands here now.
+  CHECK(std::distance(fs::directory_iterator(directory.path()), {}) == 2);
+  CHECK(cf::fingerprint(directory.path()) == before);
+  pending.publish();
+  CHECK(std::distance(fs::directory_iterator(directory.path()), {}) == 1);
   CHECK(cf::fingerprint(directory.path()) != before);
 }

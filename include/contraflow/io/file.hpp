@@ -126,15 +126,15 @@ inline void flush_folder(const std::filesystem::path& path) {
 /// A file that takes its name only when it is complete and on the disk.
 ///
 /// It is written beside the place it will take, so a reader sees the old file or the new one and
-/// never a part, also after a crash. Destroyed before publish(), it leaves nothing behind.
+/// never a part, also after a crash. Destroyed before publish(), it leaves nothing behind; killed,
+/// it leaves a hidden file, which is nobody's part of the folder.
 class PendingFile {
  public:
   /// @param path file to create or replace
   /// @throws WriteError naming the path, if nothing can be created beside it
   explicit PendingFile(std::string path)
       : path_(std::move(path)),
-        pending_(path_ + ".partial-" + std::to_string(::getpid()) + "-" +
-                 std::to_string(count_.fetch_add(1))),
+        pending_(beside(path_)),
         file_(::open(pending_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
     if (file_.get() < 0) {
       throw WriteError(path_, "a file that can be created", detail::system_text(errno));
@@ -181,6 +181,12 @@ class PendingFile {
   }
 
  private:
+  static std::string beside(const std::filesystem::path& path) {
+    const std::string name = "." + path.filename().string() + ".partial-" +
+                             std::to_string(::getpid()) + "-" + std::to_string(count_.fetch_add(1));
+    return (path.parent_path() / name).string();
+  }
+
   // Threads that write the same path must not share the file beside it.
   inline static std::atomic<std::uint64_t> count_ = 0;
 
