@@ -1,8 +1,13 @@
-// A user's first program: each of the three projects builds and runs it.
+// A user's first program: each of the three projects builds and runs it. It includes little, since
+// what they show is how the library is found.
 
 #include <iostream>
 
-#include <contraflow/contraflow.hpp>
+#include <contraflow/core/random.hpp>
+#include <contraflow/solver/dpm_solver.hpp>
+#include <contraflow/solver/integrate.hpp>
+#include <contraflow/time/grid.hpp>
+#include <contraflow/version.hpp>
 
 namespace cf = contraflow;
 

@@ -1,11 +1,12 @@
 """Every header compiles alone, each in a process of its own.
 
-usage: stand_alone.py [--jobs N] [--parse-once <header>]... <list of headers> <compiler> <flags...>
+usage: stand_alone.py [--jobs N] [--part K/N] [--parse-once <header>]... <list of headers> <compiler> <flags...>
 
 The list holds one header a line, as it is included, such as contraflow/core/error.hpp. Parsing
 LibTorch is nearly all of the time, so the headers named by --parse-once are precompiled, in sets that
 grow by one in the order given. A header is given a set only if it includes every header of it, itself
-or through other headers of the list: what it sees then is what it includes itself.
+or through other headers of the list: what it sees then is what it includes itself. With --part only
+one of N parts is tried, which K chooses, by their names.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import zlib
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 
@@ -94,9 +96,16 @@ class Compiler:
         return run.stdout + run.stderr if run.returncode else None
 
 
-def faults(headers, parse_once, command, jobs=1):
+def part_of(headers, part):
+    """Those of the part K/N; each header is in one of the N parts."""
+    chosen, parts = map(int, part.split("/"))
+    return [one for one in headers if zlib.crc32(one.encode()) % parts == chosen % parts]
+
+
+def faults(headers, parse_once, command, jobs=1, part="0/1"):
     """What is wrong with each header that does not compile alone, and how many had each set."""
     included = included_by(headers, include_folders(flags_of(command[1:])))
+    headers = part_of(headers, part)
     sets = [parse_once[:count] for count in range(len(parse_once), 0, -1)]
     chosen = {
         header: next((one for one in sets if set(one) <= included[header]), []) for header in headers
@@ -116,6 +125,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     cores = int(os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or os.cpu_count() or 1)
     parser.add_argument("--jobs", type=int, default=cores)
+    parser.add_argument("--part", default="0/1")
     parser.add_argument("--parse-once", action="append", default=[])
     parser.add_argument("list", type=pathlib.Path)
     parser.add_argument("compiler")
@@ -124,13 +134,16 @@ def main():
     if not headers:
         sys.exit(f"{arguments.list}: no headers")
     command = [arguments.compiler, *flags]
-    found, counts = faults(headers, arguments.parse_once, command, arguments.jobs)
+    found, counts = faults(
+        headers, arguments.parse_once, command, arguments.jobs, arguments.part
+    )
     for header, said in found.items():
         print(f"{header} does not compile alone:\n{said}")
     for count, users in counts.items():
         parsed = ", ".join(arguments.parse_once[:count]) or "nothing"
         print(f"{users} headers with {parsed} parsed before")
-    print(f"{len(headers)} headers, each alone, with {arguments.compiler}; {len(found)} faults")
+    tried = f"{sum(counts.values())} of {len(headers)} headers (part {arguments.part})"
+    print(f"{tried}, each alone, with {arguments.compiler}; {len(found)} faults")
     return 1 if found else 0
 
 

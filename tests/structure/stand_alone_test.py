@@ -51,6 +51,24 @@ class StandAlone(unittest.TestCase):
     def test_an_include_of_the_library_is_wanted(self):
         self.check({"a.hpp": "#include <heavy.hpp>\nstd::vector<int> a();\n"}, ["a.hpp"])
 
+    def test_each_header_is_in_one_part(self):
+        headers = [f"room/{i}.hpp" for i in range(100)]
+        parts = [stand_alone.part_of(headers, f"{k}/3") for k in (4, 5, 9)]
+        self.assertEqual(sorted(sum(parts, [])), sorted(headers))
+        self.assertTrue(all(len(part) > 15 for part in parts))
+
+    def test_of_a_part_only_its_headers_are_tried(self):
+        files = {f"{name}.hpp": "struct A { B b; };\n" for name in "abcdefgh"}
+        some = stand_alone.part_of(list(files), "1/3")
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            for path, text in files.items():
+                (folder / path).write_text("#pragma once\n" + text)
+            command = [COMPILERS[0], "-std=c++20", "-I", str(folder)]
+            found, counts = stand_alone.faults(list(files), [], command, part="1/3")
+        self.assertEqual(list(found), some)
+        self.assertEqual(counts, {0: len(some)})
+
     def test_a_header_that_is_not_there(self):
         with self.assertRaises(ValueError):
             stand_alone.faults(["none.hpp"], [], [COMPILERS[0], "-std=c++20", "-I", "/nowhere"])

@@ -191,9 +191,10 @@ inline int compare(const SceneFlow& base, const Plan& plan) {
   std::cout << table.text() << "\nevaluations to a strict score\n"
             << by_level.text() << "\ntuning, one seed\n"
             << tuned.text();
-  const Json summary{{"base_unguided", to_json(evaluated(base))},
-                     {"base_guided", to_json(evaluated(guided(base)))},
-                     {"base_diversity", diversity(base)},
+  const std::int64_t count = entries[0].settings.evaluated;
+  const Json summary{{"base_unguided", to_json(evaluated(base, cf::Alone{}, count))},
+                     {"base_guided", to_json(evaluated(guided(base), cf::Alone{}, count))},
+                     {"base_diversity", diversity(base, count)},
                      {"complete", !cf::StopOnInterrupt::interrupted()},
                      {"tuning", to_json(nft)},
                      {"methods", to_json(entries)}};

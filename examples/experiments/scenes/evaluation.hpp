@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <filesystem>
@@ -80,20 +81,22 @@ inline StrictScore strict_score(const Tensor& x0, const Tensor& numbers) {
 }
 
 /// The strict score of a model on the kept-out prompts and fixed noise.
+/// @param prompts of each category
 template <class M, class Ranks = cf::Alone>
-StrictScore evaluated(M model, const Ranks& ranks = {}) {
-  const Tensor numbers = scenes::evaluation_prompts(per_category);
+StrictScore evaluated(M model, const Ranks& ranks = {}, std::int64_t prompts = per_category) {
+  const Tensor numbers = scenes::evaluation_prompts(prompts);
   return strict_score(drawn(std::move(model), numbers, 1, ranks), numbers);
 }
 
 /// Distinct scenes for a prompt, as a share of 16 samples of it; mean over the prompts of all
 /// categories that leave a choice.
+/// @param prompts of each category, at most
 template <class M>
-double diversity(M model) {
+double diversity(M model, std::int64_t prompts = per_category) {
   constexpr std::int64_t samples = 16;
-  const Tensor prompts = scenes::evaluation_prompts(8);
-  const Tensor numbers = prompts.repeat_interleave(samples);
-  const Tensor group = at::arange(prompts.numel(), at::kLong).repeat_interleave(samples);
+  const Tensor some = scenes::evaluation_prompts(std::min<std::int64_t>(prompts, 8));
+  const Tensor numbers = some.repeat_interleave(samples);
+  const Tensor group = at::arange(some.numel(), at::kLong).repeat_interleave(samples);
   return scenes::distinct_share(drawn(std::move(model), numbers, 2), group);
 }
 

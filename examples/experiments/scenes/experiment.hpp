@@ -44,6 +44,7 @@ inline void shorten(Settings& settings) {
   settings.epochs = settings.evaluate_every = 1;
   settings.prompts = 3;
   settings.group_size = 8;
+  settings.evaluated = 4;
 }
 
 /// "nft-1" from "NFT" and seed 1.

@@ -140,7 +140,8 @@ Run trained(Trainer trainer, const Start& start, double cost) {
   const Watched& watched = start.watched;
   const auto average = [&] { return bare(trainer.policy().model(cf::Role::average)); };
   const auto score = [&] {
-    return evaluated(cf::OnThreads<SceneFlow>(average(), start.model.threads()), start.ranks);
+    return evaluated(cf::OnThreads<SceneFlow>(average(), start.model.threads()), start.ranks,
+                     s.evaluated);
   };
   Run run{s, {{.strict = score()}}, 0, average(), false};
   const auto record = [&](const cf::EpochReport& report) {
@@ -172,7 +173,7 @@ Run trained(Trainer trainer, const Start& start, double cost) {
   }
   run.is_complete = !report.stopped && !cf::StopOnInterrupt::interrupted();
   run.model = cf::clone_of(average());
-  run.diversity = diversity(run.model);
+  run.diversity = diversity(run.model, s.evaluated);
   return run;
 }
 

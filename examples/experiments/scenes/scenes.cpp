@@ -55,8 +55,8 @@ int run_one(const Options& options, const Settings& settings, const support::Run
   const std::filesystem::path checkpoints =
       checkpoints_of(options, std::move(chosen), record, ranks);
   const cf::OnThreads<SceneFlow> parallel(base, options.threads);
-  const StrictScore unguided = evaluated(parallel, ranks);
-  const StrictScore with_guidance = evaluated(guided(parallel), ranks);
+  const StrictScore unguided = evaluated(parallel, ranks, settings.evaluated);
+  const StrictScore with_guidance = evaluated(guided(parallel), ranks, settings.evaluated);
   const Run run = improved(base, settings, options.threads,
                            Watched{.lines = options.output / "run.jsonl",
                                    .checkpoints = checkpoints / "run",
@@ -67,7 +67,7 @@ int run_one(const Options& options, const Settings& settings, const support::Run
                {"base_guided", with_guidance.overall},
                {"base", to_json(unguided)},
                {"base_with_guidance", to_json(with_guidance)},
-               {"base_diversity", diversity(parallel)},
+               {"base_diversity", diversity(parallel, settings.evaluated)},
                {"complete", run.is_complete}};
   summary.update(to_json(run));
   support::write_text(options.output / "summary.json", summary.dump(1) + "\n");
@@ -115,6 +115,8 @@ class Overrides {
     add("--transitions", &Settings::transitions,
         "trained on a sample by FlowGRPO; 0: all but the last");
     add("--evaluate-every", &Settings::evaluate_every, "epochs", support::at_least(1));
+    add("--evaluated", &Settings::evaluated, "kept-out prompts of each category in an evaluation",
+        support::at_least(1));
   }
 
   /// Has these options refused together with @p flag.

@@ -55,6 +55,7 @@ struct Settings {
   double decay_steps = 10;          ///< see cf::InverseRoot; 0: the learning rate stays
   double kl = 0.03;                 ///< of the velocities (NFT) or transitions (FlowGRPO); 0: none
   std::int64_t evaluate_every = 2;  ///< epochs
+  std::int64_t evaluated = 100;     ///< kept-out prompts of each category in an evaluation
 
   int times = 2;  ///< training times a sample, stratified; 0: nine of ten of the sampling grid
   double beta = 0.5;
