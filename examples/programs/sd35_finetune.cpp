@@ -20,6 +20,7 @@
 
 #include <contraflow/contraflow.hpp>
 #include <contraflow/io/contact_sheet.hpp>
+#include <contraflow/io/file.hpp>
 #include <contraflow/io/json.hpp>
 #include <contraflow/io/png.hpp>
 #include <contraflow/io/settings.hpp>
@@ -295,7 +296,7 @@ cf::Records prompts_of(const fs::path& file) {
 }
 
 void run(const Settings& settings, const support::Ranks& ranks) {
-  fs::create_directories(settings.output);
+  cf::make_folder(settings.output);
   support::Phases phases(support::is_first(ranks));
   support::by_first(ranks, [&] {
     expects_own_folder(settings);

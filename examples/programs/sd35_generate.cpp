@@ -13,6 +13,7 @@
 #include <CLI/CLI.hpp>
 
 #include <contraflow/io/contact_sheet.hpp>
+#include <contraflow/io/file.hpp>
 #include <contraflow/io/png.hpp>
 #include <contraflow/pipeline/image_generation.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
@@ -124,7 +125,7 @@ void write_images(const Settings& settings, const cf::Vae& vae, const cf::Tensor
 
 void run(const Settings& settings) {
   support::Phases phases;
-  fs::create_directories(settings.output);
+  cf::make_folder(settings.output);
   std::vector<std::string> prompts = settings.prompts;
   if (!settings.prompt_file.empty()) {
     for (std::string& caption : cf::captions_of(cf::read_records(settings.prompt_file))) {

@@ -6,13 +6,14 @@
 #include <string>
 
 #include <contraflow/core/error.hpp>
+#include <contraflow/io/file.hpp>
 
 namespace support {
 
 /// Writes a file, and the folder it is in.
 /// @throws contraflow::Error if that cannot be
 inline void write_text(const std::filesystem::path& path, const std::string& text) {
-  if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path());
+  if (path.has_parent_path()) contraflow::make_folder(path.parent_path(), path);
   std::ofstream file(path);
   file << text << std::flush;
   contraflow::expects(file.good(), "--output", "a place that can be written to", path.string());

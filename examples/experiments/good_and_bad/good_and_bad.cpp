@@ -11,6 +11,7 @@
 #include <CLI/CLI.hpp>
 
 #include <contraflow/contraflow.hpp>
+#include <contraflow/io/file.hpp>
 #include <contraflow/toy/tasks.hpp>
 #include <contraflow/train/offline.hpp>
 
@@ -95,7 +96,7 @@ int main(int argc, char** argv) try {
       ->check(support::at_least(1))
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
-  std::filesystem::create_directories(output);  // fails before the work, if at all
+  cf::make_folder(output);  // fails before the work, if at all
   at::set_num_threads(1);
 
   const cf::toy::Task task = cf::toy::ring_task();

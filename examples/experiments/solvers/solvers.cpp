@@ -13,6 +13,7 @@
 #include <CLI/CLI.hpp>
 
 #include <contraflow/contraflow.hpp>
+#include <contraflow/io/file.hpp>
 #include <contraflow/toy/mixture.hpp>
 
 #include "support/files.hpp"
@@ -173,7 +174,7 @@ int main(int argc, char** argv) try {
   app.add_option("--output", output, "folder of the pictures")->capture_default_str();
   app.add_flag("--quick", quick, "fewer samples and steps");
   CLI11_PARSE(app, argc, argv);
-  std::filesystem::create_directories(output);  // fails before the work, if at all
+  cf::make_folder(output);  // fails before the work, if at all
   at::set_num_threads(1);
 
   const cf::toy::Mixture ring = cf::toy::ring(8, 2, 0.3);

@@ -52,6 +52,17 @@ class TerminalLine {
     length_ = drawn.size() - 1;
   }
 
+  /// Gives @p text a line of its own, in the place of what the line shows.
+  void print(const std::string& text) {
+    if (length_ > 0) {
+      redraw(text);
+      return end();
+    }
+    const std::string line = text + '\n';
+    std::fwrite(line.data(), 1, line.size(), stream_);
+    std::fflush(stream_);
+  }
+
   void end() {
     if (length_ == 0) return;
     std::fputc('\n', stream_);
@@ -97,7 +108,8 @@ struct ProgressBarOptions {
 /// second of training, with what fits into the terminal's width, and ends with a newline when the
 /// run ends, followed by the reason where an observer stopped it. Warnings get lines of their own.
 ///
-/// Nothing at all is written where the stream is not a terminal, so logs stay free of it.
+/// Where the stream is not a terminal only warnings are written, a line each: logs hold what went
+/// wrong and stay free of the rest.
 ///
 /// @throws Error from the first report, with the names there are, when an option names a metric,
 /// other than the default, that no report will have. A display that cannot be written does not end
@@ -131,13 +143,13 @@ class ProgressBar {
   }
 
   /// Gives a warning a line of its own.
-  void warn(const Warning& warning) { print("warning: " + warning.message); }
+  void warn(const Warning& warning) { line_.print("warning: " + warning.message); }
 
   /// Ends the line.
   void finish(const RunReport& run) {
     if (run.last.epoch > 0) draw(run.last);
     line_.end();
-    if (run.stopped) print("stopped: " + run.reason);
+    if (run.stopped && width() > 0) line_.print("stopped: " + run.reason);
   }
 
  private:
@@ -158,12 +170,6 @@ class ProgressBar {
   }
 
   int width() const { return options_.width > 0 ? options_.width : line_.width(); }
-
-  void print(const std::string& text) {
-    if (width() == 0) return;
-    line_.redraw(text);
-    line_.end();
-  }
 
   void draw(const EpochReport& report) {
     const int columns = width();

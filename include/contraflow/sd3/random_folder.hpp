@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/io/file.hpp>
 #include <contraflow/io/json.hpp>
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/sd3/folder.hpp>
@@ -256,7 +257,7 @@ void write_random_folder(const std::filesystem::path& path, const RandomFolderOp
                          Told&& told) {
   const auto component = [&](const char* name) {
     told(name);
-    std::filesystem::create_directories(path / name);
+    make_folder(path / name);
     return path / name;
   };
   const std::filesystem::path scheduler = component("scheduler");
