@@ -66,7 +66,9 @@ def faults_of(words, layer, place, kind, at, expected):
         return
     found = results_of(folder)
     for file in sorted(expected.keys() | found.keys()):
-        was_told = f"warning: the run goes on: {folder / file}: " in met.stdout
+        # An adapter of an epoch is several files.
+        thing = folder / "/".join(pathlib.Path(file).parts[:2])
+        was_told = f"warning: the run goes on: {thing}" in met.stdout
         if expected.get(file) != found.get(file) and not was_told:
             yield f"{name}: {file} is not that of an undisturbed run; said\n{met.stdout}"
 
