@@ -1,5 +1,5 @@
-// What programs that compare the library with files of reference numbers have in common: lines, files,
-// parts of networks.
+// What programs that compare the library with files of reference numbers have in common: lines,
+// files, parts of networks.
 
 #pragma once
 

@@ -27,8 +27,7 @@ struct Adapted {
   cf::Lora lora;
 };
 
-void check_gradients(Report& report, const Adapted& adapted, const std::string& label,
-                     Case& file) {
+void check_gradients(Report& report, const Adapted& adapted, const std::string& label, Case& file) {
   for (const auto& [name, tensor] : adapted.lora.tensors("tested")) {
     const Tensor gradient = tensor.grad().defined() ? tensor.grad() : at::zeros_like(tensor);
     const Tensor& norm = file["grad_norm/" + name];
@@ -36,12 +35,14 @@ void check_gradients(Report& report, const Adapted& adapted, const std::string& 
                    1e-4 * std::max(1e-3, largest(norm)));
     if (!file.has("grad/" + name)) continue;
     const Tensor& wanted = file["grad/" + name];
-    report.compare(label + " grad " + name, gradient, wanted, std::max(1e-6, 1e-5 * largest(wanted)));
+    report.compare(label + " grad " + name, gradient, wanted,
+                   std::max(1e-6, 1e-5 * largest(wanted)));
   }
 }
 
 // One adapter, in the formats of peft and of diffusers.
-void check_adapter(const Fixtures& fixtures, Report& report, const std::string& format, Case& file) {
+void check_adapter(const Fixtures& fixtures, Report& report, const std::string& format,
+                   Case& file) {
   Adapted adapted(fixtures, format, format);
   const std::string label = "lora/" + format;
   const Tensor& without = file["output_without_adapter"];
@@ -71,6 +72,12 @@ void check_adapter(const Fixtures& fixtures, Report& report, const std::string& 
 void check_lora(const Fixtures& fixtures, Report& report) {
   report.section("lora", [&] {
     Case file(fixtures, "lora/case.safetensors");
+    // What read_lora reads within folders.
+    for (const std::string name : {"peft/adapter_config.json", "peft/adapter_model.safetensors",
+                                   "diffusers/pytorch_lora_weights.safetensors",
+                                   "diffusers_folded/pytorch_lora_weights.safetensors"}) {
+      fixtures / ("lora/" + name);
+    }
     report.compare("lora txt_ids", at::zeros({file["encoder_hidden_states"].size(1), 3}),
                    file["txt_ids"], 0);
     for (const std::string format : {"peft", "diffusers", "diffusers_folded"}) {
@@ -86,13 +93,6 @@ void check_lora(const Fixtures& fixtures, Report& report) {
       });
     }
     file.expect_complete();
-    // What read_lora reads within the folders.
-    for (const char* name :
-         {"peft/adapter_config.json", "peft/adapter_model.safetensors",
-          "diffusers/pytorch_lora_weights.safetensors",
-          "diffusers_folded/pytorch_lora_weights.safetensors"}) {
-      fixtures / ("lora/" + std::string(name));
-    }
   });
 }
 

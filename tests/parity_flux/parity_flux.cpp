@@ -1,8 +1,8 @@
 // Runs every reference case of the networks of FLUX.1 through the library.
 //
-// The folder is CONTRAFLOW_FLUX_FIXTURES of the environment, else the copy among the tests. All sizes
-// come from the config.json files, the manifest and the tensors, so that folders of other seeds and
-// sizes work as well.
+// The folder is CONTRAFLOW_FLUX_FIXTURES of the environment, else the copy among the tests. All
+// sizes come from the config.json files, the manifest and the tensors, so that folders of other
+// seeds and sizes work as well.
 
 #include <cstdlib>
 #include <optional>

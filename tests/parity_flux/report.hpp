@@ -67,7 +67,8 @@ class Fixtures {
     if (found.empty()) throw cf::Error(folder, "files " + begin + "*" + end, "none");
     return {found.begin(), found.end()};
   }
-  // A line for each file that nothing asked for, and for each that the manifest has and is not there.
+  // A line for each file that nothing asked for, and for each that the manifest has and is not
+  // there.
   void check_files(Report& report) const {
     std::set<std::string> there;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(root_)) {

@@ -59,8 +59,7 @@ void check_fixed_grid(const Fixtures& fixtures, Report& report, const std::strin
   const std::string label = "scheduler/fixed_shift" + name;
   Case file(fixtures, label + ".safetensors");
   const double shift = std::stod(name.substr(0, name.find('_')));
-  const auto grid =
-      flux::grid(steps_of(file), 1, {.use_dynamic_shifting = false, .shift = shift});
+  const auto grid = flux::grid(steps_of(file), 1, {.use_dynamic_shifting = false, .shift = shift});
   const Tensor sigmas = tensor_of(grid);
   // They compute u otherwise, and a sigma in other roundings.
   report.compare(label + " sigmas", sigmas, file["sigmas"], 2 * unit);
@@ -90,17 +89,17 @@ void check_trajectory(const Fixtures& fixtures, Report& report, const std::strin
   const cf::TextCondition prompt{file["prompt_embeds"], file["pooled_prompt_embeds"]};
   const double scale = file["true_cfg_scale"].item<double>();
   const cf::TextCondition negative =
-      scale > 1 ? cf::TextCondition{file["negative_prompt_embeds"],
-                                    file["negative_pooled_prompt_embeds"]}
-                : prompt;
+      scale > 1
+          ? cf::TextCondition{file["negative_prompt_embeds"], file["negative_pooled_prompt_embeds"]}
+          : prompt;
   cf::Guided guided(model, first_row(negative), scale);
   const auto velocity = [&](const Tensor& x, double sigma) {
     return cf::velocity_of(guided, x, at::full({x.size(0)}, sigma, at::kFloat), prompt);
   };
   const Tensor noise = file["noise"];
   const std::int64_t tokens = flux::token_count(noise.sizes().slice(1).vec());
-  const auto grid = flux::grid(steps_of(file), tokens,
-                               grid_options(fixtures, is_schnell ? "schnell" : "dev"));
+  const auto grid =
+      flux::grid(steps_of(file), tokens, grid_options(fixtures, is_schnell ? "schnell" : "dev"));
   compare_grid(report, label, file, grid);
   std::vector<Tensor> states{noise};
   const auto keep = [&](const auto&, const Tensor&, const Tensor& next, const auto&) {
@@ -121,11 +120,12 @@ void check_trajectory(const Fixtures& fixtures, Report& report, const std::strin
 
 void check_size(Report& report, const cf::VaeOptions& vae, const nlohmann::json& size) {
   const auto number = [&](const char* key) { return size.at(key).get<std::int64_t>(); };
-  const std::string label = "packing/" + std::to_string(number("height")) + "x" +
-                            std::to_string(number("width"));
+  const std::string label =
+      "packing/" + std::to_string(number("height")) + "x" + std::to_string(number("width"));
   const auto shape = flux::latent_shape(number("height"), number("width"), vae);
   const bool fits = shape[0] == vae.latent_channels && shape[1] == number("latent_height") &&
-                    shape[2] == number("latent_width") && flux::token_count(shape) == number("tokens");
+                    shape[2] == number("latent_width") &&
+                    flux::token_count(shape) == number("tokens");
   report.state(label + " shape", fits, cf::shown(at::IntArrayRef(shape)));
   report.compare(label + " mu", at::scalar_tensor(flux::mu(number("tokens")), at::kDouble),
                  at::scalar_tensor(size.at("mu").get<double>(), at::kDouble), 1e-12);
@@ -141,7 +141,8 @@ void check_packing(const Fixtures& fixtures, Report& report) {
       const Tensor& latents = file["latents"];
       const std::int64_t rows = latents.size(2) / 2, columns = latents.size(3) / 2;
       report.compare(label + " packed", flux::packed(latents), file["packed"], 0);
-      report.compare(label + " unpacked", flux::unpacked(file["packed"], rows, columns), latents, 0);
+      report.compare(label + " unpacked", flux::unpacked(file["packed"], rows, columns), latents,
+                     0);
       report.compare(label + " img_ids", flux::image_positions(rows, columns), file["img_ids"], 0);
       file.expect_complete();
     }

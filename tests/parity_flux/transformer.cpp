@@ -50,11 +50,11 @@ Activations activations(const cf::FluxNetwork& net, const Input& input) {
                     {"rope.1", table.sin.repeat_interleave(2, 1)}};
   const Tensor embedding = at::silu(temb);
   const std::string block = "transformer_blocks.0", single = "single_transformer_blocks.0";
-  const auto m = chunks(block + ".norm1", embedding), c = chunks(block + ".norm1_context", embedding);
-  const auto joint =
-      part<cf::detail::FluxJointAttention>(net, block + ".attn")
-          .forward(modulated(normalised_layer(image), m[0], m[1]),
-                   modulated(normalised_layer(text), c[0], c[1]), table);
+  const auto m = chunks(block + ".norm1", embedding),
+             c = chunks(block + ".norm1_context", embedding);
+  const auto joint = part<cf::detail::FluxJointAttention>(net, block + ".attn")
+                         .forward(modulated(normalised_layer(image), m[0], m[1]),
+                                  modulated(normalised_layer(text), c[0], c[1]), table);
   add_streams(found, "double0.attn", joint.first, joint.second);
   for (std::size_t i = 0; i < net.blocks().size(); ++i) {
     std::tie(image, text) = net.blocks()[i]->forward(image, text, embedding, table);
@@ -84,12 +84,14 @@ void check_gradients(Report& report, const std::shared_ptr<cf::FluxNetwork>& net
                                         {"encoder_hidden_states", &input.prompts.sequence},
                                         {"pooled_projections", &input.prompts.pooled}};
   for (auto& [name, leaf] : leaves) *leaf = leaf->clone().requires_grad_();
-  const Tensor loss = (velocity(*net, input, {.recompute = recompute}) - file["target"]).square().mean();
+  const Tensor loss =
+      (velocity(*net, input, {.recompute = recompute}) - file["target"]).square().mean();
   loss.backward();
   report.compare(label + " loss", loss, file["loss"], allowed(file["loss"], 1e-6));
   const auto compare = [&](const std::string& name, const Tensor& gradient) {
     const Tensor& wanted = file["grad/" + name];
-    report.compare(label + " grad " + name, gradient, wanted, std::max(1e-6, 1e-5 * largest(wanted)));
+    report.compare(label + " grad " + name, gradient, wanted,
+                   std::max(1e-6, 1e-5 * largest(wanted)));
   };
   for (const auto& [name, leaf] : leaves) compare(name, leaf->grad());
   for (const auto& item : net->named_parameters()) {
@@ -130,8 +132,8 @@ void check_case(const Fixtures& fixtures, Report& report, const std::string& fol
   const auto net = fixtures.network(folder);
   cf::set_trainable(*net, false);
   const Input input = input_of(file);
-  report.compare(label + " txt_ids", at::zeros({input.prompts.sequence.size(1), 3}), file["txt_ids"],
-                 0);
+  report.compare(label + " txt_ids", at::zeros({input.prompts.sequence.size(1), 3}),
+                 file["txt_ids"], 0);
   for (const auto& [key, value] : activations(*net, input)) {
     if (!file.has("act/" + key)) continue;
     const Tensor& wanted = file["act/" + key];

@@ -42,13 +42,13 @@ inline FluxOptions network_options(const Settings& settings) {
 /// @throws Error naming file and key, for a value that is out of range
 inline GridOptions grid_options(const Settings& settings) {
   const GridOptions published;
-  return {.use_dynamic_shifting = settings.boolean("use_dynamic_shifting", false),
-          .shift = settings.number("shift", published.shift),
-          .base_image_seq_len =
-              settings.integer("base_image_seq_len", published.base_image_seq_len),
-          .max_image_seq_len = settings.integer("max_image_seq_len", published.max_image_seq_len),
-          .base_shift = settings.number("base_shift", published.base_shift),
-          .max_shift = settings.number("max_shift", published.max_shift)};
+  return {
+      .use_dynamic_shifting = settings.boolean("use_dynamic_shifting", false),
+      .shift = settings.number("shift", published.shift),
+      .base_image_seq_len = settings.integer("base_image_seq_len", published.base_image_seq_len),
+      .max_image_seq_len = settings.integer("max_image_seq_len", published.max_image_seq_len),
+      .base_shift = settings.number("base_shift", published.base_shift),
+      .max_shift = settings.number("max_shift", published.max_shift)};
 }
 
 /// The adapters that published trainers of FLUX.1 [dev] use: rank 64, alpha 128, on twelve layers

@@ -59,10 +59,9 @@ inline Tensor image_positions(std::int64_t rows, std::int64_t columns) {
 inline std::vector<std::int64_t> latent_shape(std::int64_t height, std::int64_t width,
                                               const VaeOptions& vae) {
   const std::int64_t unit = token_side * vae.downscale();
-  return pipeline::latent_shape(height - height % unit, width - width % unit,
-                                {.channels = vae.latent_channels,
-                                 .downscale = vae.downscale(),
-                                 .patch_size = token_side});
+  return pipeline::latent_shape(
+      height - height % unit, width - width % unit,
+      {.channels = vae.latent_channels, .downscale = vae.downscale(), .patch_size = token_side});
 }
 
 /// Number of tokens of one image.

@@ -321,7 +321,8 @@ class ClipVisionTower {
 /// CLIP's text tower with its projection, or without, as a text encoder.
 ///
 /// A causal transformer over tokens. Weights have the names of transformers'
-/// CLIPTextModelWithProjection, or CLIPTextModel. Padding needs no mask: no token sees what comes behind it.
+/// CLIPTextModelWithProjection, or CLIPTextModel. Padding needs no mask: no token sees what comes
+/// behind it.
 /// @par Shape
 /// ids int64 [B, L] in [0, vocab_size), L up to max_position_embeddings
 class ClipText : public torch::nn::Module {

@@ -50,9 +50,7 @@ namespace detail {
 /// before the one rounding to half precision, where RmsNorm rounds first.
 class HeadNorm : public torch::nn::Module {
  public:
-  explicit HeadNorm(std::int64_t size) {
-    weight_ = register_parameter("weight", unfilled({size}));
-  }
+  explicit HeadNorm(std::int64_t size) { weight_ = register_parameter("weight", unfilled({size})); }
   Tensor forward(const Tensor& x) const {
     const Tensor full = wide(x);
     const Tensor scale = full.square().mean(-1, /*keepdim=*/true).add_(1e-6).rsqrt_();
@@ -106,10 +104,9 @@ class FluxJointAttention : public torch::nn::Module {
   std::pair<Tensor, Tensor> forward(const Tensor& image, const Tensor& text,
                                     const RotaryTable& table) const {
     const std::int64_t length = text.size(1);
-    const std::vector<Tensor> found =
-        attended({text_(text, table.tokens(0, length)),
-                  image_(image, table.tokens(length, image.size(1)))},
-                 heads_);
+    const std::vector<Tensor> found = attended(
+        {text_(text, table.tokens(0, length)), image_(image, table.tokens(length, image.size(1)))},
+        heads_);
     return {image_out_->forward(found[1]), text_out_->forward(found[0])};
   }
 
@@ -214,10 +211,10 @@ class FluxSingleBlock : public torch::nn::Module {
 /// @par Shape
 /// t and guidance float32 [B]; positions [N, 3]
 struct FluxContext {
-  Tensor t;             ///< in [0, 1]
-  Tensor guidance;      ///< scale that the network was distilled with, 3.5 by default; not read, and
-                        ///< may be undefined, where there is no embedding of it
-  Tensor positions;     ///< of the image's tokens: image, row, column; the text stands at zero
+  Tensor t;          ///< in [0, 1]
+  Tensor guidance;   ///< scale that the network was distilled with, 3.5 by default; not read, and
+                     ///< may be undefined, where there is no embedding of it
+  Tensor positions;  ///< of the image's tokens: image, row, column; the text stands at zero
 };
 
 /// The transformer of FLUX.1 (Black Forest Labs 2024). Its weights have the names that diffusers
@@ -241,8 +238,8 @@ class FluxNetwork : public torch::nn::Module {
           place<FluxBlock>(*this, "transformer_blocks." + std::to_string(i), options_));
     }
     for (std::int64_t i = 0; i < options_.num_single_layers; ++i) {
-      single_blocks_.push_back(
-          place<FluxSingleBlock>(*this, "single_transformer_blocks." + std::to_string(i), options_));
+      single_blocks_.push_back(place<FluxSingleBlock>(
+          *this, "single_transformer_blocks." + std::to_string(i), options_));
     }
     last_modulation_ = place<detail::Modulation>(*this, "norm_out", width, 2);
     out_ = place<LoraLinear>(*this, "proj_out", width, options_.out_channels);
@@ -288,7 +285,8 @@ class FluxNetwork : public torch::nn::Module {
   /// @param text number of tokens, which stand at zero
   /// @param positions of the image, [N, 3]
   RotaryTable rotations(std::int64_t text, const Tensor& positions) const {
-    const Tensor all = at::cat({at::zeros({text, positions.size(1)}, positions.options()), positions});
+    const Tensor all =
+        at::cat({at::zeros({text, positions.size(1)}, positions.options()), positions});
     return rotary_table(all, options_.axes_dims_rope);
   }
 
