@@ -4,7 +4,7 @@
 #include <type_traits>
 
 #include <contraflow/distributed/mpi.hpp>
-#include <contraflow/flux/folder.hpp>
+#include <contraflow/flux/flux_folder.hpp>
 #include <contraflow/io/image.hpp>
 #include <contraflow/model/concept.hpp>
 #include <contraflow/reward/concept.hpp>

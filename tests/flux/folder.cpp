@@ -9,7 +9,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <nlohmann/json.hpp>
 
-#include <contraflow/flux/folder.hpp>
+#include <contraflow/flux/flux_folder.hpp>
 #include <contraflow/io/safetensors.hpp>
 
 #include "flux/tiny_flux.hpp"

@@ -7,7 +7,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 
-#include <contraflow/flux/encode_prompts.hpp>
+#include <contraflow/flux/encode_flux_prompts.hpp>
 #include <contraflow/pipeline/decoded_rewards.hpp>
 #include <contraflow/pipeline/image_generation.hpp>
 #include <contraflow/pipeline/lora_files.hpp>

@@ -6,7 +6,7 @@
 #include <catch2/catch_approx.hpp>
 #include <catch2/catch_test_macros.hpp>
 
-#include <contraflow/flux/config.hpp>
+#include <contraflow/flux/flux_config.hpp>
 #include <contraflow/flux/packing.hpp>
 
 #include "laws/compare.hpp"

@@ -5,7 +5,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 
-#include <contraflow/flux/config.hpp>
+#include <contraflow/flux/flux_config.hpp>
 #include <contraflow/model/concept.hpp>
 #include <contraflow/network/lora.hpp>
 
@@ -145,7 +145,8 @@ TEST_CASE("a clone has the values and weights of its own") {
 
 TEST_CASE("in float16 a sequence stays within what it holds") {
   const auto net = tiny::network();
-  Tensor(cf::named_weights(*net).at("single_transformer_blocks.0.proj_out.bias")).fill_(6e4);
+  Tensor(cf::named_weights(*net).at("single_transformer_blocks.0.proj_out.bias"))
+      .set_data(at::full({16}, 6e4));
   cf::move_weights(*net, {.dtype = at::kHalf});
   const Tensor x = floats({1, 6, 16}).to(at::kHalf), embedding = at::full({1, 16}, 4, x.options());
   const auto table = net->rotations(0, cf::flux::image_positions(2, 3));

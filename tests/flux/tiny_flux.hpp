@@ -5,7 +5,7 @@
 #include <string>
 
 #include <contraflow/flux/model.hpp>
-#include <contraflow/flux/random_folder.hpp>
+#include <contraflow/flux/random_flux_folder.hpp>
 
 #include "laws/compare.hpp"
 #include "observe/temporary_directory.hpp"

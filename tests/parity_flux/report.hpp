@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include <contraflow/flux/config.hpp>
+#include <contraflow/flux/flux_config.hpp>
 #include <contraflow/io/settings.hpp>
 #include <contraflow/network/flux.hpp>
 

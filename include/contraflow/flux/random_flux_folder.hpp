@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <vector>
 
-#include <contraflow/flux/folder.hpp>
+#include <contraflow/flux/flux_folder.hpp>
 #include <contraflow/io/json.hpp>
 #include <contraflow/pipeline/random_weights.hpp>
 

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include <contraflow/flux/config.hpp>
+#include <contraflow/flux/flux_config.hpp>
 #include <contraflow/flux/model.hpp>
 #include <contraflow/pipeline/model_folder.hpp>
 

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include <contraflow/flux/grid.hpp>
+#include <contraflow/flux/flux_grid.hpp>
 #include <contraflow/io/settings.hpp>
 #include <contraflow/network/flux.hpp>
 #include <contraflow/network/lora.hpp>

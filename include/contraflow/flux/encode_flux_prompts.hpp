@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include <contraflow/flux/folder.hpp>
+#include <contraflow/flux/flux_folder.hpp>
 #include <contraflow/network/text_condition.hpp>
 #include <contraflow/observe/report.hpp>
 #include <contraflow/pipeline/stored_prompts.hpp>
