@@ -124,6 +124,14 @@ TEST_CASE("the transformer in parts loads, original files beside it are left alo
   check_same(*folder.t5(), tiny::dev_folder() / "text_encoder_2", "model");
 }
 
+TEST_CASE("a checkpoint in the original layout is recognised") {
+  const TemporaryDirectory directory;
+  const auto file = directory / "flux1-dev.safetensors";
+  cf::write_safetensors(file, {{"double_blocks.0.img_attn.qkv.weight", at::ones({3, 1})}});
+  check_error([&] { cf::flux::Folder{file}; }, file.string(),
+              "FluxPipeline.from_single_file(\"flux1-dev.safetensors\")");
+}
+
 TEST_CASE("every real name and shape is loaded strictly, and any other refused") {
   const auto listed = nlohmann::json::parse(
       read_all(std::string(CONTRAFLOW_TEST_DATA) + "/flux/real_shapes_flux.json"));
