@@ -43,8 +43,7 @@ class Model {
     const Tensor tokens = packed(x_t);
     const std::int64_t rows = x_t.size(2) / token_side, columns = x_t.size(3) / token_side;
     const Tensor v = network_->forward(
-        tokens, condition,
-        {as_published(t), at::full_like(t, guidance_), image_positions(rows, columns)}, run_);
+        tokens, condition, {t, at::full_like(t, guidance_), image_positions(rows, columns)}, run_);
     return unpacked(v, rows, columns).to(x_t.scalar_type());
   }
 
@@ -62,10 +61,6 @@ class Model {
   }
 
  private:
-  /// Time goes through the scheduler's units and back in the published pipeline, which may change
-  /// its last bit, and the network's sinusoid of a thousand times as much sees that.
-  static Tensor as_published(const Tensor& t) { return t * 1000 / 1000; }
-
   std::shared_ptr<FluxNetwork> network_;
   double guidance_;
   FluxRunOptions run_;
