@@ -118,11 +118,12 @@ void check_wide(const Fixtures& fixtures, Report& report, Case& file, const std:
     input.context.t = f(input.context.t);
     if (input.context.guidance.defined()) input.context.guidance = f(input.context.guidance);
   };
+  // Sines of time and rotations are float32 in it, and another processor rounds them otherwise.
   change([](const Tensor& x) { return x.to(at::kDouble); });
-  report.compare(label + " output_float64", velocity(*net, input), file["output_float64"], 1e-9);
+  report.compare(label + " output_float64", velocity(*net, input), file["output_float64"], 1e-6);
   change([](const Tensor& x) { return (x.to(at::kBFloat16) * 1000).to(at::kDouble) / 1000; });
   report.compare(label + " output_bf16_conditioning_float64", velocity(*net, input),
-                 file["output_bf16_conditioning_float64"], 1e-9);
+                 file["output_bf16_conditioning_float64"], 1e-6);
 }
 
 void check_case(const Fixtures& fixtures, Report& report, const std::string& folder,
