@@ -10,7 +10,7 @@ include_guard(GLOBAL)
 include(FetchContent)
 
 # Those that any machine can have, and all.
-set(CONTRAFLOW_HOST_COMPONENTS images text http mpi sd3)
+set(CONTRAFLOW_HOST_COMPONENTS images text http mpi sd3 flux)
 set(CONTRAFLOW_ALL_COMPONENTS ${CONTRAFLOW_HOST_COMPONENTS} nccl)
 set(CONTRAFLOW_LIBRARIES_images PNG::PNG JPEG::JPEG)
 set(CONTRAFLOW_LIBRARIES_text ICU::uc SentencePiece::sentencepiece)
@@ -19,6 +19,7 @@ set(CONTRAFLOW_LIBRARIES_mpi MPI::MPI_CXX)
 set(CONTRAFLOW_LIBRARIES_nccl NCCL::nccl)
 set(CONTRAFLOW_NEEDS_http images)
 set(CONTRAFLOW_NEEDS_sd3 text)
+set(CONTRAFLOW_NEEDS_flux text)
 
 # A library that installs a .pc file, whose flags are part of its interface: cpp-httplib's classes have
 # other layouts without the macros it was compiled with.
@@ -137,6 +138,9 @@ function(_contraflow_find_nccl fetch)
 endfunction()
 
 function(_contraflow_find_sd3 fetch)
+endfunction()
+
+function(_contraflow_find_flux fetch)
 endfunction()
 
 function(contraflow_find_components found missing)

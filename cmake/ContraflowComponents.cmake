@@ -6,22 +6,25 @@
 #   contraflow::mpi      MPI                     ranks that are processes
 #   contraflow::nccl     NCCL, LibTorch for CUDA ranks with a GPU each
 #   contraflow::sd3      nothing of its own      Stable Diffusion 3.5
+#   contraflow::flux     nothing of its own      FLUX.1
 #
 # A header belongs to exactly one target; what stands in none of the lists below belongs to
 # contraflow::contraflow. tests/structure/targets.py holds them to what they include.
 
 set(CONTRAFLOW_COMPONENTS "AUTO" CACHE STRING
     "Targets beside contraflow::contraflow. AUTO: those whose libraries are installed; else a list of \
-images, text, http, mpi, nccl and sd3, whose libraries are fetched where they can be; NONE: no others")
-set_property(CACHE CONTRAFLOW_COMPONENTS PROPERTY STRINGS AUTO NONE "images;text;http;mpi;nccl;sd3")
+images, text, http, mpi, nccl, sd3 and flux, whose libraries are fetched where they can be; NONE: no others")
+set_property(CACHE CONTRAFLOW_COMPONENTS PROPERTY STRINGS AUTO NONE "images;text;http;mpi;nccl;sd3;flux")
 
 set(CONTRAFLOW_HEADERS_images io/image.hpp io/jpeg.hpp io/png.hpp observe/picture.hpp reward/jpeg_size.hpp)
 set(CONTRAFLOW_HEADERS_text text/*.hpp reward/clip_score.hpp
-                            pipeline/model_folder.hpp pipeline/text_states.hpp)
+                            pipeline/model_folder.hpp pipeline/text_states.hpp
+                            pipeline/random_weights.hpp)
 set(CONTRAFLOW_HEADERS_http reward/http.hpp reward/remote.hpp reward/chat_judge.hpp)
 set(CONTRAFLOW_HEADERS_mpi distributed/mpi.hpp)
 set(CONTRAFLOW_HEADERS_nccl distributed/nccl.hpp)
 set(CONTRAFLOW_HEADERS_sd3 sd3/*.hpp)
+set(CONTRAFLOW_HEADERS_flux flux/*.hpp)
 
 include(ContraflowComponentDependencies)
 

@@ -1,5 +1,6 @@
-// Fine-tuning of Stable Diffusion 3.5 by reinforcement learning: a folder of weights, prompts and a
-// reward in, an adapter for diffusers and peft out. All settings are the published ones by default.
+// Fine-tuning of Stable Diffusion 3.5 or FLUX.1 by reinforcement learning: a folder of weights,
+// prompts and a reward in, an adapter for diffusers and peft out. All settings are the published
+// ones by default.
 //
 //   sd35_finetune --model stable-diffusion-3.5-medium --prompts prompts.txt --reward colourfulness
 //   sd35_finetune --tiny        a tiny model with random weights, to see the whole path at once
@@ -37,8 +38,6 @@
 #include <contraflow/pipeline/lora_files.hpp>
 #include <contraflow/pipeline/stored_prompts.hpp>
 #include <contraflow/policy/lora_policy.hpp>
-#include <contraflow/sd3/encode_prompts.hpp>
-#include <contraflow/sd3/latent_shape.hpp>
 #include <contraflow/train/checkpoint.hpp>
 
 #include "support/image_rewards.hpp"
@@ -53,7 +52,7 @@ namespace {
 namespace cf = contraflow;
 namespace fs = std::filesystem;
 
-using Model = cf::Guided<cf::Autocasting<cf::Mmdit>, cf::TextCondition>;
+using Model = cf::Guided<cf::Autocasting<support::Transformer>, cf::TextCondition>;
 using Policy = cf::LoraPolicy<Model>;
 using Rewards = cf::pipeline::DecodedRewards<support::ImageRewards>;
 using Prompts = cf::pipeline::StoredPrompts<cf::Records>;
@@ -84,8 +83,17 @@ struct Settings {
   bool is_grpo() const { return method.starts_with("grpo"); }
   /// As published: 1e-4 for NFT, 0.04 for GRPO.
   double kl_weight() const { return kl.value_or(is_grpo() ? 0.04 : 1e-4); }
-  /// As published: none for NFT, 4.5 for GRPO.
-  double guidance_scale() const { return guidance.value_or(is_grpo() ? 4.5 : 1.0); }
+  /// As published: none for NFT, 4.5 for GRPO; for FLUX.1 3.5, which it is told.
+  double guidance_scale() const {
+    return guidance.value_or(model.is_flux() ? 3.5 : is_grpo() ? 4.5 : 1.0);
+  }
+  /// A second pass is Stable Diffusion's way.
+  double two_pass_scale() const { return model.is_flux() ? 1.0 : guidance_scale(); }
+  cf::LoraOptions adapter() const {
+    cf::LoraOptions options{.rank = rank, .alpha = alpha};
+    if (model.is_flux()) options.targets = cf::flux::lora_options().targets;
+    return options;
+  }
 };
 
 cf::Optimization optimization(const Settings& settings) {
@@ -95,14 +103,13 @@ cf::Optimization optimization(const Settings& settings) {
   return result;
 }
 
-cf::Collection collection(const Settings& settings, const cf::sd3::Folder& folder) {
+cf::Collection collection(const Settings& settings, const support::Folder& folder) {
+  const auto shape = folder.latent_shape(settings.size, settings.size);
   return {.prompts_per_epoch = settings.prompts,
           .group_size = settings.group,
-          .grid = folder.grid(settings.steps),
+          .grid = folder.grid(settings.steps, shape),
           .rollout_batch = settings.rollout_batch,
-          .sample_shape =
-              cf::sd3::latent_shape(settings.size, settings.size, folder.autoencoder_options(),
-                                    folder.transformer_options())};
+          .sample_shape = shape};
 }
 
 /// Pictures of the averaged policy, for fixed prompts and noise.
@@ -139,9 +146,9 @@ void expects_own_folder(const Settings& settings) {
 /// Throws Error where the checkpoints that are to be gone on from would mean something else.
 /// @return the other settings that differ, each in a sentence
 std::vector<std::string> changed_settings(const Settings& settings) {
-  static const std::set<std::string> decisive{"tiny",     "method", "rank",
-                                              "alpha",    "seed",   "guidance",
-                                              "negative", "lora",   "lora-without-text-encoders"};
+  static const std::set<std::string> decisive{
+      "tiny", "tiny-flux", "method",   "rank", "alpha",
+      "seed", "guidance",  "negative", "lora", "lora-without-text-encoders"};
   std::vector<std::string> changes;
   if (!settings.resume || !fs::exists(settings.run_file())) return changes;
   if (cf::checkpoints_in(settings.checkpoints()).empty()) return changes;
@@ -174,7 +181,7 @@ void write_run_file(const Settings& settings, std::int64_t run, bool resumed) {
 /// What all methods share.
 struct Parts {
   const Settings& settings;
-  const cf::sd3::Folder& folder;
+  const support::Folder& folder;
   Policy policy;
   Rewards rewards;
   Prompts prompts, evaluation_prompts;
@@ -188,13 +195,16 @@ template <class Solver, class Objective>
 void train(Parts parts, const Solver& solver, const Objective& objective) {
   const Settings& settings = parts.settings;
   const fs::path& output = settings.output;
+  const cf::Collection collected = collection(settings, parts.folder);
+  const cf::TimeGrid evaluation_grid =
+      parts.folder.grid(settings.evaluation_steps, collected.sample_shape);
   cf::Trainer trainer(
       std::move(parts.policy), solver, std::move(parts.rewards), objective,
-      std::move(parts.prompts), collection(settings, parts.folder),
-      cf::Learning{.gradient_steps = settings.gradient_steps}, optimization(settings),
-      cf::Evaluator(cf::EvaluationOptions{.samples = settings.evaluation_images,
-                                          .grid = parts.folder.grid(settings.evaluation_steps)},
-                    cf::DpmSolver<1>{}, std::move(parts.evaluation_prompts)),
+      std::move(parts.prompts), collected, cf::Learning{.gradient_steps = settings.gradient_steps},
+      optimization(settings),
+      cf::Evaluator(
+          cf::EvaluationOptions{.samples = settings.evaluation_images, .grid = evaluation_grid},
+          cf::DpmSolver<1>{}, std::move(parts.evaluation_prompts)),
       cf::Seed{settings.seed}, parts.ranks);
   const auto warn = [&](const cf::Warning& warning) { parts.phases.say(warning.message); };
   const bool resumed = settings.resume && cf::resume(trainer, settings.checkpoints(), warn);
@@ -303,7 +313,7 @@ void run(const Settings& settings, const support::Ranks& ranks) {
     for (const std::string& change : changed_settings(settings)) phases.say(change);
     support::sd35::prepare(settings.model, settings.output);
   });
-  const cf::sd3::Folder folder = support::sd35::opened(settings.model, settings.output);
+  const support::Folder folder = support::sd35::opened(settings.model, settings.output);
   collection(settings, folder);  // finds faults now, not after the text encoders
   support::ImageRewards rewards = support::image_rewards(settings.rewards);
   const cf::Records records = prompts_of(settings.prompt_file);
@@ -317,10 +327,11 @@ void run(const Settings& settings, const support::Ranks& ranks) {
   for (std::string& caption : cf::captions_of(own_evaluation)) all.push_back(std::move(caption));
   all.push_back(settings.negative);
   const auto warnings = std::make_shared<Warnings>();
-  const auto store = cf::sd3::stored_prompts(
-      folder, settings.output / "prompts.safetensors", std::move(all),
-      settings.model.prompt_options(folder),
-      [warnings](const cf::Warning& warning) { warnings->push_back(warning); });
+  const auto warn = [warnings](const cf::Warning& warning) { warnings->push_back(warning); };
+  const auto store = folder.with_prompts(settings.model.prompts(), [&](const auto& of_model,
+                                                                       const auto& options) {
+    return stored_prompts(of_model, settings.output / "prompts.safetensors", all, options, warn);
+  });
   const auto training = std::int64_t(records.size());
   support::by_first(ranks, [&] {
     store->prepare(rows_ahead(settings, training, std::int64_t(own_evaluation.size())));
@@ -328,14 +339,14 @@ void run(const Settings& settings, const support::Ranks& ranks) {
 
   phases.begin("loading the networks");
   const auto vae = folder.vae({.dtype = at::kFloat, .device = at::Device(settings.model.device)});
-  const cf::Mmdit transformer =
-      folder.transformer(settings.model.placement(), {.recompute = settings.recompute});
+  const auto transformer =
+      folder.transformer(settings.model.placement(), settings.guidance_scale(), settings.recompute);
   const cf::TextCondition negative = store->condition(at::full({1}, store->size() - 1, at::kLong));
   cf::LoraPolicyOptions options{.average_every = settings.is_grpo() ? 8 : 1, .seed = settings.seed};
   if (settings.lora.is_given()) options.start = settings.lora.read();
   Policy policy(
-      Model(cf::Autocasting(transformer, settings.autocast), negative, settings.guidance_scale()),
-      cf::LoraOptions{.rank = settings.rank, .alpha = settings.alpha}, options);
+      Model(cf::Autocasting(transformer, settings.autocast), negative, settings.two_pass_scale()),
+      settings.adapter(), options);
   train_by_method({settings, folder, std::move(policy), Rewards(vae, std::move(rewards)),
                    Prompts(store, 0, records),
                    own_evaluation.empty() ? Prompts(store, 0, records)
@@ -389,8 +400,10 @@ void add_options(CLI::App& app, Settings& settings) {
   number("--noise-level", settings.noise_level, "GRPO: strength of the sampler's noise");
   app.add_option("--kl", settings.kl, "Weight of the KL term; 1e-4, for GRPO 0.04 by default")
       ->check(support::finite());
-  app.add_option("--guidance", settings.guidance,
-                 "Guidance scale in collection and training; 1, for GRPO 4.5 by default")
+  app.add_option(
+         "--guidance", settings.guidance,
+         "Guidance scale in collection and training; 1, for GRPO 4.5 by default; for FLUX.1 what "
+         "it is told, 3.5")
       ->check(support::finite());
   app.add_option("--autocast", settings.autocast,
                  "Compute in float16 or bfloat16 over a float32 base; float16 scales the loss")
@@ -412,28 +425,34 @@ void add_options(CLI::App& app, Settings& settings) {
   support::add_run_file(app);
 }
 
+using Defaults = std::vector<std::pair<const char*, const char*>>;
+
 /// What is small by default where the model is.
-void take_tiny_defaults(CLI::App& app) {
-  const std::vector<std::pair<const char*, const char*>> tiny{{"--dtype", "float32"},
-                                                              {"--t5-tokens", "20"},
-                                                              {"--epochs", "4"},
-                                                              {"--group", "4"},
-                                                              {"--prompts-per-epoch", "2"},
-                                                              {"--size", "64"},
-                                                              {"--steps", "4"},
-                                                              {"--rank", "4"},
-                                                              {"--save-every", "2"},
-                                                              {"--evaluate-every", "2"},
-                                                              {"--evaluation-images", "4"},
-                                                              {"--evaluation-steps", "4"}};
-  for (const auto& [option, value] : tiny) {
+const Defaults tiny_defaults{{"--dtype", "float32"},
+                             {"--t5-tokens", "20"},
+                             {"--epochs", "4"},
+                             {"--group", "4"},
+                             {"--prompts-per-epoch", "2"},
+                             {"--size", "64"},
+                             {"--steps", "4"},
+                             {"--rank", "4"},
+                             {"--save-every", "2"},
+                             {"--evaluate-every", "2"},
+                             {"--evaluation-images", "4"},
+                             {"--evaluation-steps", "4"}};
+/// As published trainers of FLUX.1 have it.
+const Defaults flux_defaults{{"--rank", "64"}, {"--alpha", "128"}, {"--t5-tokens", "128"}};
+
+void take(CLI::App& app, const Defaults& defaults) {
+  for (const auto& [option, value] : defaults) {
     if (app.count(option) == 0) app.get_option(option)->default_val(value);
   }
 }
 
 /// What is known when all options are.
 void complete(Settings& settings, CLI::App& app, int ranks) {
-  if (settings.model.tiny) take_tiny_defaults(app);
+  if (settings.model.is_flux()) take(app, flux_defaults);
+  if (settings.model.tiny) take(app, tiny_defaults);
   at::set_num_threads(settings.threads);
   settings.record = support::run_record(app, "sd35_finetune", ranks);
   auto& taken = settings.record["settings"];
@@ -448,7 +467,7 @@ void complete(Settings& settings, CLI::App& app, int ranks) {
 int main(int argc, char** argv) try {
   const support::Ranks ranks(argc, argv);
   Settings settings;
-  CLI::App app("Fine-tuning of Stable Diffusion 3.5 by reinforcement learning.");
+  CLI::App app("Fine-tuning of Stable Diffusion 3.5 or FLUX.1 by reinforcement learning.");
   add_options(app, settings);
   CLI11_PARSE(app, argc, argv);
   complete(settings, app, ranks.size());

@@ -1,4 +1,4 @@
-// Images from prompts by Stable Diffusion 3.5: a folder of weights in, PNG files out.
+// Images from prompts by Stable Diffusion 3.5 or FLUX.1: a folder of weights in, PNG files out.
 //
 //   sd35_generate --model stable-diffusion-3.5-medium "a photo of a cat" "a watercolour of a fox"
 //   sd35_generate --tiny        a tiny model with random weights, to see the whole path at once
@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,8 +19,6 @@
 #include <contraflow/pipeline/image_generation.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
 #include <contraflow/reward/records.hpp>
-#include <contraflow/sd3/encode_prompts.hpp>
-#include <contraflow/sd3/latent_shape.hpp>
 #include <contraflow/solver/runge_kutta.hpp>
 #include <contraflow/solver/sde.hpp>
 
@@ -39,11 +38,16 @@ struct Settings {
   support::sd35::Adapter lora;
   fs::path prompt_file, output = "out/generate";
   std::string negative, solver = "euler";
-  int steps = 40;
+  std::optional<int> steps;
   int images = 1;
   std::int64_t batch = 1, height = 1024, width = 1024;
-  double guidance = 4.5, lora_scale = 1;
+  std::optional<double> guidance;
+  double true_guidance = 1, lora_scale = 1;
   std::uint64_t seed = 0;
+
+  double guidance_scale() const { return guidance.value_or(model.is_flux() ? 3.5 : 4.5); }
+  /// FLUX.1 is told the guidance scale; a second pass is Stable Diffusion's way.
+  double two_pass_scale() const { return model.is_flux() ? true_guidance : guidance_scale(); }
 };
 
 /// Calls @p f with the solver of a name.
@@ -71,33 +75,33 @@ class Bar {
   support::Progress progress_;
 };
 
-cf::Tensor latents_of(const Settings& settings, const cf::sd3::Folder& folder,
+cf::Tensor latents_of(const Settings& settings, const support::Folder& folder,
                       const cf::TextCondition& encoded, std::int64_t prompts) {
-  const cf::Mmdit model = folder.transformer(settings.model.placement());
+  const auto model = folder.transformer(settings.model.placement(), settings.guidance_scale());
   cf::Lora lora(model.module());
   if (settings.lora.is_given()) {
     lora.add("adapter", settings.lora.read(), settings.lora.path.string());
     lora.set_scale("adapter", settings.lora_scale);
     lora.use("adapter");
   }
-  const auto shape = cf::sd3::latent_shape(settings.height, settings.width,
-                                           folder.autoencoder_options(), model.network().options());
+  const auto shape = folder.latent_shape(settings.height, settings.width);
   const std::int64_t count = prompts * settings.images;
   const cf::Tensor noise =
-      cf::sd3::image_noise(count, shape, settings.seed).to(at::Device(settings.model.device));
+      cf::pipeline::image_noise(count, shape, settings.seed).to(at::Device(settings.model.device));
   const cf::Tensor prompt = at::arange(prompts).repeat_interleave(settings.images);
   const auto negative = cf::select(encoded, at::full({1}, prompts, at::kLong));
-  const cf::TimeGrid grid = folder.grid(settings.steps);
+  const int steps = settings.steps.value_or(folder.usual_steps());
+  const cf::TimeGrid grid = folder.grid(steps, shape);
   const auto batches = int((count + settings.batch - 1) / settings.batch);
   cf::Generator generator = cf::seeded(settings.seed);
-  Bar bar(settings.steps * batches);
+  Bar bar(steps * batches);
   std::vector<cf::Tensor> latents;
   for (std::int64_t first = 0; first < count; first += settings.batch) {
     const std::int64_t last = std::min(count, first + settings.batch);
     const auto condition = cf::select(encoded, prompt.slice(0, first, last));
     latents.push_back(with_solver(settings.solver, [&](const auto& solver) {
-      return cf::sd3::generate(model, noise.slice(0, first, last), condition, negative,
-                               settings.guidance, grid, solver, generator, bar);
+      return cf::pipeline::generate(model, noise.slice(0, first, last), condition, negative,
+                                    settings.two_pass_scale(), grid, solver, generator, bar);
     }));
   }
   bar.finish();
@@ -136,15 +140,16 @@ void run(const Settings& settings) {
   if (prompts.empty()) throw cf::Error("prompts", "at least one, or --prompts FILE", "none");
 
   support::sd35::prepare(settings.model, settings.output);
-  const cf::sd3::Folder folder = support::sd35::opened(settings.model, settings.output);
+  const support::Folder folder = support::sd35::opened(settings.model, settings.output);
   // Found out now, not after the text encoders.
-  cf::sd3::latent_shape(settings.height, settings.width, folder.autoencoder_options(),
-                        folder.transformer_options());
+  folder.latent_shape(settings.height, settings.width);
   phases.begin("encoding prompts");
   std::vector<std::string> captions = prompts;
   captions.push_back(settings.negative);
-  const cf::TextCondition encoded = cf::sd3::encode_prompts(
-      folder, captions, settings.model.prompt_options(folder), support::sd35::show);
+  const auto encode = [&](const auto& of_model, const auto& options) {
+    return encode_prompts(of_model, captions, options, support::sd35::show);
+  };
+  const cf::TextCondition encoded = folder.with_prompts(settings.model.prompts(), encode);
   phases.begin("generating latents");
   const cf::Tensor latents = latents_of(settings, folder, encoded, std::int64_t(prompts.size()));
   phases.begin("decoding images");
@@ -158,15 +163,19 @@ void run(const Settings& settings) {
 
 int main(int argc, char** argv) try {
   Settings settings;
-  CLI::App app("Images from prompts by Stable Diffusion 3.5.");
+  CLI::App app("Images from prompts by Stable Diffusion 3.5 or FLUX.1.");
   support::sd35::add_options(app, settings.model);
   app.add_option("prompt", settings.prompts, "Prompts, each in quotes");
   app.add_option("--prompts", settings.prompt_file, "File with a prompt a line");
   app.add_option("--negative", settings.negative, "What the images should not show");
-  app.add_option("--steps", settings.steps, "Sampling steps")
-      ->check(support::at_least(1))
-      ->capture_default_str();
-  app.add_option("--guidance", settings.guidance, "Guidance scale; at most 1: none")
+  app.add_option("--steps", settings.steps,
+                 "Sampling steps; 40 by default, for FLUX.1 28, for [schnell] 4")
+      ->check(support::at_least(1));
+  app.add_option("--guidance", settings.guidance,
+                 "Guidance scale, 4.5 by default, at most 1: none; for FLUX.1 what it is told, 3.5")
+      ->check(support::finite());
+  app.add_option("--true-guidance", settings.true_guidance,
+                 "FLUX.1: guidance by a second pass with the negative prompt; at most 1: none")
       ->check(support::finite())
       ->capture_default_str();
   app.add_option("--solver", settings.solver, "euler, heun, dpm2, dpm3, flow-sde or cps")
@@ -199,7 +208,7 @@ int main(int argc, char** argv) try {
       if (app.count(option) == 0) value = tiny;
     };
     unless_given("--dtype", settings.model.dtype, at::kFloat);
-    unless_given("--steps", settings.steps, 4);
+    unless_given("--steps", settings.steps, std::optional(4));
     unless_given("--height", settings.height, std::int64_t{64});
     unless_given("--width", settings.width, std::int64_t{64});
     unless_given("--t5-tokens", settings.model.t5_tokens, std::int64_t{20});

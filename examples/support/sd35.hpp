@@ -9,34 +9,32 @@
 
 #include <CLI/CLI.hpp>
 
+#include <contraflow/flux/random_flux_folder.hpp>
 #include <contraflow/io/image.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
-#include <contraflow/sd3/encode_prompts.hpp>
 #include <contraflow/sd3/random_folder.hpp>
 
 #include "files.hpp"
 #include "html.hpp"
+#include "text_to_image.hpp"
 
 namespace support::sd35 {
 
 namespace cf = contraflow;
 
-/// What both programs for Stable Diffusion 3.5 ask of their user.
+/// What both programs for Stable Diffusion 3.5 and FLUX.1 ask of their user.
 struct Model {
   std::filesystem::path folder;
-  bool tiny = false;
+  bool tiny = false, tiny_flux = false;
   at::ScalarType dtype = at::kBFloat16;
   std::string device = "cpu";
   std::int64_t t5_tokens = 256;
   bool without_t5 = false;
 
   cf::Placement placement() const { return {.dtype = dtype, .device = at::Device(device)}; }
-  cf::sd3::PromptOptions prompt_options(const cf::sd3::Folder& model) const {
-    return {.t5_tokens = t5_tokens,
-            .with_t5 = !without_t5 && model.has_t5(),
-            .clip = placement(),
-            .t5 = placement()};
-  }
+  PromptSettings prompts() const { return {t5_tokens, without_t5, placement()}; }
+  /// Found out before a tiny one is written.
+  bool is_flux() const { return tiny ? tiny_flux : support::is_flux(folder); }
 };
 
 /// Names of precisions on the command line.
@@ -54,9 +52,11 @@ inline std::string name_of(at::ScalarType dtype) {
 
 inline void add_options(CLI::App& app, Model& model) {
   app.add_option("--model", model.folder,
-                 "Stable Diffusion 3.5 Medium as downloaded, in the layout of diffusers");
+                 "Stable Diffusion 3.5 Medium or FLUX.1 as downloaded, in the layout of diffusers");
   app.add_flag("--tiny", model.tiny,
                "Make a tiny model with random weights in the output folder, and use it");
+  app.add_flag_callback(
+      "--tiny-flux", [&model] { model.tiny = model.tiny_flux = true; }, "The same of FLUX.1");
   app.add_option("--dtype", model.dtype, "Precision of the networks: float32, bfloat16 or float16")
       ->transform(CLI::CheckedTransformer(dtypes(), CLI::ignore_case));
   app.add_option("--device", model.device, "Where the networks run, such as cpu or cuda")
@@ -64,7 +64,8 @@ inline void add_options(CLI::App& app, Model& model) {
   app.add_option("--t5-tokens", model.t5_tokens, "Tokens that T5 sees of a prompt")
       ->check(CLI::Range(1, 512))
       ->capture_default_str();
-  app.add_flag("--without-t5", model.without_t5, "Leave the third text encoder out");
+  app.add_flag("--without-t5", model.without_t5,
+               "Leave the third text encoder of Stable Diffusion 3.5 out");
 }
 
 /// An adapter that is asked for.
@@ -93,10 +94,13 @@ inline std::filesystem::path folder_of(const Model& model, const std::filesystem
 }
 /// Writes the model with random weights, where that is asked for.
 inline void prepare(const Model& model, const std::filesystem::path& output) {
-  if (model.tiny) cf::sd3::write_random_folder(folder_of(model, output), cf::sd3::tiny_folder());
+  if (!model.tiny) return;
+  const std::filesystem::path folder = folder_of(model, output);
+  if (model.tiny_flux) return cf::flux::write_random_folder(folder, cf::flux::tiny_folder());
+  cf::sd3::write_random_folder(folder, cf::sd3::tiny_folder());
 }
-inline cf::sd3::Folder opened(const Model& model, const std::filesystem::path& output) {
-  return cf::sd3::Folder(folder_of(model, output));
+inline Folder opened(const Model& model, const std::filesystem::path& output) {
+  return Folder(folder_of(model, output));
 }
 
 inline void show(const cf::Warning& warning) {

@@ -4,7 +4,9 @@
 #include <type_traits>
 
 #include <contraflow/distributed/mpi.hpp>
+#include <contraflow/flux/flux_folder.hpp>
 #include <contraflow/io/image.hpp>
+#include <contraflow/model/concept.hpp>
 #include <contraflow/reward/concept.hpp>
 #include <contraflow/reward/remote.hpp>
 #include <contraflow/sd3/folder.hpp>
@@ -14,6 +16,7 @@ namespace cf = contraflow;
 
 static_assert(cf::Reward<cf::Remote, cf::Captions>);
 static_assert(cf::Communicator<cf::Mpi>);
+static_assert(cf::FlowModel<cf::flux::Model, cf::TextCondition>);
 
 int main() {
   const auto tokenizer = cf::ClipTokenizer::from_merges({});

@@ -465,7 +465,7 @@ TEST_CASE("files that are no adapter of a transformer are refused") {
       path, "one of a text encoder, text_encoder.a.lora_A.weight");
   const std::map<std::string, std::string> other_tools{
       {"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight",
-       "layers of Stable Diffusion 3 in kohya's names"},
+       "layers of Stable Diffusion 3 or FLUX.1 in kohya's names"},
       {"unet.down_blocks.0.attn.to_q.lora_A.weight", "names of diffusers, peft or kohya"},
       {"lora_te3_encoder_block_0_layer_0_SelfAttention_q.alpha", "one of a text encoder"},
       {"lora_unet_joint_blocks_0_x_block_attn_qkv.hada_w1_a", "LoHa's"},

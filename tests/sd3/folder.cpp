@@ -389,7 +389,7 @@ TEST_CASE("tokenizers are read from tokenizer.json where there is nothing else")
     pieces.push_back(nlohmann::json::array({text, score}));
   };
   for (const char* special : {"<pad>", "</s>", "<unk>"}) add(special, 0);
-  for (const auto& [text, score] : cf::sd3::detail::letter_pieces(128)) add(text, score);
+  for (const auto& [text, score] : cf::pipeline::detail::letter_pieces(128)) add(text, score);
   const nlohmann::json model = {
       {"normalizer", nullptr},
       {"added_tokens", {{{"id", 0}, {"content", "<pad>"}}, {{"id", 1}, {"content", "</s>"}}}},

@@ -33,6 +33,7 @@ struct ClipTextOptions {
   Activation hidden_act = Activation::quick_gelu;  ///< inside the feed-forward layers
   double layer_norm_eps = 1e-5;                    ///< above 0
   std::int64_t eos_token_id = 2;  ///< pools at its first position; 2: at the largest id's
+  bool has_projection = true;     ///< else what is pooled is the normalised state, as in FLUX.1
 };
 
 /// Shape of a vision tower; names are those of the published config.json, the defaults are those of
@@ -87,11 +88,12 @@ inline ClipOptions clip_vit_h14() {
 
 /// What a text tower gives.
 /// @par Shape
-/// last_hidden_state and penultimate [B, L, hidden_size]; pooled [B, projection_dim]
+/// last_hidden_state and penultimate [B, L, hidden_size]; pooled [B, projection_dim], without a
+/// projection [B, hidden_size]
 struct ClipTextOutput {
   Tensor last_hidden_state;  ///< behind the final normalisation
   Tensor penultimate;        ///< before the last layer, not normalised: what Stable Diffusion uses
-  Tensor pooled;             ///< projection of the normalised state at the end of the text
+  Tensor pooled;             ///< the normalised state at the end of the text, projected
 };
 
 namespace detail {
@@ -177,9 +179,11 @@ class ClipTextTower {
                                     options.max_position_embeddings, options.hidden_size)),
         layers_(clip_layers(root, "text_model.encoder.layers.", options)),
         final_norm_(place<LayerNorm>(root, "text_model.final_layer_norm", options.hidden_size,
-                                     options.layer_norm_eps)),
-        projection_(place<LoraLinear>(root, "text_projection", options.hidden_size,
-                                      options.projection_dim, false)) {}
+                                     options.layer_norm_eps)) {
+    if (!options.has_projection) return;
+    projection_ = place<LoraLinear>(root, "text_projection", options.hidden_size,
+                                    options.projection_dim, false);
+  }
 
   ClipTextOutput operator()(const Tensor& ids) const {
     expects_ids(ids);
@@ -191,7 +195,8 @@ class ClipTextTower {
     }
     out.last_hidden_state = final_norm_->forward(x);
     const Tensor rows = at::arange(ids.size(0), ids.options());
-    out.pooled = projection_->forward(out.last_hidden_state.index({rows, ends(ids)}));
+    out.pooled = out.last_hidden_state.index({rows, ends(ids)});
+    if (projection_) out.pooled = projection_->forward(out.pooled);
     return out;
   }
 
@@ -313,10 +318,11 @@ class ClipVisionTower {
 
 }  // namespace detail
 
-/// CLIP's text tower with its projection, as a text encoder.
+/// CLIP's text tower with its projection, or without, as a text encoder.
 ///
 /// A causal transformer over tokens. Weights have the names of transformers'
-/// CLIPTextModelWithProjection. Padding needs no mask: no token sees what comes behind it.
+/// CLIPTextModelWithProjection, or CLIPTextModel. Padding needs no mask: no token sees what comes
+/// behind it.
 /// @par Shape
 /// ids int64 [B, L] in [0, vocab_size), L up to max_position_embeddings
 class ClipText : public torch::nn::Module {
@@ -396,10 +402,16 @@ class Clip : public torch::nn::Module {
 };
 
 /// The weights of a published CLIP file without what is no weight: files of older transformers
-/// also hold `position_ids`, the numbers from 0 on.
+/// also hold `position_ids`, the numbers from 0 on; a text tower alone has the names of newer
+/// ones, or the same without `text_model.`.
 inline std::map<std::string, Tensor> clip_weights(std::map<std::string, Tensor> weights) {
   std::erase_if(weights, [](const auto& item) { return item.first.ends_with(".position_ids"); });
-  return weights;
+  if (!weights.contains("embeddings.token_embedding.weight")) return weights;
+  std::map<std::string, Tensor> named;
+  for (auto& [name, tensor] : weights) {
+    named.emplace((name.starts_with("text_projection.") ? "" : "text_model.") + name, tensor);
+  }
+  return named;
 }
 
 }  // namespace contraflow

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <contraflow/io/settings.hpp>
 #include <contraflow/network/clip.hpp>
@@ -20,6 +21,11 @@ inline Activation clip_activation(const Settings& settings) {
   if (name == "quick_gelu") return Activation::quick_gelu;
   if (name == "gelu") return Activation::gelu;
   throw Error(settings.name() + ": \"hidden_act\"", "quick_gelu or gelu", name);
+}
+
+/// transformers names the tower without a projection CLIPTextModel.
+inline bool has_projection(const Settings& text) {
+  return text.texts("architectures", {}) != std::vector<std::string>{"CLIPTextModel"};
 }
 
 inline Settings section_or_none(const Settings& settings, const std::string& key) {
@@ -42,7 +48,8 @@ inline ClipTextOptions clip_text_options(const Settings& text) {
           .num_attention_heads = text.size("num_attention_heads", 8),
           .hidden_act = detail::clip_activation(text),
           .layer_norm_eps = text.number("layer_norm_eps", 1e-5),
-          .eos_token_id = text.integer("eos_token_id", 0, 10'000'000, 49407)};
+          .eos_token_id = text.integer("eos_token_id", 0, 10'000'000, 49407),
+          .has_projection = detail::has_projection(text)};
 }
 
 /// Shape of a vision tower.

@@ -177,9 +177,10 @@ inline std::set<std::string> module_names(const std::map<std::string, Tensor>& t
 /// Reads an adapter: a peft folder (`adapter_model.safetensors` and `adapter_config.json`), a
 /// diffusers folder (`pytorch_lora_weights.safetensors`), or one file.
 ///
-/// Files of other tools are converted where their layers are known as those of Stable Diffusion 3:
-/// kohya's names (`lora_unet_...lora_down.weight`) and the original layout (`joint_blocks...`),
-/// whose joined queries, keys and values become three layers.
+/// Files of other tools are converted where their layers are known as those of Stable Diffusion 3
+/// or FLUX.1: kohya's names (`lora_unet_...lora_down.weight`), XLabs' (`...processor.qkv_lora`) and
+/// the original layouts (`joint_blocks...`, `double_blocks...`), whose joined queries, keys and
+/// values become three layers.
 ///
 /// Each layer has its own scale: alpha comes from the configuration beside or inside the file, with
 /// its patterns and rsLoRA, or from `<layer>.alpha` in the file; without any it is the layer's

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cstdint>
 #include <map>
+#include <numeric>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -25,12 +27,14 @@ enum class EncoderParts {
 
 namespace detail {
 
-/// A layer of Stable Diffusion 3 in its original layout, and what it is in that of diffusers: three
-/// layers where queries, keys and values are one.
+/// A layer in its original layout, and what it is in that of diffusers: three layers where queries,
+/// keys and values are one, with a fourth, four times as wide, where a feed-forward layer is, too.
 struct NamedLayers {
   std::string_view original;
-  std::array<std::string_view, 3> layers;
+  std::array<std::string_view, 4> layers;
 };
+
+/// Of the blocks of Stable Diffusion 3.
 
 inline constexpr std::array<NamedLayers, 12> layers_of_blocks{{
     {"x_block.attn.qkv", {"attn.to_q", "attn.to_k", "attn.to_v"}},
@@ -47,7 +51,34 @@ inline constexpr std::array<NamedLayers, 12> layers_of_blocks{{
     {"context_block.adaLN_modulation.1", {"norm1_context.linear"}},
 }};
 
-inline constexpr std::array<NamedLayers, 7> layers_of_root{{
+/// Of FLUX.1, with XLabs' names (1 is the image, 2 the text) beside the original ones.
+inline constexpr std::array<NamedLayers, 14> layers_of_double_blocks{{
+    {"img_attn.qkv", {"attn.to_q", "attn.to_k", "attn.to_v"}},
+    {"img_attn.proj", {"attn.to_out.0"}},
+    {"img_mlp.0", {"ff.net.0.proj"}},
+    {"img_mlp.2", {"ff.net.2"}},
+    {"img_mod.lin", {"norm1.linear"}},
+    {"txt_attn.qkv", {"attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"}},
+    {"txt_attn.proj", {"attn.to_add_out"}},
+    {"txt_mlp.0", {"ff_context.net.0.proj"}},
+    {"txt_mlp.2", {"ff_context.net.2"}},
+    {"txt_mod.lin", {"norm1_context.linear"}},
+    {"processor.qkv_lora1", {"attn.to_q", "attn.to_k", "attn.to_v"}},
+    {"processor.proj_lora1", {"attn.to_out.0"}},
+    {"processor.qkv_lora2", {"attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"}},
+    {"processor.proj_lora2", {"attn.to_add_out"}},
+}};
+
+inline constexpr std::array<NamedLayers, 5> layers_of_single_blocks{{
+    {"linear1", {"attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"}},
+    {"linear2", {"proj_out"}},
+    {"modulation.lin", {"norm.linear"}},
+    {"processor.qkv_lora", {"attn.to_q", "attn.to_k", "attn.to_v"}},
+    {"processor.proj_lora", {"proj_out"}},
+}};
+
+/// Those of both models: what they share has one name.
+inline constexpr std::array<NamedLayers, 15> layers_of_roots{{
     {"context_embedder", {"context_embedder"}},
     {"t_embedder.mlp.0", {"time_text_embed.timestep_embedder.linear_1"}},
     {"t_embedder.mlp.2", {"time_text_embed.timestep_embedder.linear_2"}},
@@ -55,6 +86,14 @@ inline constexpr std::array<NamedLayers, 7> layers_of_root{{
     {"y_embedder.mlp.2", {"time_text_embed.text_embedder.linear_2"}},
     {"final_layer.adaLN_modulation.1", {"norm_out.linear"}},
     {"final_layer.linear", {"proj_out"}},
+    {"img_in", {"x_embedder"}},
+    {"txt_in", {"context_embedder"}},
+    {"time_in.in_layer", {"time_text_embed.timestep_embedder.linear_1"}},
+    {"time_in.out_layer", {"time_text_embed.timestep_embedder.linear_2"}},
+    {"vector_in.in_layer", {"time_text_embed.text_embedder.linear_1"}},
+    {"vector_in.out_layer", {"time_text_embed.text_embedder.linear_2"}},
+    {"guidance_in.in_layer", {"time_text_embed.guidance_embedder.linear_1"}},
+    {"guidance_in.out_layer", {"time_text_embed.guidance_embedder.linear_2"}},
 }};
 
 /// A layer's name as kohya's tools write it.
@@ -89,16 +128,26 @@ KnownLayers known_in(const Table& table, const std::string& prefix, const std::s
 /// diffusers'
 inline KnownLayers known_layers(const std::string& name) {
   const std::string flat = flattened(name);
-  for (const std::string blocks : {"joint_blocks_", "transformer_blocks_"}) {
-    if (!flat.starts_with(blocks)) continue;
+  KnownLayers found;
+  const auto is_of = [&](const std::string& blocks, const std::string& own, const auto& table) {
+    if (!flat.starts_with(blocks)) return false;
     const auto digit = [](unsigned char c) { return std::isdigit(c) != 0; };
     const auto begin = flat.begin() + std::ptrdiff_t(blocks.size());
     const auto end = std::find_if_not(begin, flat.end(), digit);
-    if (begin == end || end == flat.end() || *end != '_') return {};
-    return known_in(layers_of_blocks, "transformer_blocks." + std::string(begin, end) + ".",
-                    std::string(end + 1, flat.end()));
-  }
-  return known_in(layers_of_root, "", flat);
+    if (begin != end && end != flat.end() && *end == '_') {
+      found =
+          known_in(table, own + std::string(begin, end) + ".", std::string(end + 1, flat.end()));
+    }
+    return true;
+  };
+  // Under diffusers' names a block of two streams has layers that a joint block has, too.
+  const bool is_of_block =
+      is_of("joint_blocks_", "transformer_blocks.", layers_of_blocks) ||
+      is_of("transformer_blocks_", "transformer_blocks.", layers_of_blocks) ||
+      is_of("double_blocks_", "transformer_blocks.", layers_of_double_blocks) ||
+      is_of("single_blocks_", "single_transformer_blocks.", layers_of_single_blocks) ||
+      is_of("single_transformer_blocks_", "single_transformer_blocks.", layers_of_single_blocks);
+  return is_of_block ? found : known_in(layers_of_roots, "", flat);
 }
 
 /// The name of a tensor of an adapter, taken apart.
@@ -117,6 +166,8 @@ inline LoraName taken_apart(std::string name) {
       {".lora_up.weight", LoraWeights::up_suffix},
       {".lora.down.weight", LoraWeights::down_suffix},
       {".lora.up.weight", LoraWeights::up_suffix},
+      {".down.weight", LoraWeights::down_suffix},
+      {".up.weight", LoraWeights::up_suffix},
       {".alpha", ".alpha"}};
   LoraName result;
   for (const auto& [written, part] : parts) {
@@ -171,7 +222,7 @@ inline std::map<std::string, Tensor> in_known_names(const std::map<std::string, 
     const LoraName known = taken_apart(name);
     const bool is_known = !known_layers(known.module).layers.empty();
     if (known.is_flat && !is_known) {
-      throw Error(source, "layers of Stable Diffusion 3 in kohya's names", name);
+      throw Error(source, "layers of Stable Diffusion 3 or FLUX.1 in kohya's names", name);
     }
     if (!known.has_prefix && !is_known) {
       throw Error(source,
@@ -190,16 +241,20 @@ inline std::map<std::string, Tensor> in_known_names(const std::map<std::string, 
 /// @param is_swapped whether they are a shift and a scale, which change places in diffusers
 inline std::vector<Tensor> rows_of_layers(const Tensor& up, std::size_t layers, bool is_swapped,
                                           const std::string& name, const std::string& source) {
-  const auto parts = std::int64_t(is_swapped ? 2 : layers);
+  std::vector<std::int64_t> sizes(is_swapped ? 2 : layers, 1);
+  if (layers == 4) sizes.back() = 4;
+  const auto parts = std::accumulate(sizes.begin(), sizes.end(), std::int64_t{0});
   if (up.dim() != 2 || up.size(0) % parts != 0) {
-    throw Error(source, std::to_string(parts) + " layers in " + name, shape_text(up));
+    throw Error(source, std::to_string(sizes.size()) + " layers in " + name, shape_text(up));
   }
-  const auto rows = up.chunk(parts);
+  for (std::int64_t& size : sizes) size *= up.size(0) / parts;
+  const auto rows = up.split_with_sizes(sizes);
   return is_swapped ? std::vector<Tensor>{at::cat({rows[1], rows[0]})} : rows;
 }
 
 /// An adapter of the original layout in that of diffusers: queries, keys and values that are one
-/// layer share A and divide the rows of B; of the last modulations shift and scale change places.
+/// layer, with a feed-forward layer or without, share A and divide the rows of B; of the last
+/// modulations shift and scale change places.
 inline LoraWeights in_diffusers_layout(const LoraWeights& weights, const std::string& source) {
   LoraWeights result{{}, weights.alpha, {}};
   const auto add = [&](const std::string& name, const Tensor& tensor) {

@@ -26,8 +26,9 @@ inline std::string listed(const std::set<std::string>& names) {
   return list;
 }
 
-inline std::string how_to_convert(const std::filesystem::path& file) {
-  return "; in Python, StableDiffusion3Pipeline.from_single_file(\"" + file.filename().string() +
+inline std::string how_to_convert(const std::filesystem::path& file,
+                                  const std::string& pipeline = "StableDiffusion3Pipeline") {
+  return "; in Python, " + pipeline + ".from_single_file(\"" + file.filename().string() +
          "\").save_pretrained(\"folder\") of diffusers makes a model folder of it";
 }
 
@@ -37,18 +38,24 @@ inline constexpr const char* adapter =
 
 /// By the names of its tensors.
 inline std::string recognised_tensors(const std::filesystem::path& file) {
-  bool is_original = false, is_whole = false, is_diffusers = false;
+  bool is_original = false, is_flux = false, is_whole = false, is_diffusers = false;
   for (const auto& [name, tensor] : read_safetensors(file).tensors) {
-    if (name.find("lora_") != std::string::npos || name.find(".lora") != std::string::npos) {
+    if (name.find("lora_") != std::string::npos || name.find(".lora") != std::string::npos ||
+        name.find("_lora") != std::string::npos) {
       return adapter;
     }
     is_original = is_original || name.find("joint_blocks.") != std::string::npos;
+    is_flux = is_flux || name.find("double_blocks.") != std::string::npos;
     is_whole = is_whole || name.starts_with("model.diffusion_model.");
     is_diffusers = is_diffusers || name.starts_with("transformer_blocks.");
   }
   if (is_original) {
     return "a single-file checkpoint of Stable Diffusion 3 in its original layout" +
            how_to_convert(file);
+  }
+  if (is_flux) {
+    return "a single-file checkpoint of FLUX.1 in its original layout" +
+           how_to_convert(file, "FluxPipeline");
   }
   if (is_whole) return "a single-file checkpoint of another model than Stable Diffusion 3";
   if (is_diffusers) return "the weights of a transformer alone: give the folder of the whole model";

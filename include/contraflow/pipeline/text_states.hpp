@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include <contraflow/io/fingerprint.hpp>
 #include <contraflow/observe/report.hpp>
 #include <contraflow/pipeline/model_folder.hpp>
 
@@ -75,6 +76,20 @@ Tensor t5_states(const char* tokenizer, const char* encoder, std::int64_t length
                          .ids.to(placement.device);
   const auto network = folder.t5(encoder, placement);
   return in_parts(ids, at_once, [&](const Tensor& part) { return network->forward(part); });
+}
+
+/// What decides the states of an encoder beside the captions, as a part of a PromptStore's source:
+/// its files and its tokenizer's, by fingerprint(), and its precision.
+/// @param folder of the model
+/// @param tokenizer folder of its tokenizer, within @p folder
+/// @param encoder folder of its weights, within @p folder
+/// @param placement of the encoder
+/// @throws Error naming a component that is missing or cannot be read
+inline std::string encoder_source(const ModelFolder& folder, const std::string& tokenizer,
+                                  const std::string& encoder, const Placement& placement) {
+  return "; " + tokenizer + " " + fingerprint(folder.folder_of(tokenizer)) + ", " + encoder + " " +
+         fingerprint(folder.folder_of(encoder)) + " in " +
+         (placement.dtype ? c10::toString(*placement.dtype) : "its own precision");
 }
 
 }  // namespace contraflow::pipeline

@@ -10,7 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include <contraflow/io/fingerprint.hpp>
 #include <contraflow/network/text_condition.hpp>
 #include <contraflow/observe/report.hpp>
 #include <contraflow/pipeline/stored_prompts.hpp>
@@ -75,15 +74,10 @@ Tensor t5_encoded(const Folder& folder, const std::vector<std::string>& captions
 /// @throws Error naming a component that is missing or cannot be read
 inline std::string prompt_source(const Folder& folder, const PromptOptions& options) {
   std::string source = "Stable Diffusion 3";
-  const auto encoder = [&](const std::string& tokenizer, const std::string& network,
-                           const Placement& placement) {
-    source += "; " + tokenizer + " " + fingerprint(folder.folder_of(tokenizer)) + ", " + network +
-              " " + fingerprint(folder.folder_of(network)) + " in " +
-              (placement.dtype ? c10::toString(*placement.dtype) : "its own precision");
-  };
-  encoder("tokenizer", "text_encoder", options.clip);
-  encoder("tokenizer_2", "text_encoder_2", options.clip);
-  if (options.with_t5) encoder("tokenizer_3", "text_encoder_3", options.t5);
+  source += encoder_source(folder, "tokenizer", "text_encoder", options.clip);
+  source += encoder_source(folder, "tokenizer_2", "text_encoder_2", options.clip);
+  if (options.with_t5)
+    source += encoder_source(folder, "tokenizer_3", "text_encoder_3", options.t5);
   return source + "; " + std::to_string(options.t5_tokens) + " T5 tokens";
 }
 
