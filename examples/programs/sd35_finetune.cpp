@@ -81,8 +81,8 @@ struct Settings {
   fs::path run_file() const { return output / "run.json"; }
 
   bool is_grpo() const { return method.starts_with("grpo"); }
-  /// As published: 1e-4 for NFT, 0.04 for GRPO.
-  double kl_weight() const { return kl.value_or(is_grpo() ? 0.04 : 1e-4); }
+  /// As published: 1e-4 for NFT, 0.04 for GRPO, none for FLUX.1.
+  double kl_weight() const { return kl.value_or(model.is_flux() ? 0.0 : is_grpo() ? 0.04 : 1e-4); }
   /// As published: none for NFT, 4.5 for GRPO; for FLUX.1 3.5, which it is told.
   double guidance_scale() const {
     return guidance.value_or(model.is_flux() ? 3.5 : is_grpo() ? 4.5 : 1.0);
@@ -384,7 +384,8 @@ void add_options(CLI::App& app, Settings& settings) {
   count("--epochs", settings.epochs, "Epochs in all");
   count("--prompts-per-epoch", settings.prompts, "Prompts an epoch");
   count("--group", settings.group, "Images a prompt");
-  count("--size", settings.size, "Pixels along a side, a multiple of 16");
+  count("--size", settings.size,
+        "Pixels along a side, a multiple of 16; FLUX.1 rounds down to one");
   count("--steps", settings.steps, "Sampling steps of collection");
   count("--gradient-steps", settings.gradient_steps, "Gradient steps an epoch");
   count("--micro-batch", settings.micro_batch, "Samples of one forward pass of the update");
@@ -398,7 +399,8 @@ void add_options(CLI::App& app, Settings& settings) {
   number("--beta", settings.beta, "NFT: strength of the implicit branches");
   number("--clip-range", settings.clip_range, "GRPO: clipping of the ratio");
   number("--noise-level", settings.noise_level, "GRPO: strength of the sampler's noise");
-  app.add_option("--kl", settings.kl, "Weight of the KL term; 1e-4, for GRPO 0.04 by default")
+  app.add_option("--kl", settings.kl,
+                 "Weight of the KL term; 1e-4, for GRPO 0.04, for FLUX.1 0 by default")
       ->check(support::finite());
   app.add_option(
          "--guidance", settings.guidance,
@@ -440,8 +442,13 @@ const Defaults tiny_defaults{{"--dtype", "float32"},
                              {"--evaluate-every", "2"},
                              {"--evaluation-images", "4"},
                              {"--evaluation-steps", "4"}};
-/// As published trainers of FLUX.1 have it.
-const Defaults flux_defaults{{"--rank", "64"}, {"--alpha", "128"}, {"--t5-tokens", "128"}};
+const Defaults sd3_defaults{{"--t5-tokens", "256"}};
+/// As published trainers of FLUX.1 have it: flow_grpo, and Flow-Factory for NFT.
+const Defaults flux_defaults{
+    {"--rank", "64"}, {"--alpha", "128"}, {"--t5-tokens", "128"}, {"--evaluation-steps", "28"}};
+const Defaults flux_grpo_defaults{{"--steps", "6"}, {"--noise-level", "0.9"}};
+const Defaults flux_nft_defaults{{"--steps", "8"}, {"--size", "384"}};
+const Defaults tiny_flux_defaults{{"--alpha", "8"}};
 
 void take(CLI::App& app, const Defaults& defaults) {
   for (const auto& [option, value] : defaults) {
@@ -451,8 +458,14 @@ void take(CLI::App& app, const Defaults& defaults) {
 
 /// What is known when all options are.
 void complete(Settings& settings, CLI::App& app, int ranks) {
-  if (settings.model.is_flux()) take(app, flux_defaults);
+  take(app, settings.model.is_flux() ? flux_defaults : sd3_defaults);
+  if (settings.model.is_flux()) {
+    take(app, settings.is_grpo() ? flux_grpo_defaults : flux_nft_defaults);
+    cf::expects(settings.negative.empty(), "--negative",
+                "none for FLUX.1, which is fine-tuned without a second pass", settings.negative);
+  }
   if (settings.model.tiny) take(app, tiny_defaults);
+  if (settings.model.tiny_flux) take(app, tiny_flux_defaults);
   at::set_num_threads(settings.threads);
   settings.record = support::run_record(app, "sd35_finetune", ranks);
   auto& taken = settings.record["settings"];

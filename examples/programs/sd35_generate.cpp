@@ -127,6 +127,21 @@ void write_images(const Settings& settings, const cf::Vae& vae, const cf::Tensor
   support::sd35::write_sheet(settings.output / "contact_sheet.html", "Images", pictures);
 }
 
+/// A second pass is asked for by other options for one model than for the other.
+void expects_guidance_of_model(const CLI::App& app, const Settings& settings) {
+  const bool negative = app.count("--negative") > 0, second = settings.true_guidance > 1;
+  if (!settings.model.is_flux()) {
+    cf::expects(app.count("--true-guidance") == 0, "--true-guidance",
+                "a model of FLUX.1 (here --guidance is that of a second pass)",
+                settings.true_guidance);
+    return;
+  }
+  cf::expects(second || !negative, "--negative", "--true-guidance above 1 beside it, for FLUX.1",
+              settings.negative);
+  cf::expects(negative || !second, "--true-guidance", "--negative beside it, if only \"\"",
+              settings.true_guidance);
+}
+
 void run(const Settings& settings) {
   support::Phases phases;
   cf::make_folder(settings.output);
@@ -181,10 +196,10 @@ int main(int argc, char** argv) try {
   app.add_option("--solver", settings.solver, "euler, heun, dpm2, dpm3, flow-sde or cps")
       ->check(CLI::IsMember({"euler", "heun", "dpm2", "dpm3", "flow-sde", "cps"}))
       ->capture_default_str();
-  app.add_option("--height", settings.height, "Pixels, a multiple of 16")
+  app.add_option("--height", settings.height, "Pixels, a multiple of 16; FLUX.1 rounds down to one")
       ->check(support::at_least(1))
       ->capture_default_str();
-  app.add_option("--width", settings.width, "Pixels, a multiple of 16")
+  app.add_option("--width", settings.width, "Pixels, a multiple of 16; FLUX.1 rounds down to one")
       ->check(support::at_least(1))
       ->capture_default_str();
   app.add_option("--images", settings.images, "Images a prompt")
@@ -211,8 +226,9 @@ int main(int argc, char** argv) try {
     unless_given("--steps", settings.steps, std::optional(4));
     unless_given("--height", settings.height, std::int64_t{64});
     unless_given("--width", settings.width, std::int64_t{64});
-    unless_given("--t5-tokens", settings.model.t5_tokens, std::int64_t{20});
+    unless_given("--t5-tokens", settings.model.t5_tokens, std::optional(std::int64_t{20}));
   }
+  expects_guidance_of_model(app, settings);
   run(settings);
 } catch (const std::exception& failure) {
   return support::failed("sd35_generate", failure);

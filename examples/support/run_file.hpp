@@ -115,11 +115,14 @@ inline std::vector<OtherSetting> other_settings(const RunRecord& before, const R
   const auto value = [](const RunRecord& record, const std::string& name) {
     return record.at("settings").value(name, RunRecord());
   };
+  // A flag that a program did not have yet is one that was not given.
+  const auto is_off = [](const RunRecord& one) { return one.is_null() || one == RunRecord(false); };
   std::vector<OtherSetting> others;
   RunRecord names = before.at("settings");
   names.update(now.at("settings"));
   for (const auto& [name, ignored] : names.items()) {
     OtherSetting other{name, value(before, name), value(now, name)};
+    if (is_off(other.before) && is_off(other.now)) continue;
     if (other.before != other.now) others.push_back(std::move(other));
   }
   return others;

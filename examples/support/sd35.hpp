@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,7 @@ struct Model {
   bool tiny = false, tiny_flux = false;
   at::ScalarType dtype = at::kBFloat16;
   std::string device = "cpu";
-  std::int64_t t5_tokens = 256;
+  std::optional<std::int64_t> t5_tokens;  ///< unset: as many as is usual for the model
   bool without_t5 = false;
 
   cf::Placement placement() const { return {.dtype = dtype, .device = at::Device(device)}; }
@@ -61,9 +62,9 @@ inline void add_options(CLI::App& app, Model& model) {
       ->transform(CLI::CheckedTransformer(dtypes(), CLI::ignore_case));
   app.add_option("--device", model.device, "Where the networks run, such as cpu or cuda")
       ->capture_default_str();
-  app.add_option("--t5-tokens", model.t5_tokens, "Tokens that T5 sees of a prompt")
-      ->check(CLI::Range(1, 512))
-      ->capture_default_str();
+  app.add_option("--t5-tokens", model.t5_tokens,
+                 "Tokens that T5 sees of a prompt; 256 by default, for FLUX.1 [dev] 512")
+      ->check(CLI::Range(1, 512));
   app.add_flag("--without-t5", model.without_t5,
                "Leave the third text encoder of Stable Diffusion 3.5 out");
 }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -39,7 +40,7 @@ class Transformer {
 
 /// How prompts are encoded, whatever the model.
 struct PromptSettings {
-  std::int64_t t5_tokens = 256;
+  std::optional<std::int64_t> t5_tokens;  ///< unset: as many as is usual for the model
   bool without_t5 = false;
   cf::Placement placement = {};
 };
@@ -47,7 +48,7 @@ struct PromptSettings {
 /// Whether the folder of a model is one of FLUX.1, by its model_index.json.
 inline bool is_flux(const std::filesystem::path& folder) {
   const std::filesystem::path index = folder / "model_index.json";
-  if (!std::filesystem::is_regular_file(index)) return false;
+  if (folder.empty() || !std::filesystem::is_regular_file(index)) return false;
   return cf::Settings(index).text("_class_name", "") == "FluxPipeline";
 }
 
@@ -89,10 +90,15 @@ class Folder {
     const cf::Placement& placement = settings.placement;
     if (const auto* flux = of_flux()) {
       cf::expects(!settings.without_t5, "--without-t5", "off, for FLUX.1", "on");
+      const std::int64_t most = flux->most_t5_tokens();
+      if (settings.t5_tokens.value_or(most) > most) {
+        throw cf::Error("--t5-tokens", "at most " + cf::shown(most) + " for this model",
+                        cf::shown(*settings.t5_tokens));
+      }
       return f(*flux, cf::flux::PromptOptions{
                           .t5_tokens = settings.t5_tokens, .clip = placement, .t5 = placement});
     }
-    return f(of_sd3(), cf::sd3::PromptOptions{.t5_tokens = settings.t5_tokens,
+    return f(of_sd3(), cf::sd3::PromptOptions{.t5_tokens = settings.t5_tokens.value_or(256),
                                               .with_t5 = !settings.without_t5 && of_sd3().has_t5(),
                                               .clip = placement,
                                               .t5 = placement});

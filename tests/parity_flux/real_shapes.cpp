@@ -30,6 +30,10 @@ std::unique_ptr<torch::nn::Module> real_network(const std::string& name) {
 void check_real_shapes(const Fixtures& fixtures, Report& report) {
   report.section("real_shapes", [&] {
     const cf::Settings shapes(fixtures / "real_shapes_flux.json");
+    for (const char* name :
+         {"transformer", "transformer_schnell", "vae", "text_encoder", "text_encoder_2"}) {
+      cf::expects(shapes.has(name), "real_shapes_flux.json", name, "nothing of that name");
+    }
     for (const auto& entry : shapes.json().items()) {
       const auto network = real_network(entry.key());
       const auto own = cf::named_weights(*network);

@@ -37,7 +37,8 @@ void check_text(const Fixtures& fixtures, Report& report) {
     // As newer releases write the file.
     std::map<std::string, Tensor> without_prefix;
     for (const auto& [name, tensor] : weights) {
-      without_prefix.emplace(name.substr(std::string("text_model.").size()), tensor);
+      const std::string prefix = name.starts_with("text_model.") ? "text_model." : "";
+      without_prefix.emplace(name.substr(prefix.size()), tensor);
     }
     cf::ClipText other(options);
     cf::load_weights(other, cf::clip_weights(without_prefix), "clip_l");

@@ -4,6 +4,7 @@
 /// Latents as the tokens of FLUX.1, and their positions.
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include <contraflow/core/tensor.hpp>
@@ -59,6 +60,9 @@ inline Tensor image_positions(std::int64_t rows, std::int64_t columns) {
 inline std::vector<std::int64_t> latent_shape(std::int64_t height, std::int64_t width,
                                               const VaeOptions& vae) {
   const std::int64_t unit = token_side * vae.downscale();
+  for (const auto& [name, side] : {std::pair("height", height), std::pair("width", width)}) {
+    if (side < unit) throw Error(name, "at least " + shown(unit), shown(side));
+  }
   return pipeline::latent_shape(
       height - height % unit, width - width % unit,
       {.channels = vae.latent_channels, .downscale = vae.downscale(), .patch_size = token_side});
@@ -66,7 +70,9 @@ inline std::vector<std::int64_t> latent_shape(std::int64_t height, std::int64_t 
 
 /// Number of tokens of one image.
 /// @param shape of its latents, [C, H, W]
+/// @throws Error if that is no such shape
 inline std::int64_t token_count(const std::vector<std::int64_t>& shape) {
+  expects(shape.size() == 3, "shape", "[C, H, W]", at::IntArrayRef(shape));
   return shape.at(1) / token_side * (shape.at(2) / token_side);
 }
 

@@ -201,7 +201,9 @@ inline void expects_plain_names(const std::string& name, const std::string& sour
   for (const auto& [mark, kind] : kinds) {
     if (name.find(mark) != std::string::npos) throw Error(source, "a plain adapter", kind + name);
   }
-  if (name.ends_with(".diff") || name.ends_with(".diff_b")) {
+  const bool is_whole = name.ends_with(".diff") || name.ends_with(".diff_b") ||
+                        name.ends_with("_norm.scale") || name.ends_with(".lora_B.bias");
+  if (is_whole) {
     throw Error(source, "a plain adapter", "a change of whole weights, " + name);
   }
 }

@@ -84,8 +84,13 @@ class ModelFolder {
   std::shared_ptr<ClipText> clip(const std::string& component,
                                  const Placement& placement = {}) const {
     const std::filesystem::path folder = folder_of(component);
-    auto network = std::make_shared<ClipText>(clip_text_options(settings(component)));
-    load_weights(*network, clip_weights(read_weights(folder).tensors), folder.string(), placement);
+    const auto weights = clip_weights(read_weights(folder).tensors);
+    ClipTextOptions options = clip_text_options(settings(component));
+    if (!settings(component).has("architectures")) {
+      options.has_projection = weights.contains("text_projection.weight");
+    }
+    auto network = std::make_shared<ClipText>(options);
+    load_weights(*network, weights, folder.string(), placement);
     set_trainable(*network, false);
     return network;
   }
