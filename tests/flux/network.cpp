@@ -92,6 +92,8 @@ TEST_CASE("in bfloat16 time and guidance are what a thousand times as much round
   CHECK_FALSE(same_bits(with(*net, in, 1, 3.4), usual));
   CHECK(same_bits(with(*net, in, 0.9985, 3.5), usual));
   CHECK_FALSE(same_bits(with(*net, in, 0.99, 3.5), usual));
+  // 0.99802 rounds to 0.9961 first; a thousand times as much alone would round to 1000.
+  CHECK(same_bits(with(*net, in, 0.99802, 3.5), with(*net, in, 0.996, 3.5)));
 }
 
 TEST_CASE("the text takes part, and its order does not: it has no positions") {
