@@ -104,10 +104,27 @@ TEST_CASE("what the published configuration of the transformer lacks has the pub
   };
   fails({{"patch_size", 2}}, "patch_size", "got 2");
   fails({{"axes_dims_rope", {64, 64}}}, "axes_dims_rope", "got 2");
-  fails({{"guidance_embeds", nullptr}}, "guidance_embeds", "got none");
+  fails({{"axes_dims_rope", {16, 56, 57}}}, "axes_dims_rope", "attention_head_dim in all");
   change(config, {{"_class_name", "SD3Transformer2DModel"}});
   check_error([&] { cf::flux::Folder{directory.path()}; }, config.string() + ": \"_class_name\"",
               "FluxTransformer2DModel");
+}
+
+TEST_CASE("a scheduler of another grid is refused by file and key") {
+  const TemporaryDirectory directory;
+  const auto file = directory / "scheduler_config.json";
+  const auto fails = [&](const nlohmann::json& settings, const std::string& key) {
+    write_all(file, settings.dump());
+    check_error([&] { cf::flux::grid_options(cf::Settings(file)); },
+                file.string() + ": \"" + key + "\"", "expected");
+  };
+  fails({{"use_karras_sigmas", true}}, "use_karras_sigmas");
+  fails({{"time_shift_type", "linear"}}, "time_shift_type");
+  fails({{"shift_terminal", 0.1}}, "shift_terminal");
+  fails({{"shift", 0}}, "shift");
+  fails({{"base_image_seq_len", 9}, {"max_image_seq_len", 9}}, "max_image_seq_len");
+  write_all(file, R"({"use_karras_sigmas": false, "shift_terminal": null})");
+  CHECK(cf::flux::grid_options(cf::Settings(file)).shift == 1);
 }
 
 TEST_CASE("the transformer in parts loads, original files beside it are left alone") {
