@@ -43,9 +43,9 @@ struct TermsAt {
   using At = Points;  ///< where
   /// Whether a term is one of them.
   template <std::size_t, class T>
-  static constexpr bool contains = std::same_as<typename T::Points, Points> && !HasPairs<T>;
+  static constexpr bool contains = std::same_as<typename T::Points, Points> && !ComparesSamples<T>;
 };
-/// A term that compares pairs: it has samples, noise and times of its own.
+/// A term that compares pairs or groups: it has samples, noise and times of its own.
 template <std::size_t I>
 struct PairedTerm {
   using At = ForwardProcess;  ///< where
@@ -104,12 +104,13 @@ struct Sum {
   static constexpr bool uses_forward = VelocitiesOf<TermsAt<ForwardProcess>>::size > 0;
   /// Whether a term looks at recorded transitions.
   static constexpr bool uses_transitions = VelocitiesOf<TermsAt<RecordedTransitions>>::size > 0;
-  /// Whether a term compares pairs of samples.
-  static constexpr bool is_paired = (HasPairs<Terms> || ...);
+  /// Whether a term compares pairs or groups of samples.
+  static constexpr bool is_paired = (ComparesSamples<Terms> || ...);
   /// Whether a term needs the means of transitions.
   static constexpr bool records_mean = (HasRecordedMean<Terms> || ...);
-  static_assert(((!HasPairs<Terms> || std::same_as<typename Terms::Points, ForwardProcess>)&&...),
-                "contraflow: a term that compares pairs of samples looks at the forward process: "
+  static_assert(((!ComparesSamples<Terms> ||
+                  std::same_as<typename Terms::Points, ForwardProcess>)&&...),
+                "contraflow: a term that compares samples of a group looks at the forward process: "
                 "declare `using Points = contraflow::ForwardProcess`");
 
   /// Who collects: `old` where a term is defined relative to the policy that collected.
@@ -140,7 +141,7 @@ struct Sum {
   }
 
   /// What is shuffled and kept together for a selection, as positions int64 [U, k] on the CPU:
-  /// samples (k = 1) that some of its terms wants, or pairs.
+  /// samples (k = 1) that some of its terms wants, pairs, or groups.
   /// @param shares see shares()
   /// @param count number of samples N
   template <class Selection>
@@ -152,10 +153,14 @@ struct Sum {
     });
     return wanted.nonzero();
   }
-  /// The pairs of a term.
+  /// The pairs or groups of a term.
   template <std::size_t I>
   Tensor pairs(PairedTerm<I>, const Scores& scores) const {
-    return Tensor(std::get<I>(terms).pairs(scores)).to(at::kCPU);
+    if constexpr (HasGroups<TermAt<I>>) {
+      return Tensor(std::get<I>(terms).groups(scores)).to(at::kCPU);
+    } else {
+      return Tensor(std::get<I>(terms).pairs(scores)).to(at::kCPU);
+    }
   }
 
   /// Sets each term's scale for a gradient step.
@@ -208,7 +213,7 @@ struct Sum {
   }
   template <std::size_t I, class Body>
   static void call_if_paired(Body&& body) {
-    if constexpr (HasPairs<TermAt<I>>) body(PairedTerm<I>{});
+    if constexpr (ComparesSamples<TermAt<I>>) body(PairedTerm<I>{});
   }
 
   /// Undefined where all are wanted.

@@ -65,6 +65,9 @@ struct ForwardBatch {
   Tensor x_t;                           ///< `(1 - t) x0 + t eps`
   C condition = {};                     ///< under which the velocities were computed
   Velocities<RoleSet> velocities = {};  ///< of the roles that are needed
+  /// How many rows side by side are compared, under one noise and time: 2 for a term that compares
+  /// pairs, the size of a group for one that compares groups, else 1.
+  std::int64_t unit_size = 1;
 
   /// Of all its tensors.
   at::Device device() const { return x0.device(); }
@@ -76,7 +79,8 @@ struct ForwardBatch {
             detail::rows_of(t, rows),
             detail::rows_of(x_t, rows),
             detail::condition_rows(condition, rows),
-            detail::narrowed<Narrow, RoleSet>(velocities, rows)};
+            detail::narrowed<Narrow, RoleSet>(velocities, rows),
+            unit_size};
   }
 };
 
@@ -89,6 +93,8 @@ struct TransitionRows {
   Tensor std;                 ///< see Transition::std
   Tensor log_density_scale;   ///< see Transition::log_density_scale
   Tensor log_density_offset;  ///< see Transition::log_density_offset
+  Tensor dt = {};             ///< length of the step, below 0; undefined where it is not recorded
+  double mean_std = 0;        ///< mean of std over all recorded steps
 
   /// A row for each of @p steps, on @p device.
   static TransitionRows of(const std::vector<Transition>& steps, const at::Device& device) {
@@ -97,8 +103,11 @@ struct TransitionRows {
       for (const Transition& step : steps) values.push_back(step.*member);
       return at::tensor(values, at::kDouble).to(device, at::kFloat);
     };
-    return {column(&Transition::on_x), column(&Transition::on_v), column(&Transition::std),
-            column(&Transition::log_density_scale), column(&Transition::log_density_offset)};
+    TransitionRows rows{column(&Transition::on_x), column(&Transition::on_v),
+                        column(&Transition::std), column(&Transition::log_density_scale),
+                        column(&Transition::log_density_offset)};
+    for (const Transition& step : steps) rows.mean_std += step.std / double(steps.size());
+    return rows;
   }
   /// The rows @p index (int64 [B]) of the table of transitions @p steps, on the index's device.
   static TransitionRows of(const std::vector<Transition>& steps, const Tensor& index) {
@@ -107,9 +116,24 @@ struct TransitionRows {
 
   /// The rows @p index, int64 [K]; all where it is undefined.
   TransitionRows select(const Tensor& index) const {
-    return {detail::rows_of(on_x, index), detail::rows_of(on_v, index), detail::rows_of(std, index),
-            detail::rows_of(log_density_scale, index), detail::rows_of(log_density_offset, index)};
+    return {detail::rows_of(on_x, index),
+            detail::rows_of(on_v, index),
+            detail::rows_of(std, index),
+            detail::rows_of(log_density_scale, index),
+            detail::rows_of(log_density_offset, index),
+            detail::rows_of(dt, index),
+            mean_std};
   }
+
+  /// The lengths of the steps, dt.
+  /// @throws Error where they are not recorded
+  const Tensor& lengths() const {
+    if (dt.defined()) return dt;
+    throw Error("dt", "the length of each recorded step (RecordedSteps::dt)", "none");
+  }
+  /// The level term of each step, `s = std / sqrt(-dt)`: std without its dependence on the length.
+  /// @throws Error where lengths are not recorded
+  Tensor levels() const { return std / (-lengths()).sqrt(); }
 
   /// Mean of the next state [B, ...].
   Tensor mean(const Tensor& x, const Tensor& v) const {
@@ -163,6 +187,13 @@ const Tensor& velocity(const Batch& batch) {
     static const Tensor none;  // so that there is one error, not two
     return none;
   }
+}
+
+/// Which of the units of a batch each row belongs to, int64 [B] from 0.
+template <class Batch>
+Tensor unit_of_rows(const Batch& batch) {
+  return at::arange(batch.x0.size(0), batch.x0.options().dtype(at::kLong))
+      .div(batch.unit_size, "floor");
 }
 
 /// Means of quantities worth a look, gathered where they are computed while losses are.

@@ -55,6 +55,18 @@ concept HasPairs = requires(const T& term, const Scores& scores) {
   { term.pairs(scores) } -> std::convertible_to<Tensor>;
 };
 
+/// `t.groups(scores)`: the term compares all samples of a group, given as positions int64 [G, K];
+/// its batches hold complete groups, K rows side by side (`batch.unit_size`), under the same noise
+/// and time.
+template <class T>
+concept HasGroups = requires(const T& term, const Scores& scores) {
+  { term.groups(scores) } -> std::convertible_to<Tensor>;
+};
+
+/// Whether a term compares samples, and has batches of its own.
+template <class T>
+concept ComparesSamples = HasPairs<T> || HasGroups<T>;
+
 /// `T::records_mean`: the rollout must record the means of transitions, too.
 template <class T>
 concept HasRecordedMean = requires {
@@ -64,9 +76,9 @@ concept HasRecordedMean = requires {
 /// A term of an objective: a loss a sample, and what it needs.
 ///
 /// Valid expressions: those of HasVelocityNeeds, HasPoints, HasName and HasLoss; those of
-/// HasSignal, HasKeep, HasPairs and HasRecordedMean where it uses them. Laws: the loss of a sample
-/// depends on that sample (or pair) alone; it is float32 or wider; its gradient reaches only
-/// `current`.
+/// HasSignal, HasKeep, HasPairs, HasGroups and HasRecordedMean where it uses them. Laws: the loss
+/// of a sample depends on that sample (or pair, or group) alone; it is float32 or wider; its
+/// gradient reaches only `current`.
 template <class T>
 concept Term = HasVelocityNeeds<T> && HasPoints<T> && HasName<T> && HasLoss<T>;
 
