@@ -3,8 +3,9 @@
 #include <torch/torch.h>
 
 #include <contraflow/advantage/advantages.hpp>
+#include <contraflow/advantage/by_step.hpp>
+#include <contraflow/advantage/missing_scores.hpp>
 #include <contraflow/advantage/per_reward.hpp>
-#include <contraflow/advantage/special.hpp>
 #include <contraflow/solver/dpm_solver.hpp>
 #include <contraflow/solver/integrate.hpp>
 #include <contraflow/solver/sde.hpp>
