@@ -304,7 +304,8 @@ TEST_CASE("samples of the policy itself are not corrected") {
 }
 
 TEST_CASE("bounds of staleness cut weights or drop samples") {
-  const Tensor lr = at::tensor({{std::log(3.0), 0.0}, {std::log(0.5), 0.0}, {0.0, 0.1}});
+  const Tensor lr =
+      at::tensor({std::log(3.0), 0.0, std::log(0.5), 0.0, 0.0, 0.1}).to(at::kFloat).view({3, 2});
   using cf::ImportanceOver;
   const auto weights = [&](cf::Importance importance) {
     return cf::importance_weights(lr, importance);

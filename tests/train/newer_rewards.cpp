@@ -1,5 +1,6 @@
 // Runs on rewards that are compared by themselves, that see whole groups, and that differentiate.
 
+#include <cmath>
 #include <memory>
 #include <string>
 #include <utility>
@@ -144,6 +145,39 @@ TEST_CASE("terms that compare groups learn from whole ones in any micro-batch") 
                               all.push_back(weight.flatten());
                             return all;
                           }())) > 1e-6);
+}
+
+TEST_CASE("ratios are told by step where that is asked for") {
+  const auto report = [](bool by_step, const auto&... communicator) {
+    small::Options o = small::options();
+    o.transitions.report_steps = by_step;
+    o.learning.inner_epochs = 2;  // the second pass has ratios beside 1
+    return small::trainer(small::policy(), cf::FlowSde{}, first, cf::Grpo{.clip_range = 1e-3}, o,
+                          communicator...)
+        .run(1)
+        .last;
+  };
+  const cf::EpochReport told = report(true);
+  double clipped = 0;
+  for (const std::string step : {"0", "1", "2", "3"}) {
+    CHECK(std::abs(told.find("loss/ratio/" + step).value_or(0) - 1) < 0.2);
+    CHECK(told.find("loss/ratio_deviation/" + step).value_or(0) > 0);
+    clipped += told.find("loss/clipped_below/" + step).value_or(0);
+    clipped += told.find("loss/clipped_above/" + step).value_or(0);
+  }
+  CHECK(clipped > 0);
+  CHECK(std::abs(clipped / 4 - told.find("loss/clip_fraction").value_or(0)) < 1e-6);
+  CHECK(!told.find("loss/ratio/4"));  // the last step is not trained
+  CHECK(!report(false).find("loss/ratio/0"));
+  std::vector<cf::EpochReport> of_rank(2);
+  cf::Team(2).run([&](const cf::TeamRank& rank) {
+    of_rank[static_cast<std::size_t>(rank.rank())] = report(true, rank);
+  });
+  for (const cf::EpochReport& own : of_rank) {
+    for (const char* name : {"loss/ratio/2", "loss/clip_fraction", "loss/grpo"}) {
+      CHECK(std::abs(own.find(name).value_or(0) - told.find(name).value_or(1)) < 1e-4);
+    }
+  }
 }
 
 TEST_CASE("the gradient of a reward raises it, the same in every run of a seed") {

@@ -19,13 +19,29 @@ Tensor mean_of_current(const Batch& batch) {
   return batch.transition.mean(batch.x, velocity<Role::current>(batch));
 }
 
+/// Tells of ratios by step, where that is asked for: their mean, the mean square of what they
+/// differ from 1 by, and the shares beyond either end of a clip range.
+inline void add_ratios_by_step(Statistics& statistics, const TransitionRows& transition,
+                               const Tensor& ratio, double clip_range) {
+  if (!transition.step.defined()) return;
+  const auto add = [&](std::string_view name, const Tensor& values) {
+    statistics.add_by_step(name, values, transition.step, transition.steps);
+  };
+  const Tensor r = ratio.detach();
+  add("ratio", r);
+  add("ratio_deviation", (r - 1).square());
+  add("clipped_below", r < 1 - clip_range);
+  add("clipped_above", r > 1 + clip_range);
+}
+
 /// The clipped loss of a ratio, and what is told of it.
-inline Tensor clipped_loss(const Tensor& log_ratio, const Tensor& advantage, double clip_range,
-                           Statistics& statistics) {
+inline Tensor clipped_loss(const TransitionRows& transition, const Tensor& log_ratio,
+                           const Tensor& advantage, double clip_range, Statistics& statistics) {
   expects(clip_range > 0, "clip_range", "above 0", clip_range);
   const Tensor ratio = log_ratio.exp();
   statistics.add("clip_fraction", is_clipped(ratio, clip_range));
   statistics.add("approximate_kl", approximate_kl(log_ratio));
+  add_ratios_by_step(statistics, transition, ratio, clip_range);
   return clipped_policy_loss(ratio, advantage.to(ratio.scalar_type()), clip_range);
 }
 
@@ -54,7 +70,7 @@ struct Grpo {
   Tensor loss(const Batch& batch, const Tensor& advantage, Statistics& statistics) const {
     const Tensor mean = detail::mean_of_current(batch);
     const Tensor log_ratio = batch.transition.log_density(batch.next, mean) - batch.old_log_prob;
-    return detail::clipped_loss(log_ratio, advantage, clip_range, statistics);
+    return detail::clipped_loss(batch.transition, log_ratio, advantage, clip_range, statistics);
   }
 };
 
@@ -88,7 +104,8 @@ struct GrpoGuard {
     const TransitionRows& transition = batch.transition;
     const Tensor log_ratio = normalised_log_ratio(batch.next, detail::mean_of_current(batch),
                                                   batch.old_mean, transition.std);
-    const Tensor loss = detail::clipped_loss(log_ratio, advantage, clip_range, statistics);
+    const Tensor loss =
+        detail::clipped_loss(batch.transition, log_ratio, advantage, clip_range, statistics);
     return reweight ? loss * step_length_weight(transition.lengths()) : loss;
   }
 };
@@ -121,7 +138,7 @@ struct TempFlowGrpo {
     expects(scale > 0, "factor", "above 0", scale);
     const Tensor mean = detail::mean_of_current(batch);
     const Tensor log_ratio = transition.log_density(batch.next, mean) - batch.old_log_prob;
-    return detail::clipped_loss(log_ratio, advantage, clip_range, statistics) *
+    return detail::clipped_loss(batch.transition, log_ratio, advantage, clip_range, statistics) *
            (transition.std * scale);
   }
 };

@@ -50,7 +50,7 @@ class Differentiable {
   explicit Differentiable(R reward) : reward_(std::move(reward)) {}
 
   /// As the reward's.
-  Tensor operator()(const Tensor& x0) const requires HasScores<R> { return reward_(x0); }
+  auto operator()(const Tensor& x0) const requires HasScores<R> { return reward_(x0); }
   /// As the reward's.
   template <class Reference>
   Tensor operator()(const Tensor& x0,

@@ -148,7 +148,9 @@ class Learner {
   void learn(const Scored& samples, const TimeGrid& grid, const Generator& stream,
              LearnReport& report) {
     Epoch epoch{samples, grid, objective_.shares(samples.scores, samples.rollout.x0.device()), {}};
-    if constexpr (O::uses_transitions) epoch.tables = TransitionTables::of(samples.rollout.record);
+    if constexpr (O::uses_transitions) {
+      epoch.tables = TransitionTables::of(samples.rollout.record, transitions_.report_steps);
+    }
     for (std::int64_t inner = 0; inner < learning_.inner_epochs; ++inner) {
       const Generator own = stream.stream(static_cast<std::uint64_t>(inner));
       const std::vector<Tensor> units = shuffled(epoch, own);

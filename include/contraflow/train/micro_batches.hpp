@@ -135,13 +135,17 @@ struct TransitionTables {
   Tensor after;               ///< row of the states behind each of them, int64 [S]
   Tensor sigma;               ///< at which each of them starts, float32 [S]
 
-  /// The tables of a record.
+  /// The tables of a record; terms are told which step a row is of where @p tells_steps.
   template <bool WithMean>
-  static TransitionTables of(const RecordedSteps<WithMean>& record) {
+  static TransitionTables of(const RecordedSteps<WithMean>& record, bool tells_steps = false) {
     const auto device = record.states.device();
     TransitionRows transition = TransitionRows::of(record.transitions, device);
     if (!record.dt.empty())
       transition.dt = at::tensor(record.dt, at::kDouble).to(device, at::kFloat);
+    if (tells_steps) {
+      transition.steps = static_cast<std::int64_t>(record.transitions.size());
+      transition.step = at::arange(transition.steps, at::device(device).dtype(at::kLong));
+    }
     return {std::move(transition), at::tensor(record.before, at::kLong).to(device),
             at::tensor(record.after, at::kLong).to(device),
             at::tensor(record.sigma, at::kDouble).to(device, at::kFloat)};

@@ -191,7 +191,8 @@ class AscendingTrainer
       for (std::int64_t k = 0; k < options_.steps; ++k) gradient_step(k, learnt, rewards);
       this->policy_.after_epoch(this->gradient_steps());
       rewards.add_up(this->communicator_);
-      rewards.for_each([&](std::string_view name, double mean) { report.add(name, mean); });
+      rewards.for_each(
+          [&](std::string_view name, double mean) { report.add(std::string(name), mean); });
       this->add_learnt(report, std::move(learnt));
       this->seconds_ += watch.seconds();
       report.add("seconds/epoch", watch.seconds());
