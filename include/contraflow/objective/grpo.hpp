@@ -3,6 +3,7 @@
 /// @file
 /// Policy gradients on the steps of a stochastic solver.
 
+#include <cmath>
 #include <optional>
 #include <string_view>
 
@@ -135,7 +136,7 @@ struct TempFlowGrpo {
   Tensor loss(const Batch& batch, const Tensor& advantage, Statistics& statistics) const {
     const TransitionRows& transition = batch.transition;
     const double scale = factor.value_or(1 / transition.mean_std);
-    expects(scale > 0, "factor", "above 0", scale);
+    expects(std::isfinite(scale) && scale > 0, "factor", "a finite number above 0", scale);
     const Tensor mean = detail::mean_of_current(batch);
     const Tensor log_ratio = transition.log_density(batch.next, mean) - batch.old_log_prob;
     return detail::clipped_loss(batch.transition, log_ratio, advantage, clip_range, statistics) *
