@@ -1,5 +1,7 @@
 // Gradients of rewards, stale samples, and rewards of groups.
 
+#include <limits>
+
 #include <torch/torch.h>
 
 #include <contraflow/advantage/advantages.hpp>
@@ -88,7 +90,9 @@ std::vector<cf::Rejection> rejections_of(const Case& c) {
     cf::Rejection rejection = rejection_named(name.get<std::string>());
     const auto& own = bounds.at(rejections.size());
     rejection.upper = own.at(1).get<double>();
-    if (!own.at(0).is_null()) rejection.lower = own.at(0).get<double>();
+    // Without a lower bound every ratio is above it.
+    rejection.lower =
+        own.at(0).is_null() ? std::numeric_limits<double>::min() : own.at(0).get<double>();
     rejections.push_back(rejection);
   }
   return rejections;
