@@ -189,6 +189,7 @@ TEST_CASE("the gradient of a reward raises it, the same in every run of a seed")
   CHECK(run.last.find("reward/mean").has_value());
   CHECK(run.last.gradient_steps == 45);
   CHECK(trainer->evaluations().backward == 45 * 16);
+  CHECK(!run.last.find("evaluation/reward"));
   const auto again = ascending(small_ascent());
   again->run(15);
   CHECK(again->evaluate().reward == after);

@@ -197,7 +197,7 @@ class AscendingTrainer
       this->seconds_ += watch.seconds();
       report.add("seconds/epoch", watch.seconds());
       this->finish(report);
-      if (evaluator_.is_due(this->epoch_)) report.add("evaluation/reward", evaluate().reward);
+      if (evaluator_.options().every > 0) report.add("evaluation/reward", due_evaluation());
       return report;
     });
   }
@@ -218,6 +218,10 @@ class AscendingTrainer
     throw Error("sample_shape",
                 "the shape of a sample, from RewardAscent or from a sample_shape() of the model",
                 "nothing");
+  }
+
+  std::optional<double> due_evaluation() {
+    return evaluator_.is_due(this->epoch_) ? std::optional(evaluate().reward) : std::nullopt;
   }
 
   void gradient_step(std::int64_t k, LearnReport& learnt, Statistics& rewards) {
@@ -283,7 +287,7 @@ class AscendingTrainer
 ///
 /// For rewards that differentiate, an alternative to all that needs groups, advantages and an old
 /// policy: `loss = scale mean max(clip - R, 0)`, or `-scale mean R`. It knows no trust region: a
-/// reward can be exploited, see its clip.
+/// reward can be exploited, see its clip. A reward that throws ends the run.
 ///
 /// `RewardGradientTrainer(policy, reward, path, components...)`: the reward is a
 /// DifferentiableReward, the path one of Refl, DraftK, DraftLv, DrTune or yours; components are
