@@ -3,12 +3,14 @@
 #include <cmath>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include <catch2/catch_test_macros.hpp>
 
 #include <contraflow/distributed/team.hpp>
+#include <contraflow/objective/ddrl.hpp>
 #include <contraflow/objective/dgpo.hpp>
 #include <contraflow/reward/list.hpp>
 #include <contraflow/train/reward_gradient.hpp>
@@ -46,6 +48,31 @@ struct Noting {
   Tensor of_group(const Tensor& x0) const {
     sizes->push_back(x0.size(0));
     return x0.select(1, 0);
+  }
+};
+
+// What a term on the forward process was given.
+struct Seen {
+  Tensor x0, eps, t;
+};
+struct Storing {
+  using Velocities = cf::Roles<small::Role::current>;
+  using Points = cf::ForwardProcess;
+  static constexpr std::string_view name = "storing";
+
+  std::shared_ptr<std::vector<Seen>> seen = std::make_shared<std::vector<Seen>>();
+
+  template <class Batch>
+  Tensor loss(const Batch& batch, const Tensor&, cf::Statistics&) const {
+    seen->push_back({batch.x0, batch.eps, batch.t});
+    return cf::matching_error(batch, cf::velocity<small::Role::current>(batch));
+  }
+};
+// The same of data, drawn for each sample.
+struct StoringData : Storing {
+  static constexpr std::string_view name = "storing_data";
+  Tensor data(const Tensor& prompt, cf::Generator& generator) const {
+    return cf::normal({prompt.size(0), 2}, generator) + 10;
   }
 };
 
@@ -145,6 +172,49 @@ TEST_CASE("terms that compare groups learn from whole ones in any micro-batch") 
                               all.push_back(weight.flatten());
                             return all;
                           }())) > 1e-6);
+}
+
+TEST_CASE("data stand in the place of samples, noised as these are") {
+  const auto run = [](std::int64_t rollout_batch, std::int64_t micro_batch) {
+    small::Options o = small::options();
+    o.collection.rollout_batch = rollout_batch;
+    o.optimization.micro_batch = micro_batch;
+    const Storing of_samples;
+    const StoringData of_data;
+    auto trainer = small::trainer(small::policy(), cf::FlowSde{}, first,
+                                  cf::Grpo{} + of_samples + 0.5 * of_data, o);
+    CHECK(trainer.run(1).last.find("loss/storing_data").has_value());
+    return std::pair{*of_samples.seen, *of_data.seen};
+  };
+  const auto [samples, data] = run(0, 0);
+  REQUIRE(samples.size() == 1);
+  REQUIRE(data.size() == 1);
+  CHECK(laws::same_bits(samples[0].eps, data[0].eps));
+  CHECK(laws::same_bits(samples[0].t, data[0].t));
+  CHECK(data[0].x0.min().item<float>() > 3);
+  CHECK(samples[0].x0.abs().max().item<float>() < 10);
+  // Those of a sample are its own, however samples come and in whatever parts they are learnt.
+  const auto parts = run(5, 5).second;
+  std::vector<Tensor> x0;
+  for (const Seen& part : parts) x0.push_back(part.x0);
+  CHECK(parts.size() > 1);
+  CHECK(laws::same_bits(at::cat(x0), data[0].x0));
+}
+
+TEST_CASE("a policy gradient beside data learns both, and bad data are refused") {
+  const auto at_three = [](const Tensor& prompt, cf::Generator&) {
+    return at::full({prompt.size(0), 2}, 3.0F);
+  };
+  small::Options o = small::options();
+  o.learning.gradient_steps = 4;
+  auto trainer = small::trainer(small::policy(), cf::Cps{}, first,
+                                cf::Grpo{.clip_range = 0.1} + cf::DataMatching(at_three), o);
+  const double before = trainer.run(1).last.find("loss/data_matching").value_or(0);
+  CHECK(trainer.run(30).last.find("loss/data_matching").value_or(before) < 0.6 * before);
+  const auto too_few = [](const Tensor&, cf::Generator&) { return at::zeros({1, 2}); };
+  auto bad =
+      small::trainer(small::policy(), cf::Cps{}, first, cf::Grpo{} + cf::DataMatching(too_few), o);
+  laws::check_error([&] { bad.run(1); }, "data of a term", "shape [12, 2]");
 }
 
 TEST_CASE("ratios are told by step where that is asked for") {

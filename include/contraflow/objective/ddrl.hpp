@@ -3,7 +3,9 @@
 /// @file
 /// Policy gradients beside the flow-matching loss of data (DDRL).
 
+#include <functional>
 #include <string_view>
+#include <utility>
 
 #include <contraflow/objective/grpo.hpp>
 #include <contraflow/objective/regression.hpp>
@@ -19,6 +21,38 @@ inline Tensor exponential_advantage(const Tensor& advantage) { return -(-advanta
 /// @par Shape
 /// [B] to [B]
 inline Tensor ddrl_time_weight(const Tensor& t) { return t.square() + (1 - t).square(); }
+
+/// The flow-matching error of data beside the samples, weighted by time (DDRL, arXiv 2512.04332).
+///
+/// `cf::Grpo{} + 0.01 * cf::DataMatching(data)` is DDRL, with a solver whose log-density has the
+/// scale -1, such as Cps: data keep the policy near them, in the place of a KL. The data are noised
+/// as the samples in whose place they stand: the same noise at the same times.
+/// @tparam Data called as `data(prompt, generator)`, see HasData
+template <class Data>
+class DataMatching {
+ public:
+  using Velocities = Roles<Role::current>;                   ///< whose velocities it needs
+  using Points = ForwardProcess;                             ///< where it needs them
+  static constexpr std::string_view name = "data_matching";  ///< under which it is reported
+
+  /// @param data gives a clean sample of each prompt
+  /// @param weight w(t): [B] to [B], at least 0
+  explicit DataMatching(Data data, std::function<Tensor(const Tensor& t)> weight = ddrl_time_weight)
+      : data_(std::move(data)), weight_(std::move(weight)) {}
+
+  /// Clean samples of these prompts.
+  Tensor data(const Tensor& prompt, Generator& generator) const { return data_(prompt, generator); }
+  /// The loss of each sample, [B].
+  template <class Batch>
+  Tensor loss(const Batch& batch, const Tensor&, Statistics&) const {
+    const Tensor error = matching_error(batch, velocity<Role::current>(batch));
+    return weight_(batch.t).to(error.scalar_type()) * error;
+  }
+
+ private:
+  Data data_;
+  std::function<Tensor(const Tensor& t)> weight_;
+};
 
 /// Settings of a DDRL loss.
 struct DdrlOptions {

@@ -1,4 +1,4 @@
-// expect: a term that compares samples of a group looks at the forward process
+// expect: a term that compares samples or looks at data does so on the forward process
 #include <contraflow/contraflow.hpp>
 #include <contraflow/objective/crd.hpp>
 #include <contraflow/toy/rewards.hpp>
