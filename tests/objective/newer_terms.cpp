@@ -217,9 +217,9 @@ TEST_CASE("where DGPO has gone far enough the error keeps its value and loses it
   CHECK(relative_distance(clips.loss(batch, advantage, statistics),
                           free.loss(batch, advantage, statistics)) < 1e-12);
   const Tensor stopped = gradient_of(clips, batch, advantage).abs().sum(1) == 0;
-  const cf::DgpoErrors errors{cf::matching_error(batch, cf::velocity<Role::current>(batch)),
-                              cf::matching_error(batch, cf::velocity<Role::old>(batch)),
-                              {}};
+  const cf::DgpoErrors errors =
+      cf::dgpo_errors(cf::velocity<Role::current>(batch), cf::velocity<Role::old>(batch),
+                      cf::velocity<Role::reference>(batch), batch.eps - batch.x0);
   CHECK(at::equal(stopped, cf::dgpo_clipped(errors, advantage, 0.05) != 0));
   CHECK(stopped.any().item<bool>());
   CHECK(!stopped.all().item<bool>());
@@ -324,4 +324,14 @@ TEST_CASE("bounds of staleness cut weights or drop samples") {
   CHECK(cf::kept_steps(lr, by_mean).min().item<double>() == 1);
   CHECK(cf::kept_steps(lr, std::vector{by_step, by_mean})[0][0].item<double>() == 0);
   check_error([&] { cf::kept_steps(lr, cf::Rejection{.lower = 0}); }, "lower", "above 0");
+}
+
+TEST_CASE("a difference of errors is exact where the errors are nearly equal") {
+  const std::vector<std::int64_t> shape{3, 64};
+  const Tensor target = laws::floats(shape, 1), a = laws::floats(shape, 2);
+  const Tensor b = a + 1e-4 * laws::floats(shape, 3);
+  const auto exact = [&](const Tensor& u) {
+    return (u.to(at::kDouble) - target.to(at::kDouble)).square().mean(1);
+  };
+  CHECK(relative_distance(cf::error_difference(a, b, target), exact(a) - exact(b)) < 1e-5);
 }

@@ -72,8 +72,7 @@ void dgpo_loss(Case& c) {
       .clip_kl = c.setting<bool>("clip_kl"),
       .against = against == "old" ? cf::DgpoAgainst::old : cf::DgpoAgainst::reference};
   const Tensor v = trained(c.in("v")), target = c.in("noise") - c.in("x0");
-  const auto error = [&](const Tensor& u) { return cf::mean_per_sample((u - target).square()); };
-  const cf::DgpoErrors errors{error(v), error(c.in("v_old")), error(c.in("v_ref"))};
+  const cf::DgpoErrors errors = cf::dgpo_errors(v, c.in("v_old"), c.in("v_ref"), target);
   const Tensor kl = velocity_kl(v, c.in("v_ref"));
   const cf::DgpoTerms terms = dgpo.of_errors(errors, kl, dgpo.signal(scores_of(c)), c.in("prompt"),
                                              c.setting<std::int64_t>("group_size"));

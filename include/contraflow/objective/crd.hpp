@@ -78,8 +78,9 @@ inline Tensor centred_loss(const Tensor& implicit, const Tensor& r, const Tensor
 /// all [B, ...]; result float64 [B]
 inline Tensor implicit_reward(const Tensor& v_theta, const Tensor& v_old, const Tensor& target,
                               const CrdOptions& options) {
+  // In float64, since errors that are nearly equal are subtracted.
   const auto error = [&](const Tensor& u) {
-    return mean_per_sample((wide(u) - target).square()).to(at::kDouble) /
+    return mean_per_sample((u.to(at::kDouble) - target.to(at::kDouble)).square()) /
            detail::size_of_error(u, target, options);
   };
   return error(v_old) - error(v_theta);

@@ -115,7 +115,7 @@ inline DdrlTerms ddrl_loss(const DdrlTransitions& transitions, const Tensor& adv
   };
   const auto& [mean, mean_old, mean_ref, next] = transitions;
   DdrlTerms terms;
-  terms.log_ratio = distance(next, mean_old) - distance(next, mean);
+  terms.log_ratio = error_difference(mean_old, mean, next);
   terms.advantage = (options.exponential ? exponential_advantage(advantage) : advantage)
                         .clamp(-options.advantage_clip, options.advantage_clip);
   const Tensor ratio = terms.log_ratio.exp();

@@ -20,10 +20,19 @@ enum class DgpoAgainst {
 
 /// Flow-matching errors of a batch, [B] each.
 struct DgpoErrors {
-  Tensor current;    ///< e(v_theta), with gradient
-  Tensor old;        ///< e(v_old)
-  Tensor reference;  ///< e(v_ref)
+  Tensor current;         ///< e(v_theta), with gradient
+  Tensor over_old;        ///< e(v_theta) - e(v_old), see error_difference(); without gradient
+  Tensor over_reference;  ///< e(v_theta) - e(v_ref), likewise
 };
+
+/// The errors of velocities.
+/// @par Shape
+/// all [B, ...]
+inline DgpoErrors dgpo_errors(const Tensor& v, const Tensor& v_old, const Tensor& v_ref,
+                              const Tensor& target) {
+  return {mean_per_sample((wide(v) - target).square()), error_difference(v.detach(), v_old, target),
+          error_difference(v.detach(), v_ref, target)};
+}
 
 /// DGPO's weight of each group, `W = sigmoid(S)` with `S = sum over the group of (beta / K) A
 /// (e_theta - e_other)`: near 0 where the group does well already, which is then left alone (arXiv
@@ -40,8 +49,8 @@ inline Tensor dgpo_group_weight(const DgpoErrors& errors, const Tensor& advantag
                                 DgpoAgainst against = DgpoAgainst::reference) {
   expects(beta > 0, "beta", "above 0", beta);
   expects(group_size >= 1, "group_size", "at least 1", group_size);
-  const Tensor& other = against == DgpoAgainst::reference ? errors.reference : errors.old;
-  const Tensor excess = advantage * (errors.current.detach() - other) * (beta / double(group_size));
+  const Tensor& over = against == DgpoAgainst::reference ? errors.over_reference : errors.over_old;
+  const Tensor excess = advantage * over * (beta / double(group_size));
   const std::int64_t count = group.numel() > 0 ? group.max().item<std::int64_t>() + 1 : 0;
   return at::zeros({count}, excess.options()).index_add(0, group, excess).sigmoid();
 }
@@ -51,7 +60,7 @@ inline Tensor dgpo_group_weight(const DgpoErrors& errors, const Tensor& advantag
 /// @par Shape
 /// all [B]
 inline Tensor dgpo_clipped(const DgpoErrors& errors, const Tensor& advantage, double clip_range) {
-  const Tensor ratio = (errors.old - errors.current.detach()).exp();
+  const Tensor ratio = (-errors.over_old).exp();
   return at::where(advantage > 0, ratio > 1 + clip_range, ratio < 1 - clip_range)
       .to(ratio.scalar_type());
 }
@@ -105,9 +114,8 @@ struct Dgpo {
   template <class Batch>
   Tensor loss(const Batch& batch, const Tensor& advantage, Statistics& statistics) const {
     const Tensor &v = velocity<Role::current>(batch), &v_ref = velocity<Role::reference>(batch);
-    const DgpoErrors errors{matching_error(batch, v),
-                            matching_error(batch, velocity<Role::old>(batch)),
-                            matching_error(batch, v_ref)};
+    const DgpoErrors errors =
+        dgpo_errors(v, velocity<Role::old>(batch), v_ref, batch.eps - batch.x0);
     const DgpoTerms terms = of_errors(errors, mean_per_sample((wide(v) - wide(v_ref)).square()),
                                       advantage, unit_of_rows(batch), batch.unit_size);
     statistics.add("group_weight", terms.group_weight);

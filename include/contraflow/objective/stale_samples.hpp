@@ -15,11 +15,13 @@ namespace contraflow {
 /// Largest absolute log-ratio that is exponentiated.
 inline constexpr double largest_log_ratio = 20;
 
-/// `log p_train - log p_rollout` of each step, clamped to plus and minus 20.
+/// `log p_train - log p_rollout` of each step, clamped to plus and minus 20, in float64: what is
+/// made of small ones is smaller still.
 /// @par Shape
-/// both [B, S]; result alike
+/// both [B, S]; result float64 [B, S]
 inline Tensor stale_log_ratio(const Tensor& log_prob, const Tensor& rollout_log_prob) {
-  return (log_prob - rollout_log_prob).clamp(-largest_log_ratio, largest_log_ratio);
+  return (log_prob.to(at::kDouble) - rollout_log_prob.to(at::kDouble))
+      .clamp(-largest_log_ratio, largest_log_ratio);
 }
 
 /// Over what an importance weight is taken.
