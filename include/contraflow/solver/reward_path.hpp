@@ -19,8 +19,8 @@ namespace contraflow {
 template <class S>
 struct LastStepsCarryGradient {
   using State = typename S::State;  ///< of the solver
-  S solver;                         ///< makes the steps
   std::size_t count = 1;            ///< K; steps in front of the last K carry none
+  S solver = {};                    ///< makes the steps
 
   /// The state before the first step.
   State init(const Tensor& x) const { return solver.init(x); }
@@ -82,7 +82,7 @@ Tensor draft_k_x0(const S& solver, V&& velocity, const Tensor& x, const TimeGrid
                   std::size_t last, Generator& generator) {
   expects(last >= 1 && last <= grid.steps(), "last",
           "a number of steps from 1 to those of the grid", last);
-  return integrate(LastStepsCarryGradient<S>{solver, last}, velocity, x, grid, generator);
+  return integrate(LastStepsCarryGradient<S>{last, solver}, velocity, x, grid, generator);
 }
 
 /// DRaFT-LV (arXiv 2309.17400): the end of the chain with the gradient of its last step, and
