@@ -18,8 +18,9 @@ namespace contraflow {
 /// Column t of the result is `advantage(column t of the rewards, group)`; a global spread is that
 /// of the step over the epoch.
 /// @param advantage an Advantage; GroupAdvantage as published
-/// @par Shape
-/// @p reward float64 [N, T], @p group int64 [N]; result float64 [N, T]
+/// @param reward float64 [N, T]
+/// @param group of each sample, int64 [N]
+/// @return float64 [N, T]
 /// @throws Error if shapes or types do not fit, or a reward is not finite
 template <Advantage A>
 Tensor advantages_by_step(const A& advantage, const Tensor& reward, const Tensor& group) {

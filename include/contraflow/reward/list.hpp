@@ -94,6 +94,7 @@ class RewardList {
   /// @par Shape
   /// @p scores float64 [R, N], @p group int64 [N]
   /// @param scores finite, NaN or minus infinity
+  /// @param group of each sample
   RewardComponents components(const Tensor& scores, const Tensor& group) const {
     return detail::components_of(scores, group, shares_);
   }
