@@ -206,8 +206,8 @@ TEST_CASE("a term averages over the samples that it wants") {
 TEST_CASE("terms that compare pairs each have pairs of their own") {
   const cf::Scores scores = laws::scores_of(size);
   const auto sum = cf::Dpo{} + 0.1 * cf::FlowMatching{} + 0.5 * cf::Dpo{.beta = 3} + cf::Grpo{};
-  CHECK(at::equal(sum.pairs(cf::OwnTerm<0>{}, scores), cf::Dpo{}.pairs(scores)));
-  CHECK(at::equal(sum.pairs(cf::OwnTerm<2>{}, scores), cf::Dpo{}.pairs(scores)));
+  CHECK(at::equal(sum.own_units(cf::OwnTerm<0>{}, scores), cf::Dpo{}.pairs(scores)));
+  CHECK(at::equal(sum.own_units(cf::OwnTerm<2>{}, scores), cf::Dpo{}.pairs(scores)));
   std::string seen;
   std::remove_cvref_t<decltype(sum)>::for_each_selection([&]<class Selection>(Selection) {
     if constexpr (std::is_same_v<Selection, Forward>) seen += "forward ";
