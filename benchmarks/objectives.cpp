@@ -50,6 +50,7 @@ auto transition_batch(cf::Generator& generator) {
   batch.old_mean = latents(generator);
   batch.transition = cf::TransitionRows::of({cf::FlowSde{}.transition(grid.step(3))},
                                             at::zeros({batch_size}, at::kLong));
+  batch.transition.dt = at::full({batch_size}, grid.step(3).to - grid.step(3).from);
   fill(batch.velocities, generator);
   return batch;
 }
@@ -119,4 +120,6 @@ CONTRAFLOW_TERM(best_of_group, cf::BestOfGroup{});
 CONTRAFLOW_TERM(flow_matching, cf::FlowMatching{});
 CONTRAFLOW_TERM(grpo, cf::Grpo{});
 CONTRAFLOW_TERM(grpo_guard, cf::GrpoGuard{});
+CONTRAFLOW_TERM(tempflow, cf::TempFlowGrpo{});
+CONTRAFLOW_TERM(dppo, cf::FlowDppo{});
 CONTRAFLOW_TERM(grpo_with_transition_kl, cf::Grpo{} + 0.04 * cf::TransitionKl{});

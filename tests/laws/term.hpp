@@ -24,16 +24,6 @@ contraflow::Velocities<RoleSet> velocities(at::IntArrayRef shape, at::ScalarType
   });
   return result;
 }
-
-template <class RoleSet>
-contraflow::Velocities<RoleSet> rows(const contraflow::Velocities<RoleSet>& all,
-                                     const Tensor& ids) {
-  contraflow::Velocities<RoleSet> result;
-  RoleSet::for_each([&](auto role) {
-    result.template get<role()>() = all.template get<role()>().index_select(0, ids);
-  });
-  return result;
-}
 }  // namespace detail
 
 /// A batch of the kind that terms with these points look at, B = shape[0].
@@ -64,35 +54,13 @@ contraflow::TransitionBatch<RoleSet> batch_of(contraflow::RecordedTransitions,
   batch.x = floats(shape, 1);
   batch.velocities = detail::velocities<RoleSet>(shape, dtype);
   batch.transition = contraflow::TransitionRows::of(steps, at::arange(size, at::kLong));
+  batch.transition.dt = at::linspace(-0.05, -0.2, size);
   const Tensor v = batch.velocities.template get<Role::current>().detach();
   batch.old_mean = batch.transition.mean(batch.x, v.to(at::kFloat) + 0.02 * floats(shape, 3));
   const Tensor std = contraflow::per_sample(batch.transition.std, batch.x);
   batch.next = batch.old_mean + std * floats(shape, 4);
   batch.old_log_prob = batch.transition.log_density(batch.next, batch.old_mean);
   return batch;
-}
-
-template <class RoleSet>
-contraflow::ForwardBatch<RoleSet> rows(const contraflow::ForwardBatch<RoleSet>& all,
-                                       const Tensor& ids) {
-  const auto own = [&](const Tensor& x) { return x.index_select(0, ids); };
-  return {own(all.x0),  own(all.eps), own(all.t),
-          own(all.x_t), {},           detail::rows(all.velocities, ids)};
-}
-
-template <class RoleSet>
-contraflow::TransitionBatch<RoleSet> rows(const contraflow::TransitionBatch<RoleSet>& all,
-                                          const Tensor& ids) {
-  const auto own = [&](const Tensor& x) { return x.index_select(0, ids); };
-  const contraflow::TransitionRows& t = all.transition;
-  return {
-      own(all.x),
-      own(all.next),
-      own(all.old_log_prob),
-      own(all.old_mean),
-      {own(t.on_x), own(t.on_v), own(t.std), own(t.log_density_scale), own(t.log_density_offset)},
-      {},
-      detail::rows(all.velocities, ids)};
 }
 
 /// Scores of @p size samples in groups of four.
@@ -111,7 +79,14 @@ Tensor signal_of(const T& term, std::int64_t size) {
   }
 }
 
-/// @param unit rows that belong together: 2 for terms that compare pairs
+/// A batch whose rows are in units of so many.
+template <class Batch>
+Batch in_units(Batch batch, std::int64_t unit) {
+  if constexpr (requires { batch.unit_size; }) batch.unit_size = unit;
+  return batch;
+}
+
+/// @param unit rows that belong together: 2 for terms that compare pairs, 4 for groups
 template <contraflow::Term T>
 void term(const T& term, std::int64_t unit = 1) {
   using Points = typename T::Points;
@@ -123,12 +98,12 @@ void term(const T& term, std::int64_t unit = 1) {
     CHECK(loss.isfinite().all().template item<bool>());
   };
   for (const auto& shape : {std::vector<std::int64_t>{size, 3}, {size, 2, 3, 3}}) {
-    const auto batch = batch_of<RoleSet>(Points{}, shape);
+    const auto batch = in_units(batch_of<RoleSet>(Points{}, shape), unit);
     const Tensor signal = signal_of(term, size);
     const auto loss_of = [&](const Tensor& ids) {
       contraflow::Statistics statistics;
       const Tensor own = signal.defined() ? signal.index_select(0, ids) : signal;
-      return Tensor(term.loss(rows(batch, ids), own, statistics));
+      return Tensor(term.loss(batch.template narrowed<RoleSet>(ids), own, statistics));
     };
     const Tensor all = at::arange(size, at::kLong), whole = loss_of(all);
     is_fine(whole);
@@ -156,7 +131,7 @@ void term(const T& term, std::int64_t unit = 1) {
   // Narrow velocities are widened before anything is summed.
   contraflow::Statistics statistics;
   const std::vector<std::int64_t> shape{size, 5};
-  const auto narrow = batch_of<RoleSet>(Points{}, shape, at::kBFloat16);
+  const auto narrow = in_units(batch_of<RoleSet>(Points{}, shape, at::kBFloat16), unit);
   const Tensor loss = term.loss(narrow, signal_of(term, size), statistics);
   is_fine(loss);
   loss.sum().backward();

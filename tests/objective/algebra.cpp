@@ -56,8 +56,8 @@ static_assert(is_exactly<Mixed::VelocitiesOf<Forward>, Role::current, Role::refe
 // for the samples of the other term.
 using Paired = decltype(cf::FlowMatching{} + 1.0 * cf::Dpo{});
 static_assert(is_exactly<Paired::VelocitiesOf<Forward>, Role::current>);
-static_assert(is_exactly<Paired::VelocitiesOf<cf::PairedTerm<1>>, Role::current, Role::reference>);
-static_assert(Paired::is_paired && Paired::uses_forward && !SumOf<cf::Dpo>::uses_forward);
+static_assert(is_exactly<Paired::VelocitiesOf<cf::OwnTerm<1>>, Role::current, Role::reference>);
+static_assert(Paired::has_own_batches && Paired::uses_forward && !SumOf<cf::Dpo>::uses_forward);
 
 // Nobody but the policy that collected is `old`; without it the current one collects.
 static_assert(SumOf<cf::Nft>::collector == Role::old && NftKl::collector == Role::old);
@@ -206,13 +206,13 @@ TEST_CASE("a term averages over the samples that it wants") {
 TEST_CASE("terms that compare pairs each have pairs of their own") {
   const cf::Scores scores = laws::scores_of(size);
   const auto sum = cf::Dpo{} + 0.1 * cf::FlowMatching{} + 0.5 * cf::Dpo{.beta = 3} + cf::Grpo{};
-  CHECK(at::equal(sum.pairs(cf::PairedTerm<0>{}, scores), cf::Dpo{}.pairs(scores)));
-  CHECK(at::equal(sum.pairs(cf::PairedTerm<2>{}, scores), cf::Dpo{}.pairs(scores)));
+  CHECK(at::equal(sum.own_units(cf::OwnTerm<0>{}, scores), cf::Dpo{}.pairs(scores)));
+  CHECK(at::equal(sum.own_units(cf::OwnTerm<2>{}, scores), cf::Dpo{}.pairs(scores)));
   std::string seen;
   std::remove_cvref_t<decltype(sum)>::for_each_selection([&]<class Selection>(Selection) {
     if constexpr (std::is_same_v<Selection, Forward>) seen += "forward ";
-    if constexpr (std::is_same_v<Selection, cf::PairedTerm<0>>) seen += "0 ";
-    if constexpr (std::is_same_v<Selection, cf::PairedTerm<2>>) seen += "2 ";
+    if constexpr (std::is_same_v<Selection, cf::OwnTerm<0>>) seen += "0 ";
+    if constexpr (std::is_same_v<Selection, cf::OwnTerm<2>>) seen += "2 ";
     if constexpr (std::is_same_v<Selection, Transitions>) seen += "transitions ";
   });
   CHECK(seen == "forward 0 2 transitions ");

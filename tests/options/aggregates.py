@@ -17,8 +17,13 @@ import sys
 # Arguments of templates, by which options.cpp looks at them.
 ARGUMENTS = {
     "AdaptiveRungeKutta": "<cf::tableau::DormandPrince>",
-    "BasicGrpo": "<cf::RatioForm::plain>",
+    "DistillationPolicy": "<cf::Role::teacher>",
+    "DraftK": "<cf::Euler>",
+    "LastStepsCarryGradient": "<cf::Euler>",
+    "PerReward": "<cf::GroupAdvantage>",
+    "RecordedSteps": "<true>",
     "Rollout": "<cf::RecordedSteps<true>>",
+    "TransitionDistillation": "<cf::Role::teacher>",
     "Window": "<cf::FlowSde, cf::Euler>",
 }
 # Templates that options.cpp does not look at, and why.

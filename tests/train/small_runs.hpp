@@ -59,7 +59,7 @@ inline Options options() {
 template <class P, class S, class R, class O, class... More>
 auto trainer(P policy, S solver, R reward, O objective, const Options& o, const More&... more) {
   using Sum = decltype(cf::as_sum(objective));
-  constexpr bool forward = Sum::uses_forward || Sum::is_paired;
+  constexpr bool forward = Sum::uses_forward || Sum::has_own_batches;
   const auto made = [&](const auto&... points) {
     return cf::Trainer(std::move(policy), std::move(solver), std::move(reward),
                        std::move(objective), o.collection, o.learning, o.optimization, o.evaluation,

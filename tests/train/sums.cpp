@@ -15,6 +15,7 @@
 
 #include <contraflow/advantage/advantages.hpp>
 #include <contraflow/model/module_velocity.hpp>
+#include <contraflow/objective/dgpo.hpp>
 #include <contraflow/objective/grpo.hpp>
 #include <contraflow/objective/nft.hpp>
 #include <contraflow/objective/regression.hpp>
@@ -103,7 +104,7 @@ cf::ScoredRollout<Record> samples() {
   if constexpr (!std::is_same_v<Record, cf::NothingRecorded>) {
     const AllRecorded& r = all.record;
     result.rollout.record = {r.transitions, r.before, r.after, r.states,
-                             r.log_prob,    Tensor(), r.sigma};
+                             r.log_prob,    Tensor(), r.sigma, r.dt};
     if (std::is_same_v<Record, AllRecorded>) result.rollout.record.mean = r.mean;
   }
   return result;
@@ -157,6 +158,8 @@ std::int64_t backward_of(const Terms&... terms) {
     using T = std::remove_cvref_t<decltype(term)>;
     if constexpr (cf::HasPairs<T>) {
       paired += 2 * term.pairs(scores()).size(0);
+    } else if constexpr (cf::HasGroups<T>) {
+      paired += term.groups(scores()).numel();
     } else if constexpr (std::is_same_v<typename T::Points, cf::ForwardProcess>) {
       noised = noised.logical_or(wanted(term));
     } else {
@@ -211,6 +214,12 @@ struct WideGuard : cf::GrpoGuard {
 };
 struct PlainDpo : cf::Dpo {
   PlainDpo() { beta = 3; }
+};
+struct PlainDgpo : cf::Dgpo {
+  PlainDgpo() { beta = 3; }
+};
+struct WideDppo : cf::FlowDppo {
+  WideDppo() { threshold = 0.01; }
 };
 
 const std::tuple forward_terms{cf::Nft{},         InformativeNft{},   cf::PaperNft{},
@@ -269,6 +278,7 @@ TEST_CASE("three terms add up") {
   check({0.1, 1, 2}, cf::RewardWeighted{}, PlainDpo{}, WideGrpo{});
   check({1, 0.5, 0.25}, WideGrpo{}, cf::TransitionKl{}, cf::VelocityKl{});
   check({1, 0.5, 0.25}, cf::Awm{}, WideGuard{}, cf::BestOfGroup{});
+  check({1, 2, 0.5}, PlainDgpo{}, PlainDpo{}, WideDppo{});
 }
 
 // What was reported: 12 evaluations instead of 96, and a term that counted 24 times less.

@@ -17,10 +17,13 @@ enum class Spread {
 
 /// `(reward - mean of the group) / (std + epsilon)`, population standard deviation.
 ///
-/// As published for DiffusionNFT and Flow-GRPO, in float64.
+/// As published for DiffusionNFT and Flow-GRPO, in float64; other programs take N - 1 and another
+/// guard.
 struct GroupAdvantage {
   Spread spread = Spread::global;  ///< by what the difference is divided
   double epsilon = 1e-4;           ///< above 0
+  Guard guard = Guard::add;        ///< how epsilon keeps the divisor from zero
+  bool unbiased = false;           ///< standard deviations with N - 1
 
   /// @par Shape
   /// @p reward float64 [N], @p group int64 [N]; result float64 [N]
@@ -31,12 +34,17 @@ struct GroupAdvantage {
     const Tensor values = reward.contiguous();
     const std::span<const double> all(values.data_ptr<double>(),
                                       static_cast<std::size_t>(values.numel()));
-    const double global = spread == Spread::global ? std_of(all) + epsilon : 1;
+    const double global = spread == Spread::global ? divisor(all) : 1;
     return map_groups(reward, group, [&](std::span<const double> r, std::span<double> a) {
       const double mean = mean_of(r);
-      const double divisor = spread == Spread::group ? std_of(r) + epsilon : global;
-      for (std::size_t i = 0; i < r.size(); ++i) a[i] = (r[i] - mean) / divisor;
+      const double by = spread == Spread::group ? divisor(r) : global;
+      for (std::size_t i = 0; i < r.size(); ++i) a[i] = (r[i] - mean) / by;
     });
+  }
+
+ private:
+  double divisor(std::span<const double> values) const {
+    return guarded(unbiased ? unbiased_std_of(values) : std_of(values), guard, epsilon);
   }
 };
 

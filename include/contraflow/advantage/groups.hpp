@@ -81,6 +81,32 @@ inline double std_of(std::span<const double> values) {
   return std::sqrt(sum / static_cast<double>(values.size()));
 }
 
+/// Standard deviation of @p values with N - 1 in the denominator; 0 of a single one.
+inline double unbiased_std_of(std::span<const double> values) {
+  const auto size = static_cast<double>(values.size());
+  return size > 1 ? std_of(values) * std::sqrt(size / (size - 1)) : 0;
+}
+
+/// What keeps a division by a standard deviation from one by zero.
+enum class Guard {
+  add,       ///< `std + epsilon`
+  floor,     ///< `max(std, epsilon)`
+  variance,  ///< `sqrt(std^2 + epsilon)`
+};
+
+/// By what something of this standard deviation is divided.
+inline double guarded(double std, Guard guard, double epsilon) {
+  switch (guard) {
+    case Guard::add:
+      return std + epsilon;
+    case Guard::floor:
+      return std::max(std, epsilon);
+    case Guard::variance:
+      return std::sqrt(std * std + epsilon);
+  }
+  return std;
+}
+
 /// What a person wants to know of the rewards of an epoch.
 struct GroupStatistics {
   double zero_std_ratio;  ///< share of groups whose rewards are all equal: nothing to learn there

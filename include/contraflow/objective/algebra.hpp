@@ -43,11 +43,11 @@ struct TermsAt {
   using At = Points;  ///< where
   /// Whether a term is one of them.
   template <std::size_t, class T>
-  static constexpr bool contains = std::same_as<typename T::Points, Points> && !HasPairs<T>;
+  static constexpr bool contains = std::same_as<typename T::Points, Points> && !HasOwnBatches<T>;
 };
-/// A term that compares pairs: it has samples, noise and times of its own.
+/// A term with batches of its own: it compares pairs or groups, or looks at data.
 template <std::size_t I>
-struct PairedTerm {
+struct OwnTerm {
   using At = ForwardProcess;  ///< where
   /// Whether a term is this one.
   template <std::size_t J, class>
@@ -104,13 +104,14 @@ struct Sum {
   static constexpr bool uses_forward = VelocitiesOf<TermsAt<ForwardProcess>>::size > 0;
   /// Whether a term looks at recorded transitions.
   static constexpr bool uses_transitions = VelocitiesOf<TermsAt<RecordedTransitions>>::size > 0;
-  /// Whether a term compares pairs of samples.
-  static constexpr bool is_paired = (HasPairs<Terms> || ...);
+  /// Whether a term has batches of its own.
+  static constexpr bool has_own_batches = (HasOwnBatches<Terms> || ...);
   /// Whether a term needs the means of transitions.
   static constexpr bool records_mean = (HasRecordedMean<Terms> || ...);
-  static_assert(((!HasPairs<Terms> || std::same_as<typename Terms::Points, ForwardProcess>)&&...),
-                "contraflow: a term that compares pairs of samples looks at the forward process: "
-                "declare `using Points = contraflow::ForwardProcess`");
+  static_assert(
+      ((!HasOwnBatches<Terms> || std::same_as<typename Terms::Points, ForwardProcess>)&&...),
+      "contraflow: a term that compares samples or looks at data does so on the forward process: "
+      "declare `using Points = contraflow::ForwardProcess`");
 
   /// Who collects: `old` where a term is defined relative to the policy that collected.
   static constexpr Role collector =
@@ -134,13 +135,13 @@ struct Sum {
   template <class Body>
   static void for_each_selection(Body&& body) {
     if constexpr (uses_forward) body(TermsAt<ForwardProcess>{});
-    [&]<std::size_t... I>(std::index_sequence<I...>) { (call_if_paired<I>(body), ...); }
+    [&]<std::size_t... I>(std::index_sequence<I...>) { (call_if_own<I>(body), ...); }
     (std::index_sequence_for<Terms...>{});
     if constexpr (uses_transitions) body(TermsAt<RecordedTransitions>{});
   }
 
   /// What is shuffled and kept together for a selection, as positions int64 [U, k] on the CPU:
-  /// samples (k = 1) that some of its terms wants, or pairs.
+  /// samples (k = 1) that some of its terms wants, pairs, or groups.
   /// @param shares see shares()
   /// @param count number of samples N
   template <class Selection>
@@ -152,10 +153,17 @@ struct Sum {
     });
     return wanted.nonzero();
   }
-  /// The pairs of a term.
+  /// The pairs or groups of a term; for one that looks at data all samples, in whose place they
+  /// stand.
   template <std::size_t I>
-  Tensor pairs(PairedTerm<I>, const Scores& scores) const {
-    return Tensor(std::get<I>(terms).pairs(scores)).to(at::kCPU);
+  Tensor own_units(OwnTerm<I>, const Scores& scores) const {
+    if constexpr (HasData<TermAt<I>>) {
+      return at::arange(scores.group.numel(), at::kLong).unsqueeze(1);
+    } else if constexpr (HasGroups<TermAt<I>>) {
+      return Tensor(std::get<I>(terms).groups(scores)).to(at::kCPU);
+    } else {
+      return Tensor(std::get<I>(terms).pairs(scores)).to(at::kCPU);
+    }
   }
 
   /// Sets each term's scale for a gradient step.
@@ -207,8 +215,8 @@ struct Sum {
     });
   }
   template <std::size_t I, class Body>
-  static void call_if_paired(Body&& body) {
-    if constexpr (HasPairs<TermAt<I>>) body(PairedTerm<I>{});
+  static void call_if_own(Body&& body) {
+    if constexpr (HasOwnBatches<TermAt<I>>) body(OwnTerm<I>{});
   }
 
   /// Undefined where all are wanted.

@@ -4,7 +4,6 @@
 /// What terms are given.
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -65,6 +64,9 @@ struct ForwardBatch {
   Tensor x_t;                           ///< `(1 - t) x0 + t eps`
   C condition = {};                     ///< under which the velocities were computed
   Velocities<RoleSet> velocities = {};  ///< of the roles that are needed
+  /// How many rows side by side are compared, under one noise and time: 2 for a term that compares
+  /// pairs, the size of a group for one that compares groups, else 1.
+  std::int64_t unit_size = 1;
 
   /// Of all its tensors.
   at::Device device() const { return x0.device(); }
@@ -76,19 +78,24 @@ struct ForwardBatch {
             detail::rows_of(t, rows),
             detail::rows_of(x_t, rows),
             detail::condition_rows(condition, rows),
-            detail::narrowed<Narrow, RoleSet>(velocities, rows)};
+            detail::narrowed<Narrow, RoleSet>(velocities, rows),
+            unit_size};
   }
 };
 
 /// Transitions of several steps as rows: the numbers of Transition, one each a sample.
 /// @par Shape
-/// all float32 [B]
+/// all float32 [B], but for step
 struct TransitionRows {
   Tensor on_x;                ///< see Transition::on_x
   Tensor on_v;                ///< see Transition::on_v
   Tensor std;                 ///< see Transition::std
   Tensor log_density_scale;   ///< see Transition::log_density_scale
   Tensor log_density_offset;  ///< see Transition::log_density_offset
+  Tensor dt = {};             ///< length of the step, below 0; undefined where it is not recorded
+  double mean_std = 0;        ///< mean of std over all recorded steps
+  Tensor step = {};           ///< which of the recorded steps, int64; undefined: nobody asks
+  std::int64_t steps = 0;     ///< number of recorded steps, where step is defined
 
   /// A row for each of @p steps, on @p device.
   static TransitionRows of(const std::vector<Transition>& steps, const at::Device& device) {
@@ -97,8 +104,11 @@ struct TransitionRows {
       for (const Transition& step : steps) values.push_back(step.*member);
       return at::tensor(values, at::kDouble).to(device, at::kFloat);
     };
-    return {column(&Transition::on_x), column(&Transition::on_v), column(&Transition::std),
-            column(&Transition::log_density_scale), column(&Transition::log_density_offset)};
+    TransitionRows rows{column(&Transition::on_x), column(&Transition::on_v),
+                        column(&Transition::std), column(&Transition::log_density_scale),
+                        column(&Transition::log_density_offset)};
+    for (const Transition& step : steps) rows.mean_std += step.std / double(steps.size());
+    return rows;
   }
   /// The rows @p index (int64 [B]) of the table of transitions @p steps, on the index's device.
   static TransitionRows of(const std::vector<Transition>& steps, const Tensor& index) {
@@ -107,9 +117,26 @@ struct TransitionRows {
 
   /// The rows @p index, int64 [K]; all where it is undefined.
   TransitionRows select(const Tensor& index) const {
-    return {detail::rows_of(on_x, index), detail::rows_of(on_v, index), detail::rows_of(std, index),
-            detail::rows_of(log_density_scale, index), detail::rows_of(log_density_offset, index)};
+    return {detail::rows_of(on_x, index),
+            detail::rows_of(on_v, index),
+            detail::rows_of(std, index),
+            detail::rows_of(log_density_scale, index),
+            detail::rows_of(log_density_offset, index),
+            detail::rows_of(dt, index),
+            mean_std,
+            detail::rows_of(step, index),
+            steps};
   }
+
+  /// The lengths of the steps, dt.
+  /// @throws Error where they are not recorded
+  const Tensor& lengths() const {
+    if (dt.defined()) return dt;
+    throw Error("dt", "the length of each recorded step (RecordedSteps::dt)", "none");
+  }
+  /// The level term of each step, `s = std / sqrt(-dt)`: std without its dependence on the length.
+  /// @throws Error where lengths are not recorded
+  Tensor levels() const { return std / (-lengths()).sqrt(); }
 
   /// Mean of the next state [B, ...].
   Tensor mean(const Tensor& x, const Tensor& v) const {
@@ -165,6 +192,13 @@ const Tensor& velocity(const Batch& batch) {
   }
 }
 
+/// Which of the units of a batch each row belongs to, int64 [B] from 0.
+template <class Batch>
+Tensor unit_of_rows(const Batch& batch) {
+  return at::arange(batch.x0.size(0), batch.x0.options().dtype(at::kLong))
+      .div(batch.unit_size, "floor");
+}
+
 /// Means of quantities worth a look, gathered where they are computed while losses are.
 ///
 /// Sums stay on the device of the values until for_each() reads them, all at once.
@@ -172,36 +206,45 @@ class Statistics {
  public:
   /// Adds the values of one batch to the mean called @p name.
   void add(std::string_view name, const Tensor& values) {
-    const Tensor sum = values.detach().sum(at::kDouble);
-    Entry& entry = entry_of(name);
-    entry.sum = entry.sum.defined() ? entry.sum + sum : sum;
+    Entry& entry = entry_of(name, 0);
+    accumulate(entry.sum, values.detach().sum(at::kDouble));
     entry.count += values.numel();
+  }
+  /// Adds the values of one batch to means of their own for each step, called @p name/0, @p name/1
+  /// and so on; a step without any has none.
+  /// @param name of the quantity
+  /// @param values [B]
+  /// @param step of each, int64 [B]
+  /// @param steps how many there are, at least 1
+  void add_by_step(std::string_view name, const Tensor& values, const Tensor& step,
+                   std::int64_t steps) {
+    Entry& entry = entry_of(name, steps);
+    const Tensor own = values.detach().to(at::kDouble), none = at::zeros({steps}, own.options());
+    accumulate(entry.sum, none.index_add(0, step, own));
+    accumulate(entry.number, none.index_add(0, step, at::ones_like(own)));
   }
 
   /// Adds up over the ranks: collective.
   template <class Comm>
   void add_up(const Comm& communicator) {
     if constexpr (!is_alone<Comm>) {
-      std::vector<std::string> names;
-      for (const Entry& entry : entries_) names.push_back(entry.name);
-      for (const std::string& name : gathered_lines(communicator, names)) entry_of(name);
-      for (Entry& entry : entries_) {
-        if (!entry.sum.defined()) entry.sum = at::zeros({}, at::kDouble);
+      std::vector<std::string> lines;
+      for (const Entry& entry : entries_) lines.push_back(shown(entry.steps) + " " + entry.name);
+      for (const std::string& line : gathered_lines(communicator, lines)) {
+        const std::size_t place = line.find(' ');
+        entry_of(line.substr(place + 1), std::stoll(line.substr(0, place)));
       }
       // Of one order on all ranks.
       std::sort(entries_.begin(), entries_.end(),
                 [](const Entry& a, const Entry& b) { return a.name < b.name; });
-      std::vector<Tensor> numbers;
-      for (const Entry& entry : entries_) {
-        numbers.push_back(entry.sum.to(at::kCPU));
-        numbers.push_back(at::full({}, double(entry.count), at::kDouble));
-      }
-      if (numbers.empty()) return;
-      const Tensor all = at::stack(numbers);
+      if (entries_.empty()) return;
+      const Tensor all = numbers();
       communicator.sum({all});
-      for (std::size_t i = 0; i < entries_.size(); ++i) {
-        entries_[i].sum = all[std::int64_t(2 * i)];
-        entries_[i].count = std::llround(all[std::int64_t(2 * i + 1)].item<double>());
+      std::int64_t place = 0;
+      for (Entry& entry : entries_) {
+        entry.sum = all.narrow(0, place, entry.width()).clone();
+        entry.number = all.narrow(0, place + entry.width(), entry.width()).clone();
+        place += 2 * entry.width();
       }
     }
   }
@@ -209,29 +252,70 @@ class Statistics {
   /// Calls @p body(name, mean) in the order of first use.
   template <class Body>
   void for_each(Body&& body) const {
-    std::vector<Tensor> sums;
-    for (const Entry& entry : entries_) sums.push_back(entry.sum);
-    if (sums.empty()) return;
-    const Tensor read = at::stack(sums).to(at::kCPU);
-    const auto* sum = static_cast<const double*>(read.const_data_ptr());
-    for (std::size_t i = 0; i < entries_.size(); ++i) {
-      if (entries_[i].count == 0) continue;
-      body(entries_[i].name, sum[i] / static_cast<double>(entries_[i].count));
+    if (entries_.empty()) return;
+    const Tensor read = numbers();
+    const auto* value = static_cast<const double*>(read.const_data_ptr());
+    for (const Entry& entry : entries_) {
+      for (std::int64_t k = 0; k < entry.width(); ++k) {
+        const double number = value[entry.width() + k];
+        if (number == 0) continue;
+        const double mean = value[k] / number;
+        if (entry.steps == 0) {
+          body(std::string_view(entry.name), mean);
+        } else {
+          const std::string name = entry.name + "/" + std::to_string(k);
+          body(std::string_view(name), mean);
+        }
+      }
+      value += 2 * entry.width();
     }
   }
 
  private:
   struct Entry {
     std::string name;
-    Tensor sum;  ///< float64, without dimensions
+    std::int64_t steps = 0;  ///< 0: one mean for all
+    Tensor sum = {};         ///< float64, [steps] or without dimensions
+    Tensor number = {};      ///< of the values in each sum, where it is not known as `count`
     std::int64_t count = 0;
+
+    std::int64_t width() const { return std::max<std::int64_t>(steps, 1); }
   };
-  Entry& entry_of(std::string_view name) {
-    for (Entry& entry : entries_) {
-      if (entry.name == name) return entry;
-    }
-    return entries_.emplace_back(Entry{std::string(name), {}, 0});
+
+  static void accumulate(Tensor& sum, const Tensor& more) {
+    sum = sum.defined() ? sum + more : more;
   }
+  Entry& entry_of(std::string_view name, std::int64_t steps) {
+    for (Entry& entry : entries_) {
+      if (entry.name == name && entry.steps == steps) return entry;
+    }
+    return entries_.emplace_back(Entry{std::string(name), steps});
+  }
+
+  /// Sums and numbers of all entries one behind the other, float64 on the CPU.
+  Tensor numbers() const {
+    std::vector<Tensor> sums, all;
+    for (const Entry& entry : entries_) {
+      if (entry.sum.defined()) sums.push_back(entry.sum.reshape({-1}));
+      if (entry.sum.defined() && entry.number.defined()) sums.push_back(entry.number.reshape({-1}));
+    }
+    const Tensor read = sums.empty() ? Tensor() : at::cat(sums).to(at::kCPU);  // once
+    std::int64_t place = 0;
+    const auto next = [&](std::int64_t width) {
+      place += width;
+      return read.narrow(0, place - width, width);
+    };
+    for (const Entry& entry : entries_) {
+      const std::vector<std::int64_t> shape{entry.width()};
+      const bool counts = !entry.number.defined();
+      all.push_back(entry.sum.defined() ? next(entry.width()) : at::zeros(shape, at::kDouble));
+      all.push_back(counts || !entry.sum.defined()
+                        ? at::full(shape, double(entry.count), at::kDouble)
+                        : next(entry.width()));
+    }
+    return at::cat(all);
+  }
+
   std::vector<Entry> entries_;
 };
 

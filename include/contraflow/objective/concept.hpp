@@ -55,6 +55,26 @@ concept HasPairs = requires(const T& term, const Scores& scores) {
   { term.pairs(scores) } -> std::convertible_to<Tensor>;
 };
 
+/// `t.groups(scores)`: the term compares all samples of a group, given as positions int64 [G, K];
+/// its batches hold complete groups, K rows side by side (`batch.unit_size`), under the same noise
+/// and time.
+template <class T>
+concept HasGroups = requires(const T& term, const Scores& scores) {
+  { term.groups(scores) } -> std::convertible_to<Tensor>;
+};
+
+/// `t.data(prompt, generator)`: the term looks at data in the place of the samples of an epoch: one
+/// clean sample for each of them, of the same prompt, int64 [N], giving x0 [N, ...]. The rows of
+/// the generator are those samples.
+template <class T>
+concept HasData = requires(const T& term, const Tensor& prompt, Generator& generator) {
+  { term.data(prompt, generator) } -> std::convertible_to<Tensor>;
+};
+
+/// Whether a term has batches of its own: it compares samples, or looks at data.
+template <class T>
+concept HasOwnBatches = HasPairs<T> || HasGroups<T> || HasData<T>;
+
 /// `T::records_mean`: the rollout must record the means of transitions, too.
 template <class T>
 concept HasRecordedMean = requires {
@@ -64,9 +84,9 @@ concept HasRecordedMean = requires {
 /// A term of an objective: a loss a sample, and what it needs.
 ///
 /// Valid expressions: those of HasVelocityNeeds, HasPoints, HasName and HasLoss; those of
-/// HasSignal, HasKeep, HasPairs and HasRecordedMean where it uses them. Laws: the loss of a sample
-/// depends on that sample (or pair) alone; it is float32 or wider; its gradient reaches only
-/// `current`.
+/// HasSignal, HasKeep, HasPairs, HasGroups, HasData and HasRecordedMean where it uses them. Laws:
+/// the loss of a sample depends on that sample (or pair, or group) alone; it is float32 or wider;
+/// its gradient reaches only `current`.
 template <class T>
 concept Term = HasVelocityNeeds<T> && HasPoints<T> && HasName<T> && HasLoss<T>;
 

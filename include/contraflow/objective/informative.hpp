@@ -1,7 +1,12 @@
 #pragma once
 
 /// @file
-/// Which groups of samples say anything.
+/// Which groups of samples say anything, and which are complete.
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <vector>
 
 #include <contraflow/objective/batch.hpp>
 
@@ -20,6 +25,26 @@ inline Tensor informative(const Scores& scores, bool only = true) {
   const Tensor differing =
       at::zeros_like(group).index_add_(0, group, (scores.advantage != 0).to(group.scalar_type()));
   return differing.index_select(0, group) > 0;
+}
+
+/// The groups that have all their samples, for terms that compare whole groups: those of the
+/// greatest size there is. A group of which a sample has no score is smaller, and is left out.
+/// @param scores of N samples
+/// @return positions of the samples, a row each group, int64 [G, K]
+inline Tensor complete_groups(const Scores& scores) {
+  std::map<std::int64_t, std::vector<std::int64_t>> members;
+  const Tensor group = scores.group.contiguous();
+  const auto* id = data_of<const std::int64_t>(group);
+  std::size_t size = 0;
+  for (std::int64_t i = 0; i < group.numel(); ++i) {
+    members[id[i]].push_back(i);
+    size = std::max(size, members[id[i]].size());
+  }
+  std::vector<std::int64_t> rows;
+  for (const auto& [number, own] : members) {
+    if (own.size() == size) rows.insert(rows.end(), own.begin(), own.end());
+  }
+  return at::tensor(rows, at::kLong).view({-1, std::max<std::int64_t>(std::int64_t(size), 1)});
 }
 
 }  // namespace contraflow

@@ -63,6 +63,7 @@ struct ForwardProcess {
 struct RecordedTransitions {
   double fraction = 0.99;       ///< share of the grid's steps that are recorded, in (0, 1]
   std::int64_t per_sample = 0;  ///< random recorded steps that are trained on; 0: all
+  bool report_steps = false;    ///< ratios of policy gradients are reported by step, too
 
   /// What its terms are given.
   template <class RoleSet, class C = Unconditional>

@@ -17,6 +17,15 @@ Tensor matching_error(const Batch& batch, const Tensor& v) {
   return mean_per_sample((wide(v) - (batch.eps - batch.x0)).square());
 }
 
+/// `mean (a - v)^2 - mean (b - v)^2`, [B]: how much larger one flow-matching error is than another,
+/// without the difference of two nearly equal numbers.
+/// @par Shape
+/// all [B, ...]
+inline Tensor error_difference(const Tensor& a, const Tensor& b, const Tensor& target) {
+  const Tensor first = wide(a), second = wide(b);
+  return mean_per_sample((first - second) * (first + second - 2 * target));
+}
+
 namespace detail {
 
 /// Positions of the best and of the worst sample of each group, groups without difference left out.

@@ -38,6 +38,20 @@ class DecodedRewards {
   Tensor combine(const Tensor& scores, const Tensor& group = {}) const {
     return rewards_.combine(scores, group);
   }
+  /// Whether one of the rewards sees whole groups.
+  template <class Reference>
+  static constexpr bool sees_groups = HasGroupRewards<Bag, Reference>;
+  /// Decodes, and fills in the scores of the rewards that see whole groups.
+  template <class Reference>
+  void score_groups(ScoreSheet& sheet, const Tensor& latents, const Reference& reference,
+                    const Tensor& group) const requires(sees_groups<Reference>) {
+    rewards_.score_groups(sheet, vae_->decode(latents), reference, group);
+  }
+  /// As the rewards do.
+  RewardComponents components(const Tensor& scores,
+                              const Tensor& group) const requires HasComponents<Bag> {
+    return rewards_.components(scores, group);
+  }
   /// As the rewards do.
   Tensor combine_raw(const Tensor& scores) const { return rewards_.combine_raw(scores); }
 

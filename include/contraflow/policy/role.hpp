@@ -14,8 +14,8 @@ namespace contraflow {
 
 /// Which of a policy's velocities is meant: a name, which can be a template argument.
 ///
-/// A program adds roles of its own, such as a teacher: `inline constexpr cf::Role
-/// teacher{"teacher"};`, and a policy that answers for them by with_role().
+/// A program adds roles of its own, such as a second teacher: `inline constexpr cf::Role
+/// painter{"painter"};`, and a policy that answers for them by with_role().
 struct Role {
   static constexpr std::size_t capacity = 24;  ///< of a name, with its final zero
 
@@ -41,12 +41,14 @@ struct Role {
   static const Role old;        ///< v_old: collects samples and follows `current` slowly
   static const Role reference;  ///< v_ref: the frozen start
   static const Role average;    ///< a running average of `current`: is evaluated and exported
+  static const Role teacher;    ///< v_teacher: a frozen model to learn from, see with_role()
 };
 
 inline constexpr Role Role::current{"current"};
 inline constexpr Role Role::old{"old"};
 inline constexpr Role Role::reference{"reference"};
 inline constexpr Role Role::average{"average"};
+inline constexpr Role Role::teacher{"teacher"};
 
 /// A set of roles, as a type.
 template <Role... R>

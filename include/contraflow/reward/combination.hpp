@@ -15,6 +15,7 @@
 
 #include <contraflow/core/meta.hpp>
 #include <contraflow/reward/concept.hpp>
+#include <contraflow/reward/of_groups.hpp>
 
 namespace contraflow {
 
@@ -77,6 +78,12 @@ struct ScoreSheet {
   /// Where a score is missing because the reward abstains, and has not failed: bool [R, N];
   /// undefined where no reward can.
   Tensor abstained = {};
+};
+
+/// The scores of several rewards for the same samples, as they would be added up.
+struct RewardComponents {
+  Tensor values;   ///< normalised as their rewards say, float64 [R, N]; NaN where one abstains
+  Tensor weights;  ///< of the rewards, float64 [R]
 };
 
 namespace detail {
@@ -201,6 +208,22 @@ inline Tensor weighted_sum(const Tensor& scores, const Tensor& group,
   return sum;
 }
 
+/// The components of a weighted sum: where a reward failed its worst score stands, and where it
+/// abstains NaN.
+inline RewardComponents components_of(const Tensor& scores, const Tensor& group,
+                                      const std::vector<Share>& shares) {
+  RewardComponents components{at::empty_like(scores), at::empty({scores.size(0)}, at::kDouble)};
+  for (std::size_t k = 0; k < shares.size(); ++k) {
+    const auto row = std::int64_t(k);
+    const auto& [weight, normalisation] = shares[k];
+    const Tensor own = scores[row];
+    const Tensor all = completed(finite_normalised(own, normalisation), own, group, weight >= 0);
+    components.values[row].copy_(all.masked_fill(own.isnan(), std::nan("")));
+    components.weights[row] = weight;
+  }
+  return components;
+}
+
 /// A sheet in which every score is missing.
 inline ScoreSheet unscored(std::size_t rewards, std::int64_t samples, bool may_abstain) {
   const std::vector<std::int64_t> shape{std::int64_t(rewards), samples};
@@ -232,6 +255,27 @@ void fill(ScoreSheet& sheet, std::size_t row, std::string name, F&& scores) {
   sheet.names.push_back(std::move(name));
 }
 
+/// Fills a row of a sheet with what a reward of groups gives, group by group.
+template <class R, class Reference>
+void fill_groups(ScoreSheet& sheet, std::int64_t row, const std::string& name, const R& reward,
+                 const Tensor& x0, const Reference& reference, const Tensor& group) {
+  std::map<std::int64_t, std::vector<std::int64_t>> members;
+  for (std::int64_t i = 0; i < group.numel(); ++i) {
+    members[group[i].item<std::int64_t>()].push_back(i);
+  }
+  for (const auto& [id, own] : members) {
+    const Tensor rows = at::tensor(own, at::kLong);
+    ScoreSheet part = unscored(1, rows.numel(), /*may_abstain=*/true);
+    fill(part, 0, name, [&] {
+      return group_scores(reward, x0.index_select(0, rows.to(x0.device())),
+                          select(reference, rows));
+    });
+    sheet.scores[row].index_copy_(0, rows, part.scores[0]);
+    sheet.abstained[row].index_copy_(0, rows, part.abstained[0]);
+    sheet.failures.insert(sheet.failures.end(), part.failures.begin(), part.failures.end());
+  }
+}
+
 }  // namespace detail
 
 /// What a trainer asks of several rewards together: `b.combine(scores, group)` and
@@ -246,6 +290,23 @@ template <class B>
 concept RewardBag = requires(const B& bag, const Tensor& scores, const Tensor& group) {
   { bag.combine(scores, group) } -> std::convertible_to<Tensor>;
   { bag.combine_raw(scores) } -> std::convertible_to<Tensor>;
+};
+
+/// `b.components(scores, group)`: the scores before they are added up, as RewardComponents, for
+/// advantages that compare each reward by itself.
+template <class B>
+concept HasComponents = RewardBag<B> &&
+    requires(const B& bag, const Tensor& scores, const Tensor& group) {
+  { bag.components(scores, group) } -> std::same_as<RewardComponents>;
+};
+
+/// `b.score_groups(sheet, x0, reference, group)`: fills in the scores of the rewards that see whole
+/// groups, which `b.score` leaves out as abstained.
+template <class B, class Reference>
+concept HasGroupRewards = RewardBag<B> &&
+    requires(const B& bag, ScoreSheet& sheet, const Tensor& x, const Reference& reference) {
+  requires B::template sees_groups<Reference>;
+  bag.score_groups(sheet, x, reference, x);
 };
 
 /// A bag of named rewards, each with its weight and normalisation, that adds up to one reward.
@@ -265,7 +326,11 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
   /// The rewards under their names.
   const auto& entries() const { return entries_; }
 
-  /// Scores samples with every reward.
+  /// Whether one of the rewards sees whole groups.
+  template <class Reference>
+  static constexpr bool sees_groups = (GroupReward<R, Reference> || ...);
+
+  /// Scores samples with every reward, but for those that see whole groups: they abstain here.
   ///
   /// A reward that throws leaves NaN for the whole batch and its text in the sheet: it does not
   /// end the run. One that abstains from a sample leaves NaN and says so in the sheet.
@@ -276,14 +341,39 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
   /// @throws Error if a reward does not give one score a sample
   template <class Reference>
   ScoreSheet score(const Tensor& x0, const Reference& reference) const {
-    ScoreSheet sheet =
-        detail::unscored(count, x0.size(0), (detail::may_abstain<R, Reference>() || ...));
+    ScoreSheet sheet = detail::unscored(
+        count, x0.size(0), sees_groups<Reference> || (detail::may_abstain<R, Reference>() || ...));
     entries_.for_each([&](std::size_t row, std::string_view name, const auto& entry) {
-      static_assert(explain_reward<std::remove_cvref_t<decltype(entry.reward)>, Reference>());
-      detail::fill(sheet, row, std::string(name),
-                   [&] { return detail::given_scores(entry.reward, x0, reference); });
+      using Own = std::remove_cvref_t<decltype(entry.reward)>;
+      if constexpr (GroupReward<Own, Reference>) {
+        sheet.abstained[std::int64_t(row)].fill_(true);
+        sheet.names.emplace_back(name);
+      } else {
+        static_assert(explain_reward<Own, Reference>());
+        detail::fill(sheet, row, std::string(name),
+                     [&] { return detail::given_scores(entry.reward, x0, reference); });
+      }
     });
     return sheet;
+  }
+
+  /// Fills in the scores of the rewards that see whole groups, each group by itself. One that
+  /// throws has failed on that group.
+  /// @param sheet of all samples, from score()
+  /// @param x0 all samples [N, ...]
+  /// @param reference of their prompts, N entries
+  /// @param group of each, int64 [N]
+  /// @throws Error if a reward does not give one score a sample
+  template <class Reference>
+  void score_groups(ScoreSheet& sheet, const Tensor& x0, const Reference& reference,
+                    const Tensor& group) const requires(sees_groups<Reference>) {
+    entries_.for_each([&](std::size_t row, std::string_view name, const auto& entry) {
+      using Own = std::remove_cvref_t<decltype(entry.reward)>;
+      if constexpr (GroupReward<Own, Reference>) {
+        detail::fill_groups(sheet, std::int64_t(row), std::string(name), entry.reward, x0,
+                            reference, group);
+      }
+    });
   }
 
   /// The weighted sum of normalised scores; for what is missing see RewardBag.
@@ -293,6 +383,15 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
   /// @param group int64 [N]; undefined: all samples are one
   Tensor combine(const Tensor& scores, const Tensor& group = {}) const {
     return detail::weighted_sum(scores, group, shares(), /*normalises=*/true);
+  }
+
+  /// The scores before they are added up.
+  /// @par Shape
+  /// @p scores float64 [R, N], @p group int64 [N]
+  /// @param scores finite, NaN or minus infinity
+  /// @param group of each sample
+  RewardComponents components(const Tensor& scores, const Tensor& group) const {
+    return detail::components_of(scores, group, shares());
   }
 
   /// The weighted sum of scores as they are: comparable between evaluations, where normalised

@@ -70,16 +70,29 @@ namespace detail {
 template <class R, class Reference>
 inline constexpr bool is_called_with = std::invocable<const R&, const Tensor&> ||
                                        std::invocable<const R&, const Tensor&, const Reference&>;
+/// Whether a type sees whole groups, by whatever reference.
+template <class R>
+concept IsOfGroups = requires(const R& reward, const Tensor& x0) {
+  reward.of_group(x0);
+}
+|| requires(const R& reward, const Tensor& x0, const std::vector<std::string>& captions) {
+  reward.of_group(x0, captions);
+};
 /// Says what is missing where a reward cannot be called under the reference that there is.
 template <class R>
 consteval bool explain_call() {
+  static_assert(!IsOfGroups<R>,
+                "contraflow: a reward that sees whole groups stands in a bag made by rewards(...), "
+                "and is callable as `of_group(x0)` or as `of_group(x0, reference)` with the "
+                "reference that the prompts give");
+  if constexpr (IsOfGroups<R>) return true;
   constexpr bool wants_captions =
       std::invocable<const R&, const Tensor&, const std::vector<std::string>&>;
   static_assert(!wants_captions,
                 "contraflow: this Reward takes captions, and the prompts give another reference: "
                 "give the trainer `PromptRows(condition, captions)`; where the references are JSON "
                 "records, OnCaptions(reward) finds the captions in them");
-  static_assert(wants_captions,
+  static_assert(wants_captions || IsOfGroups<R>,
                 "contraflow: a Reward must be callable as `reward(x0)` or as `reward(x0, "
                 "reference)`, and const, with the reference that the prompts give: by default "
                 "their condition. One that takes labels or captions needs prompts: give the "

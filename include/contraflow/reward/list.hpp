@@ -90,6 +90,14 @@ class RewardList {
   Tensor combine(const Tensor& scores, const Tensor& group = {}) const {
     return detail::weighted_sum(scores, group, shares_, /*normalises=*/true);
   }
+  /// The scores before they are added up.
+  /// @par Shape
+  /// @p scores float64 [R, N], @p group int64 [N]
+  /// @param scores finite, NaN or minus infinity
+  /// @param group of each sample
+  RewardComponents components(const Tensor& scores, const Tensor& group) const {
+    return detail::components_of(scores, group, shares_);
+  }
   /// The weighted sum of scores as they are.
   /// @par Shape
   /// @p scores float64 [R, N], finite or NaN; result float64 [N]

@@ -35,6 +35,24 @@ struct Ramp {
   }
 };
 
+/// `value` until `start`, then `value + slope (step - start)`, at most `end`: the decays of CRD
+/// (arXiv 2603.14128) and DGPO (arXiv 2510.08425).
+///
+/// Published for CRD: `Linear{.value = 0.25, .slope = 0.005, .end = 0.999}` of the old policy,
+/// `Linear{.start = 75, .slope = 0.0075, .end = 0.999}` of the one that samples. For DGPO:
+/// `Linear{.slope = 0.001, .end = 0.3}`.
+struct Linear {
+  std::int64_t start = 0;  ///< steps before it rises
+  double value = 0;        ///< until then
+  double slope = 0.001;    ///< rise a step
+  double end = 1;          ///< greatest value
+  /// The value at gradient step @p step.
+  double operator()(std::int64_t step) const {
+    const double risen = step < start ? 0 : slope * static_cast<double>(step - start);
+    return std::min(value + risen, end);
+  }
+};
+
 /// `min((1 + i) / (10 + i), max)`: an average that forgets its start quickly (DiffusionNFT).
 struct WarmingUp {
   double max = 0.9;  ///< greatest value

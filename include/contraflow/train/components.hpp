@@ -107,7 +107,7 @@ struct ComponentCheck {
       count_of<ForwardKind, Ts...> <= 1 && count_of<TransitionsKind, Ts...> <= 1 &&
       count_of<EvaluationKind, Ts...> <= 1 && count_of<SeedKind, Ts...> <= 1;
   static constexpr bool forward_is_used =
-      count_of<ForwardKind, Ts...> == 0 || O::uses_forward || O::is_paired;
+      count_of<ForwardKind, Ts...> == 0 || O::uses_forward || O::has_own_batches;
   static constexpr bool transitions_are_used =
       count_of<TransitionsKind, Ts...> == 0 || O::uses_transitions;
   static constexpr bool fits = are_known && one_prompts && one_advantage && one_communicator &&

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -148,10 +149,13 @@ class Learner {
   void learn(const Scored& samples, const TimeGrid& grid, const Generator& stream,
              LearnReport& report) {
     Epoch epoch{samples, grid, objective_.shares(samples.scores, samples.rollout.x0.device()), {}};
-    if constexpr (O::uses_transitions) epoch.tables = TransitionTables::of(samples.rollout.record);
+    if constexpr (O::uses_transitions) {
+      epoch.tables = TransitionTables::of(samples.rollout.record, transitions_.report_steps);
+    }
     for (std::int64_t inner = 0; inner < learning_.inner_epochs; ++inner) {
       const Generator own = stream.stream(static_cast<std::uint64_t>(inner));
       const std::vector<Tensor> units = shuffled(epoch, own);
+      draw_data(epoch, own);
       for (std::int64_t k = 0; k < learning_.gradient_steps; ++k) {
         gradient_step(epoch, units, k, own, report);
       }
@@ -176,6 +180,7 @@ class Learner {
     const TimeGrid& grid;
     typename O::Shares shares;
     TransitionTables tables;
+    std::map<std::size_t, Rollout<Record>> data = {};  ///< of the terms that look at any
   };
 
   /// The units of each selection of terms, in the order in which they are learnt from.
@@ -197,8 +202,39 @@ class Learner {
     return objective_.units(selection, epoch.shares, epoch.samples.size());
   }
   template <std::size_t I>
-  Tensor units_of(PairedTerm<I> selection, const Epoch& epoch) const {
-    return objective_.pairs(selection, epoch.samples.scores);
+  Tensor units_of(OwnTerm<I> selection, const Epoch& epoch) const {
+    return objective_.own_units(selection, epoch.samples.scores);
+  }
+
+  /// Draws the data of terms that look at any, for a pass over the samples.
+  void draw_data(Epoch& epoch, const Generator& stream) const {
+    O::for_each_selection([&](auto selection) { draw_data_of(selection, epoch, stream); });
+  }
+  template <class Points>
+  void draw_data_of(TermsAt<Points>, Epoch&, const Generator&) const {}
+  template <std::size_t I>
+  void draw_data_of(OwnTerm<I>, Epoch& epoch, const Generator& stream) const {
+    const auto& term = std::get<I>(objective_.terms);
+    if constexpr (HasData<std::remove_cvref_t<decltype(term)>>) {
+      const Rollout<Record>& rollout = epoch.samples.rollout;
+      if (rollout.size() == 0) return;
+      Generator generator = stream.stream(Purpose::data, I).rows(rollout.id);
+      const Tensor x0 = term.data(rollout.prompt, generator);
+      expects_samples(x0, "data of a term");
+      Rollout<Record>& own = epoch.data[I] = rollout;
+      own.x0 = x0.to(rollout.x0.options());
+      expects_like(own.x0, rollout.x0, "data of a term");
+    }
+  }
+  /// What the terms of a selection look at: the samples, or data in their place.
+  template <class Selection>
+  static const Rollout<Record>& looked_at(Selection, const Epoch& epoch) {
+    return epoch.samples.rollout;
+  }
+  template <std::size_t I>
+  static const Rollout<Record>& looked_at(OwnTerm<I>, const Epoch& epoch) {
+    const auto found = epoch.data.find(I);
+    return found == epoch.data.end() ? epoch.samples.rollout : found->second;
   }
 
   void gradient_step(Epoch& epoch, const std::vector<Tensor>& units, std::int64_t k,
@@ -251,11 +287,12 @@ class Learner {
 
   /// The backward passes of the terms of a selection.
   template <class Selection>
-  void backward(Selection, Epoch& epoch, const StepUnits& all, const Generator& stream,
+  void backward(Selection selection, Epoch& epoch, const StepUnits& all, const Generator& stream,
                 LearnReport& report) {
     const StepUnits units = own_units(all, epoch.samples);
     if (units.count() == 0) return;
-    const auto points = points_of(typename Selection::At{}, epoch, units, stream);
+    const auto points =
+        points_of(typename Selection::At{}, looked_at(selection, epoch), epoch, units, stream);
     objective_.template set_scales<Selection>(epoch.shares, all.members.flatten(),
                                               points.per_sample());
     const std::int64_t count = points.count(), size = units.size();
@@ -266,14 +303,13 @@ class Learner {
     }
   }
 
-  auto points_of(ForwardProcess, const Epoch& epoch, const StepUnits& units,
-                 const Generator& stream) const {
-    return ForwardPoints<Record>(forward_, epoch.samples.rollout, units, epoch.grid, stream);
+  auto points_of(ForwardProcess, const Rollout<Record>& rollout, const Epoch& epoch,
+                 const StepUnits& units, const Generator& stream) const {
+    return ForwardPoints<Record>(forward_, rollout, units, epoch.grid, stream);
   }
-  auto points_of(RecordedTransitions, const Epoch& epoch, const StepUnits& units,
-                 const Generator& stream) const {
-    return TransitionPoints<Record>(transitions_, epoch.samples.rollout, epoch.tables, units,
-                                    stream);
+  auto points_of(RecordedTransitions, const Rollout<Record>& rollout, const Epoch& epoch,
+                 const StepUnits& units, const Generator& stream) const {
+    return TransitionPoints<Record>(transitions_, rollout, epoch.tables, units, stream);
   }
 
   template <class Selection, class Points>

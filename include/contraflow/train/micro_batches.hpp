@@ -14,7 +14,7 @@
 
 namespace contraflow {
 
-/// The units of one gradient step: samples (k = 1) or pairs (k = 2) that stay together.
+/// The units of one gradient step: samples (k = 1), pairs (k = 2) or groups that stay together.
 /// @par Shape
 /// members int64 [U, k], positions in the rollout, on the CPU
 struct StepUnits {
@@ -81,7 +81,7 @@ class ForwardPoints {
     const Tensor x0 = rollout_.x0.index_select(0, own);
     const Tensor t = times_.slice(0, first, last);
     const Tensor eps = noise(first, last, x0);
-    return {x0, eps, t, interpolate(x0, eps, t), std::move(condition), {}};
+    return {x0, eps, t, interpolate(x0, eps, t), std::move(condition), {}, units_.size()};
   }
 
  private:
@@ -135,12 +135,18 @@ struct TransitionTables {
   Tensor after;               ///< row of the states behind each of them, int64 [S]
   Tensor sigma;               ///< at which each of them starts, float32 [S]
 
-  /// The tables of a record.
+  /// The tables of a record; terms are told which step a row is of where @p tells_steps.
   template <bool WithMean>
-  static TransitionTables of(const RecordedSteps<WithMean>& record) {
+  static TransitionTables of(const RecordedSteps<WithMean>& record, bool tells_steps = false) {
     const auto device = record.states.device();
-    return {TransitionRows::of(record.transitions, device),
-            at::tensor(record.before, at::kLong).to(device),
+    TransitionRows transition = TransitionRows::of(record.transitions, device);
+    if (!record.dt.empty())
+      transition.dt = at::tensor(record.dt, at::kDouble).to(device, at::kFloat);
+    if (tells_steps) {
+      transition.steps = static_cast<std::int64_t>(record.transitions.size());
+      transition.step = at::arange(transition.steps, at::device(device).dtype(at::kLong));
+    }
+    return {std::move(transition), at::tensor(record.before, at::kLong).to(device),
             at::tensor(record.after, at::kLong).to(device),
             at::tensor(record.sigma, at::kDouble).to(device, at::kFloat)};
   }

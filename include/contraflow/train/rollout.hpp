@@ -31,6 +31,7 @@ struct RecordedSteps {
   Tensor log_prob;                      ///< under the collecting policy, float32
   Tensor mean;                          ///< of the transitions, float32; undefined if not recorded
   std::vector<double> sigma;            ///< at which each step starts
+  std::vector<double> dt = {};          ///< length of each step, below 0; empty where nobody asks
 
   /// The samples @p rows, int64 [K] on the device of the record.
   RecordedSteps select(const Tensor& rows) const {
@@ -126,6 +127,7 @@ class Recorder<RecordedSteps<WithMean>> {
       record.after.push_back(rows++);
       record.transitions.push_back(transition);
       record.sigma.push_back(grid.step(i).from);
+      record.dt.push_back(grid.step(i).to - grid.step(i).from);
     }
     const auto steps = static_cast<std::int64_t>(record.transitions.size());
     expects(steps > 0, "solver", "at least one stochastic step to train on",

@@ -11,6 +11,7 @@
 
 #include <contraflow/advantage/concept.hpp>
 #include <contraflow/advantage/groups.hpp>
+#include <contraflow/advantage/per_reward.hpp>
 #include <contraflow/distributed/text.hpp>
 #include <contraflow/objective/batch.hpp>
 #include <contraflow/observe/report.hpp>
@@ -112,6 +113,7 @@ class Scorer {
   template <class Record, class Warn>
   ScoredRollout<Record> finish(Rollout<Record> rollout, EpochReport& report, Warn&& warn) {
     ScoreSheet own = own_sheet();
+    score_groups(own, rollout);
     const std::vector<std::string> failures = own.failures;
     for (const std::string& failure : failures) warn(Warning{"reward/failure", 1, failure});
     const ScoreSheet sheet = sheet_of_all(communicator_, std::move(own));
@@ -141,6 +143,17 @@ class Scorer {
     std::vector<ScoreSheet> sheets;
     for (auto& future : std::exchange(sheets_, {})) sheets.push_back(future.get());
     return joined_sheets(std::move(sheets));
+  }
+
+  /// Adds the scores of rewards that see whole groups, now that all samples of them are there.
+  template <class Record>
+  void score_groups(ScoreSheet& sheet, const Rollout<Record>& rollout) const {
+    if constexpr (HasGroupRewards<R, decltype(reference_of(prompts_, rollout.prompt))>) {
+      if (rollout.size() == 0) return;
+      const at::NoGradGuard no_gradient;
+      rewards_.score_groups(sheet, rollout.x0, reference_of(prompts_, rollout.prompt),
+                            rollout.group);
+    }
   }
 
   /// The numbers of all ranks' samples, int64 [N].
@@ -192,7 +205,18 @@ class Scorer {
     Scores scores;
     scores.reward = rewards_.combine(sheet, group);
     scores.group = group;
-    scores.advantage = advantage_(scores.reward, scores.group);
+    if constexpr (HasAdvantagesOfRewards<A>) {
+      static_assert(HasComponents<R>,
+                    "contraflow: this Advantage compares each reward by itself, and these rewards "
+                    "give their sum alone: give the trainer rewards(...), a RewardList, or a bag "
+                    "with `components(scores, group) const`");
+      if constexpr (HasComponents<R>) {
+        const RewardComponents each = rewards_.components(sheet, group);
+        scores.advantage = advantage_.of_rewards(each.values, each.weights, group);
+      }
+    } else {
+      scores.advantage = advantage_(scores.reward, scores.group);
+    }
     return scores;
   }
 
