@@ -34,6 +34,7 @@ struct Problem {
   std::vector<std::int64_t> sizes;
   bool has_added, has_bias;
   std::vector<float> x, added, dv;
+  std::vector<float> gate = {};  // empty for none
   std::vector<std::vector<float>> weights = {}, biases = {};
 
   Problem(std::int64_t row_count, std::vector<std::int64_t> all_sizes, bool adds = false,
@@ -58,40 +59,47 @@ struct Problem {
       layers.push_back(
           {weights[l].data(), has_bias ? biases[l].data() : nullptr, sizes[l], sizes[l + 1]});
     }
-    return kernels::Mlp<Activation>(layers);
+    return kernels::Mlp<Activation>(
+        layers, {gate.empty() ? nullptr : gate.data(), std::int64_t(gate.size())});
+  }
+  Problem gated(std::int64_t size) && {
+    gate = numbers::normal(size, 5);
+    return std::move(*this);
   }
 };
 
-// Everything that the kernel gives: v, then the gradients by x, by what is added, and by weights
-// and biases in turn.
+// Everything that the kernel gives: v, then the gradients by x, by what is added, by the gate, and
+// by weights and biases in turn.
 using Results = std::vector<std::vector<float>>;
 
 template <class Activation, class Loop = kernels::SerialLoop>
 Results computed(const Problem& p, const Loop& loop = {}) {
   const kernels::Mlp<Activation> network = p.network<Activation>();
   Results all{std::vector<float>(p.dv.size()), std::vector<float>(p.x.size()),
-              std::vector<float>(p.added.size())};
+              std::vector<float>(p.added.size()), std::vector<float>(p.gate.size())};
   std::vector<kernels::MlpLayerGradient> gradients;
   for (std::size_t l = 0; l < p.weights.size(); ++l) {
     all.emplace_back(p.weights[l].size());
     all.emplace_back(p.biases[l].size());
   }
   for (std::size_t l = 0; l < p.weights.size(); ++l) {
-    gradients.push_back({all[3 + 2 * l].data(), p.has_bias ? all[4 + 2 * l].data() : nullptr});
+    gradients.push_back({all[4 + 2 * l].data(), p.has_bias ? all[5 + 2 * l].data() : nullptr});
   }
   std::vector<float> saved(std::size_t(network.saved_size(p.rows)));
   const float* added = p.has_added ? p.added.data() : nullptr;
   network.forward({p.rows, p.x.data(), added, all[0].data(), saved.data()}, loop);
-  network.backward(
-      {p.rows, p.x.data(), saved.data(), p.dv.data(), all[1].data(), all[2].data(), gradients},
-      loop);
+  network.backward({p.rows, p.x.data(), saved.data(), p.dv.data(), all[1].data(), all[2].data(),
+                    p.gate.empty() ? nullptr : all[3].data(), gradients},
+                   loop);
   return all;
 }
 
 // v of a row in float64.
 template <class Activation>
-Doubles defined_row(const Problem& p, Doubles h, const Doubles& added,
-                    const std::vector<Doubles>& weights, const std::vector<Doubles>& biases) {
+Doubles defined_row(const Problem& p, const Doubles& x, const Doubles& added,
+                    const std::vector<Doubles>& weights, const std::vector<Doubles>& biases,
+                    const Doubles& gate) {
+  Doubles h = x;
   for (std::size_t l = 0; l < weights.size(); ++l) {
     Doubles next(std::size_t(p.sizes[l + 1]));
     for (std::size_t i = 0; i < next.size(); ++i) {
@@ -102,6 +110,9 @@ Doubles defined_row(const Problem& p, Doubles h, const Doubles& added,
     }
     h = std::move(next);
   }
+  double opening = 0;
+  for (std::size_t k = 0; k < gate.size(); ++k) opening += gate[k] * x[x.size() - gate.size() + k];
+  for (std::size_t j = 0; j < h.size() && !gate.empty(); ++j) h[j] += opening * x[j];
   return h;
 }
 
@@ -112,11 +123,12 @@ Doubles row_of(const Doubles& all, std::int64_t row, std::int64_t size) {
 // The sum of dv v in float64, as a function of everything that goes in.
 template <class Activation>
 double defined_sum(const Problem& p, const Doubles& x, const Doubles& added,
-                   const std::vector<Doubles>& weights, const std::vector<Doubles>& biases) {
+                   const std::vector<Doubles>& weights, const std::vector<Doubles>& biases,
+                   const Doubles& gate) {
   double sum = 0;
   for (std::int64_t row = 0; row < p.rows; ++row) {
-    const Doubles v = defined_row<Activation>(p, row_of(x, row, p.sizes.front()),
-                                              row_of(added, row, p.sizes[1]), weights, biases);
+    const Doubles v = defined_row<Activation>(
+        p, row_of(x, row, p.sizes.front()), row_of(added, row, p.sizes[1]), weights, biases, gate);
     sum += numbers::dot(v, row_of(wide(p.dv), row, p.sizes.back()));
   }
   return sum;
@@ -128,22 +140,29 @@ void check_against_formula(const Problem& p) {
   std::vector<Doubles> weights, biases;
   for (const auto& weight : p.weights) weights.push_back(wide(weight));
   for (const auto& bias : p.biases) biases.push_back(wide(bias));
-  const Doubles x = wide(p.x), added = wide(p.added);
+  const Doubles x = wide(p.x), added = wide(p.added), gate = wide(p.gate);
   Doubles v;
   for (std::int64_t row = 0; row < p.rows; ++row) {
-    const Doubles own = defined_row<Activation>(p, row_of(x, row, p.sizes.front()),
-                                                row_of(added, row, p.sizes[1]), weights, biases);
+    const Doubles own = defined_row<Activation>(
+        p, row_of(x, row, p.sizes.front()), row_of(added, row, p.sizes[1]), weights, biases, gate);
     v.insert(v.end(), own.begin(), own.end());
   }
   CHECK(relative_distance(wide(got[0]), v) < 1e-6);
   const auto check = [&](const std::vector<float>& gradient, const Doubles& at, const auto& f) {
     CHECK(relative_distance(wide(gradient), numbers::difference_quotients(at, f)) < 3e-6);
   };
-  check(got[1], x,
-        [&](const Doubles& y) { return defined_sum<Activation>(p, y, added, weights, biases); });
+  check(got[1], x, [&](const Doubles& y) {
+    return defined_sum<Activation>(p, y, added, weights, biases, gate);
+  });
   if (p.has_added) {
-    check(got[2], added,
-          [&](const Doubles& y) { return defined_sum<Activation>(p, x, y, weights, biases); });
+    check(got[2], added, [&](const Doubles& y) {
+      return defined_sum<Activation>(p, x, y, weights, biases, gate);
+    });
+  }
+  if (!gate.empty()) {
+    check(got[3], gate, [&](const Doubles& y) {
+      return defined_sum<Activation>(p, x, added, weights, biases, y);
+    });
   }
   for (std::size_t l = 0; l < weights.size(); ++l) {
     INFO("layer " << l);
@@ -151,12 +170,12 @@ void check_against_formula(const Problem& p) {
       all[l] = one;
       return all;
     };
-    check(got[3 + 2 * l], weights[l], [&](const Doubles& y) {
-      return defined_sum<Activation>(p, x, added, with(weights, y), biases);
+    check(got[4 + 2 * l], weights[l], [&](const Doubles& y) {
+      return defined_sum<Activation>(p, x, added, with(weights, y), biases, gate);
     });
     if (!p.has_bias) continue;
-    check(got[4 + 2 * l], biases[l], [&](const Doubles& y) {
-      return defined_sum<Activation>(p, x, added, weights, with(biases, y));
+    check(got[5 + 2 * l], biases[l], [&](const Doubles& y) {
+      return defined_sum<Activation>(p, x, added, weights, with(biases, y), gate);
     });
   }
 }
@@ -166,7 +185,9 @@ void check_against_formula(const Problem& p) {
 TEMPLATE_TEST_CASE("layers have the values and gradients of their formula", "", kernels::Silu,
                    kernels::GeluTanh) {
   check_against_formula<TestType>({1, {1, 1}});
+  check_against_formula<TestType>({7, {3, 4}, /*adds=*/true});
   check_against_formula<TestType>({5, {3, 17, 2}});
+  check_against_formula<TestType>(Problem(11, {5, 17, 2}).gated(3));
   check_against_formula<TestType>({13, {2, 8, 16, 1}, /*adds=*/true});
   check_against_formula<TestType>({7, {9, 16, 8}, /*adds=*/false, /*is_biased=*/false});
 }
@@ -184,7 +205,7 @@ TEST_CASE("blocks of rows make one sum, whole or not") {
       CHECK(b[0][i] == a[0][i]);
       CHECK(b[0][one.dv.size() + i] == a[0][i]);
     }
-    for (std::size_t i = 3; i < a.size(); ++i) {
+    for (std::size_t i = 4; i < a.size(); ++i) {
       std::vector<double> doubled = wide(a[i]);
       for (double& value : doubled) value *= 2;
       CHECK(relative_distance(wide(b[i]), doubled) < 1e-6);
@@ -209,6 +230,7 @@ TEST_CASE("what nobody wants of layers is not written, and nothing else changes"
   CHECK(v == all[0]);
   network.forward({p.rows, p.x.data(), nullptr, v.data(), saved.data()});
   std::vector<float> dx(p.x.size());
-  network.backward({p.rows, p.x.data(), saved.data(), p.dv.data(), dx.data(), nullptr, {}});
+  network.backward(
+      {p.rows, p.x.data(), saved.data(), p.dv.data(), dx.data(), nullptr, nullptr, {}});
   CHECK(dx == all[1]);
 }

@@ -31,11 +31,12 @@ namespace {
 
 using Tensors = std::vector<Tensor>;
 
-// x, what is added (or undefined), and weights and biases in turn.
+// x, what is added and the gate (both undefined unless asked for), and weights and biases in turn.
 Tensors random_layers(at::IntArrayRef shape, const std::vector<std::int64_t>& sizes, bool adds) {
   auto first = shape.vec();
   first.back() = sizes[0];
-  Tensors all{laws::floats(shape, 1), adds ? laws::floats(first, 2) : Tensor()};
+  Tensors all{laws::floats(shape, 1), adds ? laws::floats(first, 2) : Tensor(),
+              adds && sizes.back() <= shape.back() ? laws::floats({1, 3}, 8) : Tensor()};
   std::int64_t in = shape.back();
   for (const std::int64_t out : sizes) {
     all.push_back(laws::floats({out, in}, 3 + std::uint64_t(out)) / std::sqrt(double(in)));
@@ -48,8 +49,8 @@ Tensors random_layers(at::IntArrayRef shape, const std::vector<std::int64_t>& si
 template <class Activation>
 Tensor applied(const Tensors& all) {
   std::vector<cf::LinearWeights> layers;
-  for (std::size_t i = 2; i < all.size(); i += 2) layers.push_back({all[i], all[i + 1]});
-  return cf::mlp<Activation>(all[0], all[1], layers);
+  for (std::size_t i = 3; i < all.size(); i += 2) layers.push_back({all[i], all[i + 1]});
+  return cf::mlp<Activation>(all[0], layers, {.added = all[1], .gate = all[2]});
 }
 
 Tensors with_gradients(Tensors all) {
@@ -105,15 +106,26 @@ TEST_CASE("layers of one kernel are those of LibTorch's operations") {
   }
   Tensors gaps = random_layers({8, 40}, {16, 8}, false);
   gaps[0] = gaps[0].t();
-  gaps[2] = laws::floats({8, 16}, 5).t();
+  gaps[3] = laws::floats({8, 16}, 5).t();
   check_fused<kernels::Silu>(gaps);
+}
+
+TEST_CASE("layers that do not fit each other are refused") {
+  const Tensors given = random_layers({40, 8}, {16, 8}, true);
+  for (const std::size_t which : {0, 1, 3, 4, 5, 6}) {
+    INFO(which);
+    Tensors other = given;
+    other[which] = laws::floats(which == 4 || which == 6 ? std::vector<std::int64_t>{5}
+                                                         : std::vector<std::int64_t>{5, 7});
+    CHECK_THROWS(applied<kernels::Silu>(other));
+  }
 }
 
 TEST_CASE("layers are a kernel for float32 on the CPU, and not where told otherwise") {
   // A processor without packs that are multiplied and added at once is left to LibTorch.
   const Tensors given = with_gradients(random_layers({40, 8}, {16, 8}, true));
   CHECK(is_fused(applied<kernels::Silu>(given)) == kernels::has_fast_products);
-  CHECK(is_fused(cf::linear(given[0], {given[2]})) == kernels::has_fast_products);
+  CHECK(is_fused(cf::linear(given[0], {given[3]})) == kernels::has_fast_products);
   for (const at::ScalarType dtype : {at::kDouble, at::kBFloat16}) {
     Tensors other;
     for (const Tensor& x : given) other.push_back(x.to(dtype));
@@ -155,10 +167,10 @@ TEST_CASE("layers that are frozen get no gradients, nor does what nobody wants o
   for (std::size_t i = 1; i < given.size(); ++i) CHECK_FALSE(given[i].grad().defined());
 
   Tensors other = random_layers({40, 8}, {16, 8}, true);
-  other[5].set_requires_grad(true);
+  other[6].set_requires_grad(true);
   applied<kernels::Silu>(other).sum().backward();
-  CHECK(relative_distance(other[5].grad(), at::full({8}, 40.0F)) < 1e-6);
-  for (std::size_t i = 0; i < 5; ++i) CHECK_FALSE(other[i].grad().defined());
+  CHECK(relative_distance(other[6].grad(), at::full({8}, 40.0F)) < 1e-6);
+  for (std::size_t i = 0; i < 6; ++i) CHECK_FALSE(other[i].grad().defined());
 }
 
 TEST_CASE("second derivatives of layers are refused") {

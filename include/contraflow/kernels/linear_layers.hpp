@@ -23,6 +23,13 @@ struct MlpLayer {
   std::int64_t out = 0;           ///< features that come out
 };
 
+/// What is added to what comes out in proportion to what went in: `v = v + (e . g) x`, for the
+/// first numbers of x, as many as v has, with e the last of them, as many as g has.
+struct MlpGate {
+  const float* weight = nullptr;  ///< g; null for no gate
+  std::int64_t size = 0;          ///< of g
+};
+
 /// What a forward pass reads and writes.
 struct MlpForward {
   std::int64_t rows = 0;         ///< of all arrays
@@ -46,6 +53,7 @@ struct MlpBackward {
   const float* dv = nullptr;     ///< gradient of what came out
   float* dx = nullptr;           ///< gradient of what went in; null where nobody wants it
   float* dadded = nullptr;       ///< gradient of what was added; null where nobody wants it
+  float* dgate = nullptr;        ///< gradient of the gate; null where nobody wants it
   std::vector<MlpLayerGradient> layers = {};  ///< of all layers; empty where nobody wants them
 };
 
@@ -59,7 +67,9 @@ template <class Activation>
 class Mlp {
  public:
   /// @param layers at least one, each taking what the one before gives; their arrays outlive this
-  explicit Mlp(std::vector<MlpLayer> layers) : layers_(std::move(layers)) {
+  /// @param gate of what comes out, no more of it than goes in
+  explicit Mlp(std::vector<MlpLayer> layers, const MlpGate& gate = {})
+      : layers_(std::move(layers)), gate_(gate) {
     for (const MlpLayer& layer : layers_) operations_ += 2 * layer.in * layer.out;
     for (std::size_t l = 1; l < layers_.size(); ++l) widest_ = std::max(widest_, layers_[l].in);
   }
@@ -93,15 +103,14 @@ class Mlp {
     std::vector<Sums> sums(std::size_t(parts_of(pass.rows)));
     each_part(pass.rows, loop, [&](std::int64_t part, std::int64_t begin, std::int64_t end) {
       Sums& own = sums[std::size_t(part)];
-      if (!pass.layers.empty()) own = Sums(layers_);
+      own = Sums(pass.layers.empty() ? std::vector<MlpLayer>{} : layers_, gate_.size);
       Block block(*this, /*is_backward=*/true);
       for (std::int64_t first = begin; first < end; first += block_rows) {
         backward_block(panels, block, own, {first, std::min(block_rows, end - first)}, pass);
       }
     });
-    if (pass.layers.empty()) return;
     for (std::size_t i = 1; i < sums.size(); ++i) sums[0].add(sums[i]);
-    sums[0].write(layers_, pass.layers);
+    sums[0].write(layers_, pass);
   }
 
  private:
@@ -147,9 +156,11 @@ class Mlp {
   // Gradients of all layers, in rows of whole tiles.
   struct Sums {
     std::vector<std::vector<float>> weight, bias;
+    std::vector<float> gate;
 
     Sums() = default;
-    explicit Sums(const std::vector<MlpLayer>& layers) {
+    Sums(const std::vector<MlpLayer>& layers, std::int64_t gate_size)
+        : gate(std::size_t(gate_size)) {
       for (const MlpLayer& layer : layers) {
         weight.emplace_back(std::size_t(layer.out * block_stride(layer.in)));
         bias.emplace_back(std::size_t(whole_columns(layer.out)));
@@ -163,16 +174,18 @@ class Mlp {
         add_to(weight[l], other.weight[l]);
         add_to(bias[l], other.bias[l]);
       }
+      add_to(gate, other.gate);
     }
-    void write(const std::vector<MlpLayer>& layers,
-               const std::vector<MlpLayerGradient>& gradients) const {
-      for (std::size_t l = 0; l < layers.size(); ++l) {
+    void write(const std::vector<MlpLayer>& layers, const MlpBackward& pass) const {
+      for (std::size_t l = 0; l < weight.size(); ++l) {
         const std::int64_t in = layers[l].in, out = layers[l].out, stride = block_stride(in);
+        const MlpLayerGradient& target = pass.layers[l];
         for (std::int64_t i = 0; i < out; ++i) {
-          std::copy_n(weight[l].data() + i * stride, in, gradients[l].weight + i * in);
+          std::copy_n(weight[l].data() + i * stride, in, target.weight + i * in);
         }
-        if (gradients[l].bias != nullptr) std::copy_n(bias[l].data(), out, gradients[l].bias);
+        if (target.bias != nullptr) std::copy_n(bias[l].data(), out, target.bias);
       }
+      if (pass.dgate != nullptr) std::copy(gate.begin(), gate.end(), pass.dgate);
     }
   };
 
@@ -257,6 +270,11 @@ class Mlp {
     }
     multiply_into(pass.v, rows, layers_.back().out, panels.back(), h, stride, biases.back().data(),
                   {block.v.data(), block.out_stride});
+    if (hidden() == 0 && pass.added != nullptr) {
+      const std::int64_t out = layers_[0].out;
+      add_rows(pass.added, rows, out, {pass.v + rows.first * out, out});
+    }
+    if (gate_.weight != nullptr) open_gate(rows, pass);
   }
 
   void backward_block(const std::vector<Panels>& panels, Block& block, Sums& sums, Rows rows,
@@ -278,6 +296,36 @@ class Mlp {
     if (pass.dadded != nullptr) scatter(d, rows, layers_.front().out, pass.dadded);
     if (pass.dx != nullptr) {
       multiply_into(pass.dx, rows, in, panels.front(), d.data, d.stride, nullptr, x);
+    }
+    if (gate_.weight != nullptr) gate_backward(sums, rows, pass);
+  }
+
+  void open_gate(Rows rows, const MlpForward& pass) const {
+    const std::int64_t in = layers_.front().in, out = layers_.back().out;
+    for (std::int64_t row = rows.first; row < rows.first + rows.count; ++row) {
+      const float* x = pass.x + row * in;
+      const float opening = gate_of(x + in - gate_.size);
+      for (std::int64_t j = 0; j < out; ++j) pass.v[row * out + j] += opening * x[j];
+    }
+  }
+  float gate_of(const float* e) const {
+    float sum = 0;
+    for (std::int64_t k = 0; k < gate_.size; ++k) sum += gate_.weight[k] * e[k];
+    return sum;
+  }
+  void gate_backward(Sums& sums, Rows rows, const MlpBackward& pass) const {
+    const std::int64_t in = layers_.front().in, out = layers_.back().out, last = in - gate_.size;
+    for (std::int64_t row = rows.first; row < rows.first + rows.count; ++row) {
+      const float *x = pass.x + row * in, *dv = pass.dv + row * out;
+      float slope = 0;
+      for (std::int64_t j = 0; j < out; ++j) slope += dv[j] * x[j];
+      for (std::int64_t k = 0; k < gate_.size; ++k)
+        sums.gate[std::size_t(k)] += slope * x[last + k];
+      if (pass.dx == nullptr) continue;
+      float* dx = pass.dx + row * in;
+      const float opening = gate_of(x + last);
+      for (std::int64_t j = 0; j < out; ++j) dx[j] += opening * dv[j];
+      for (std::int64_t k = 0; k < gate_.size; ++k) dx[last + k] += slope * gate_.weight[k];
     }
   }
 
@@ -340,6 +388,7 @@ class Mlp {
   }
 
   std::vector<MlpLayer> layers_;
+  MlpGate gate_;
   std::int64_t operations_ = 0, widest_ = 0;
 };
 

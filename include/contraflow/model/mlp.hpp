@@ -11,6 +11,7 @@
 
 #include <contraflow/core/random.hpp>
 #include <contraflow/model/concept.hpp>
+#include <contraflow/network/fourier.hpp>
 #include <contraflow/network/linear.hpp>
 
 namespace contraflow {
@@ -93,10 +94,8 @@ class MlpVelocityImpl : public torch::nn::Cloneable<MlpVelocityImpl> {
     }
     expects_dtype(x_t, gate_.scalar_type(), "x_t");
     expects_per_sample(t, x_t, "t");
-    const Tensor phase = at::outer(t.to(frequencies_.scalar_type()), frequencies_);
-    const Tensor time = at::cat({phase.sin(), phase.cos()}, 1);
-    const Tensor out = mlp<kernels::Silu>(at::cat({x_t, time}, 1), embedded, layers_);
-    return at::addcmul(out, x_t, at::linear(time, gate_));
+    return mlp<kernels::Silu>(with_fourier_features(x_t, t, frequencies_), layers_,
+                              {.added = embedded, .gate = gate_});
   }
 
   MlpOptions options_;

@@ -18,10 +18,11 @@ namespace contraflow {
 
 /// Keeps the layers of this thread to operations of LibTorch while it exists.
 ///
-/// On the CPU in float32, normalisation with modulation, activations, gated residuals and the
-/// attention of short sequences are kernels of the library's. They compute the same to rounding;
-/// this is for whoever wants to compare them, or needs what they lack: second derivatives, which
-/// they refuse. Tensors with forward-mode derivatives are left to LibTorch in any case.
+/// On the CPU in float32, linear layers, normalisation with modulation, activations, gated
+/// residuals and the attention of short sequences are kernels of the library's. They compute the
+/// same to rounding; this is for whoever wants to compare them, or needs what they lack: second
+/// derivatives, which they refuse. Tensors with forward-mode derivatives are left to LibTorch in
+/// any case.
 class ComposedOnly {
  public:
   /// From here on.

@@ -272,7 +272,7 @@ namespace detail {
 template <class Activation>
 Tensor two_layers(const Tensor& x, const LoraLinear& first, const LoraLinear& second) {
   if (first.active() == nullptr && second.active() == nullptr) {
-    return mlp<Activation>(x, {}, {first.weights(), second.weights()});
+    return mlp<Activation>(x, {first.weights(), second.weights()});
   }
   return second.forward(activation_of<Activation>(first.forward(x)));
 }

@@ -26,22 +26,35 @@ struct LinearWeights {
   Tensor bias = {};  ///< [out]; undefined for none
 };
 
+/// What else a multilayer perceptron is given.
+struct MlpInputs {
+  Tensor added = {};  ///< to what the first layer gives, of that shape; undefined for nothing
+  /// g [1, n] in `v = v + (e . g) x`, added to what comes out for the first numbers of x, as many
+  /// as v has, with e the last n of them; undefined for no gate.
+  Tensor gate = {};
+};
+
 namespace detail {
+
+// The first of the tensors of FusedMlp are x, what is added and the gate.
+inline constexpr std::size_t before_layers = 3;
 
 /// The widest layer whose weights stay in the cache beside a block of rows.
 inline constexpr std::int64_t most_fused_width = 512;
 
 inline std::int64_t rows_of(const Tensor& x) { return x.numel() / x.size(-1); }
 
-/// The kernel of layers whose weights and biases come in turn; a bias may be undefined.
+/// The kernel of x, what is added, the gate, and weights and biases in turn; what is added, the
+/// gate and biases may be undefined.
 template <class Activation>
-kernels::Mlp<Activation> mlp_kernel(at::TensorList layers) {
-  std::vector<kernels::MlpLayer> all;
-  for (std::size_t i = 0; i < layers.size(); i += 2) {
-    all.push_back(
-        {numbers_of(layers[i]), numbers_of(layers[i + 1]), layers[i].size(1), layers[i].size(0)});
+kernels::Mlp<Activation> mlp_kernel(at::TensorList all) {
+  std::vector<kernels::MlpLayer> layers;
+  for (std::size_t i = before_layers; i < all.size(); i += 2) {
+    layers.push_back({numbers_of(all[i]), numbers_of(all[i + 1]), all[i].size(1), all[i].size(0)});
   }
-  return kernels::Mlp<Activation>(std::move(all));
+  const Tensor& gate = all[2];
+  return kernels::Mlp<Activation>(std::move(layers),
+                                  {numbers_of(gate), gate.defined() ? gate.numel() : 0});
 }
 
 template <class Activation>
@@ -55,15 +68,15 @@ Tensor run_mlp(const kernels::Mlp<Activation>& mlp, at::TensorList tensors, Tens
   return v;
 }
 
-/// Of the tensors x, what is added to the first layer, and weights and biases in turn: of `count`
-/// tensors those that are defined, at their places.
+/// Of the tensors that mlp_kernel() takes, `count` in number, those that are defined, at their
+/// places.
 template <class Activation>
 class FusedMlp : public torch::autograd::Function<FusedMlp<Activation>> {
  public:
   static Tensor forward(torch::autograd::AutogradContext* context, std::int64_t count,
                         const std::vector<std::int64_t>& places, at::TensorList tensors) {
     const std::vector<Tensor> all = spread(tensors, places, std::size_t(count));
-    const auto mlp = mlp_kernel<Activation>(at::TensorList(all).slice(2));
+    const auto mlp = mlp_kernel<Activation>(all);
     const Tensor& x = all[0];
     const Tensor saved = at::empty({mlp.saved_size(rows_of(x))}, x.options().requires_grad(false));
     std::vector<Tensor> kept = tensors.vec();
@@ -92,14 +105,15 @@ class FusedMlp : public torch::autograd::Function<FusedMlp<Activation>> {
       result.push_back(gradients[std::size_t(places[i])]);
     }
     std::vector<kernels::MlpLayerGradient> layers;
-    for (std::size_t i = 2; gradients[2].defined() && i < count; i += 2) {
+    const bool wants_layers = gradients[before_layers].defined();
+    for (std::size_t i = before_layers; wants_layers && i < count; i += 2) {
       layers.push_back({room_of(gradients[i]), room_of(gradients[i + 1])});
     }
     const Tensor dv = upstream[0].contiguous();
-    mlp_kernel<Activation>(at::TensorList(all).slice(2))
-        .backward({rows_of(all[0]), numbers_of(all[0]), numbers_of(saved), numbers_of(dv),
-                   room_of(gradients[0]), room_of(gradients[1]), std::move(layers)},
-                  TorchLoop{});
+    mlp_kernel<Activation>(all).backward(
+        {rows_of(all[0]), numbers_of(all[0]), numbers_of(saved), numbers_of(dv),
+         room_of(gradients[0]), room_of(gradients[1]), room_of(gradients[2]), std::move(layers)},
+        TorchLoop{});
     return result;
   }
 
@@ -111,47 +125,71 @@ class FusedMlp : public torch::autograd::Function<FusedMlp<Activation>> {
     bool wants_layers = false;
     for (std::size_t i = 0; i < places.size(); ++i) {
       wanted[i] = context.needs_input_grad(i);
-      wants_layers |= places[i] >= 2 && wanted[i];
+      wants_layers |= std::size_t(places[i]) >= before_layers && wanted[i];
     }
     for (std::size_t i = 0; i < places.size(); ++i) {
-      if (places[i] >= 2) wanted[i] = wants_layers;
+      if (std::size_t(places[i]) >= before_layers) wanted[i] = wants_layers;
     }
     return wanted;
   }
 };
 
-inline bool takes_layer(const LinearWeights& layer) {
-  return takes_kernels(layer.weight) && layer.weight.dim() == 2 &&
-         layer.weight.size(0) <= most_fused_width && layer.weight.size(1) <= most_fused_width &&
-         (!layer.bias.defined() || takes_kernels(layer.bias));
+/// Whether a kernel takes a layer of @p in features.
+inline bool takes_layer(const LinearWeights& layer, std::int64_t in) {
+  const Tensor &weight = layer.weight, &bias = layer.bias;
+  if (!takes_kernels(weight) || weight.dim() != 2 || weight.size(1) != in) return false;
+  if (in > most_fused_width || weight.size(0) > most_fused_width) return false;
+  return !bias.defined() || (takes_kernels(bias) && bias.numel() == weight.size(0));
 }
 
-/// Whether mlp() is one kernel for these tensors: a rule of shapes and of the processor that is
-/// compiled for, so that a run has the same bits whenever it is resumed.
-inline bool is_fused_mlp(const Tensor& x, const Tensor& added,
-                         const std::vector<LinearWeights>& layers) {
-  if (!kernels::has_fast_products || !takes_kernels(x)) return false;
-  if (x.dim() < 2 || x.size(-1) != layers.front().weight.size(1)) return false;
-  if (added.defined() && !takes_kernels(added)) return false;
-  return std::all_of(layers.begin(), layers.end(), takes_layer);
+/// Whether mlp() is one kernel for these tensors: a rule of shapes, dtypes and the processor that
+/// is compiled for, so that a resumed run has the bits of an undisturbed one.
+inline bool is_fused_mlp(const Tensor& x, const std::vector<LinearWeights>& layers,
+                         const MlpInputs& inputs) {
+  if (!kernels::has_fast_products || !takes_kernels(x) || x.dim() < 2) return false;
+  std::int64_t in = x.size(-1);
+  for (const LinearWeights& layer : layers) {
+    if (!takes_layer(layer, in)) return false;
+    in = layer.weight.size(0);
+  }
+  const Tensor &added = inputs.added, &gate = inputs.gate;
+  const std::int64_t first = layers.front().weight.size(0), most = x.size(-1);
+  if (added.defined() && !(takes_kernels(added) && added.numel() == rows_of(x) * first)) {
+    return false;
+  }
+  return !gate.defined() || (takes_kernels(gate) && gate.numel() <= most && in <= most);
 }
 
 template <class Activation>
-Tensor fused_mlp(const Tensor& x, const Tensor& added, const std::vector<LinearWeights>& layers) {
+Tensor fused_mlp(const Tensor& x, const std::vector<LinearWeights>& layers,
+                 const MlpInputs& inputs) {
   const auto plain = [](const Tensor& t) { return t.defined() ? t.contiguous() : t; };
-  std::vector<Tensor> tensors{plain(x), plain(added)};
+  std::vector<Tensor> tensors{plain(x), plain(inputs.added), plain(inputs.gate)};
   for (const LinearWeights& layer : layers) {
     tensors.push_back(plain(layer.weight));
     tensors.push_back(plain(layer.bias));
   }
   bool differentiable = false;
   for (const Tensor& tensor : tensors) differentiable |= needs_gradient({tensor});
-  if (differentiable) {
-    const DefinedTensors defined(tensors);
-    return FusedMlp<Activation>::apply(std::int64_t(tensors.size()), defined.places,
-                                       at::TensorList(defined.tensors));
+  if (!differentiable) return run_mlp(mlp_kernel<Activation>(tensors), tensors, {});
+  const DefinedTensors defined(tensors);
+  return FusedMlp<Activation>::apply(std::int64_t(tensors.size()), defined.places,
+                                     at::TensorList(defined.tensors));
+}
+
+template <class Activation>
+Tensor composed_mlp(const Tensor& x, const std::vector<LinearWeights>& layers,
+                    const MlpInputs& inputs) {
+  Tensor h = at::linear(x, layers[0].weight, layers[0].bias);
+  if (inputs.added.defined()) h = h + inputs.added;
+  for (std::size_t i = 1; i < layers.size(); ++i) {
+    h = activation_of<Activation>(std::move(h));
+    h = at::linear(h, layers[i].weight, layers[i].bias);
   }
-  return run_mlp(mlp_kernel<Activation>(at::TensorList(tensors).slice(2)), tensors, {});
+  if (!inputs.gate.defined()) return h;
+  const std::int64_t size = inputs.gate.size(1);
+  const Tensor opening = at::linear(x.narrow(-1, x.size(-1) - size, size), inputs.gate);
+  return at::addcmul(h, x.narrow(-1, 0, h.size(-1)), opening);
 }
 
 }  // namespace detail
@@ -166,21 +204,16 @@ Tensor fused_mlp(const Tensor& x, const Tensor& added, const std::vector<LinearW
 /// first derivatives in reverse mode only; see ComposedOnly.
 /// @tparam Activation kernels::Silu or kernels::GeluTanh
 /// @param x [..., in]
-/// @param added to what the first layer gives, of that shape; undefined for nothing
 /// @param layers at least one, each taking what the one before gives
+/// @param inputs what else there is
 /// @return [..., out of the last layer]
 template <class Activation>
-Tensor mlp(const Tensor& x, const Tensor& added, const std::vector<LinearWeights>& layers) {
-  if (detail::is_fused_mlp(x, added, layers)) {
-    return detail::fused_mlp<Activation>(x, added, layers);
+Tensor mlp(const Tensor& x, const std::vector<LinearWeights>& layers,
+           const MlpInputs& inputs = {}) {
+  if (detail::is_fused_mlp(x, layers, inputs)) {
+    return detail::fused_mlp<Activation>(x, layers, inputs);
   }
-  Tensor h = at::linear(x, layers[0].weight, layers[0].bias);
-  if (added.defined()) h = h + added;
-  for (std::size_t i = 1; i < layers.size(); ++i) {
-    h = activation_of<Activation>(std::move(h));
-    h = at::linear(h, layers[i].weight, layers[i].bias);
-  }
-  return h;
+  return detail::composed_mlp<Activation>(x, layers, inputs);
 }
 
 /// `x W' + b`: a kernel where mlp() of one layer is one, LibTorch's operation elsewhere.
@@ -188,7 +221,7 @@ Tensor mlp(const Tensor& x, const Tensor& added, const std::vector<LinearWeights
 /// @param layer weight and bias
 /// @return [..., out]
 inline Tensor linear(const Tensor& x, const LinearWeights& layer) {
-  return mlp<kernels::Silu>(x, {}, {layer});
+  return mlp<kernels::Silu>(x, {layer});
 }
 
 }  // namespace contraflow
