@@ -1,5 +1,6 @@
 // Linear layers with activations between them against their formulas in float64.
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -219,6 +220,30 @@ TEST_CASE("bits of layers do not depend on the number of threads") {
   for (const std::int64_t threads : {2, 3, 5}) {
     CHECK(computed<kernels::GeluTanh>(p, ThreadLoop{threads}) == alone);
   }
+}
+
+TEST_CASE("parts that threads take make one sum") {
+  const Problem whole(1100, {256, 256, 32});
+  const Results all = computed<kernels::GeluTanh>(whole);
+  std::vector<std::vector<double>> sums(all.size());
+  for (const std::int64_t first : {0, 200, 400, 600, 800, 1000}) {
+    Problem part(first < 1000 ? 200 : 100, {256, 256, 32});
+    const auto cut = [&](std::vector<float>& to, const std::vector<float>& from,
+                         std::int64_t size) {
+      std::copy_n(from.begin() + first * size, to.size(), to.begin());
+    };
+    cut(part.x, whole.x, 256);
+    cut(part.dv, whole.dv, 32);
+    const Results found = computed<kernels::GeluTanh>(part);
+    CHECK(std::equal(found[0].begin(), found[0].end(), all[0].begin() + first * 32));
+    CHECK(std::equal(found[1].begin(), found[1].end(), all[1].begin() + first * 256));
+    for (std::size_t i = 4; i < all.size(); ++i) {
+      sums[i].resize(all[i].size());
+      for (std::size_t j = 0; j < all[i].size(); ++j) sums[i][j] += double(found[i][j]);
+    }
+  }
+  for (std::size_t i = 4; i < all.size(); ++i)
+    CHECK(relative_distance(wide(all[i]), sums[i]) < 3e-6);
 }
 
 TEST_CASE("what nobody wants of layers is not written, and nothing else changes") {
