@@ -2,9 +2,10 @@
 
 Usage: ring_epoch.py [--epochs N] [--threads T] [--mode eager|compile] [--per-time]
 
-Prints seconds an epoch and those of the processor (medians). Written as a careful user of PyTorch would write it: all times of
-all samples in one batch, fused AdamW, no host synchronisation. With --per-time it loops over the
-times of a sample with gradient accumulation, as the published training script does.
+Prints seconds an epoch and those of the processor (medians). Written as a careful user of PyTorch
+would write it: all times of all samples in one batch, fused AdamW, no host synchronisation. With
+--per-time it loops over the times of a sample with gradient accumulation, as the published training
+script does.
 """
 
 import argparse
@@ -129,7 +130,7 @@ def main():
             torch._foreach_lerp_(list(old.parameters()), current_weights, 1 - decay)
         seconds.append(time.perf_counter() - start)
         processor.append(time.process_time() - clock)
-    print(*(f"{statistics.median(all[len(all) // 5:]):.6f}" for all in (seconds, processor)))
+    print(*(f"{statistics.median(values[len(values) // 5:]):.6f}" for values in (seconds, processor)))
 
 
 if __name__ == "__main__":

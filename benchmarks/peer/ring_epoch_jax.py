@@ -209,7 +209,7 @@ def main():
         processor.append(time.process_time() - clock)
     if not math.isfinite(state["loss"]):
         sys.exit("the loss is not finite")
-    print(*(f"{statistics.median(all[len(all) // 5:]):.6f}" for all in (seconds, processor)))
+    print(*(f"{statistics.median(values[len(values) // 5:]):.6f}" for values in (seconds, processor)))
 
 
 if __name__ == "__main__":

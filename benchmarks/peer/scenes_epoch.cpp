@@ -1,5 +1,5 @@
-// The NFT epoch of the scenes task: prints seconds an epoch and those
-// of the processor (medians), like scenes_epoch.py.
+// The NFT epoch of the scenes task: prints seconds an epoch and those of the processor (medians),
+// like scenes_epoch.py.
 //
 // With --write it also writes what scenes_epoch.py --check compares itself with: weights,
 // velocities, the gradients of a loss, strict scores, and how many velocities an epoch computes.

@@ -3,10 +3,11 @@
 Usage: scenes_epoch.py [--epochs N] [--threads T]
        scenes_epoch.py --check FILE
 
-Prints seconds an epoch and those of the processor (medians). Written as a careful user of PyTorch would write it: one
-projection for queries, keys and values, fused attention and AdamW, all times of all samples in one
-batch, a detector without loops. With --check it compares itself with what scenes_epoch --write has
-written: velocities, gradients, scores, and how many velocities an epoch computes.
+Prints seconds an epoch and those of the processor (medians). Written as a careful user of PyTorch
+would write it: one projection for queries, keys and values, fused attention and AdamW, all times of
+all samples in one batch, a detector without loops. With --check it compares itself with what
+scenes_epoch --write has written: velocities, gradients, scores, and how many velocities an epoch
+computes.
 """
 
 import argparse
@@ -387,7 +388,7 @@ def main():
         run.epoch()
         seconds.append(time.perf_counter() - start)
         processor.append(time.process_time() - clock)
-    print(*(f"{statistics.median(all[len(all) // 5:]):.6f}" for all in (seconds, processor)))
+    print(*(f"{statistics.median(values[len(values) // 5:]):.6f}" for values in (seconds, processor)))
 
 
 if __name__ == "__main__":
