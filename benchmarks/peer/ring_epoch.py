@@ -130,7 +130,8 @@ def main():
             torch._foreach_lerp_(list(old.parameters()), current_weights, 1 - decay)
         seconds.append(time.perf_counter() - start)
         processor.append(time.process_time() - clock)
-    print(*(f"{statistics.median(values[len(values) // 5:]):.6f}" for values in (seconds, processor)))
+    medians = [statistics.median(t[len(t) // 5:]) for t in (seconds, processor)]
+    print(*(f"{median:.6f}" for median in medians))
 
 
 if __name__ == "__main__":

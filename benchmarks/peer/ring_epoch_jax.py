@@ -3,10 +3,10 @@
 Usage: ring_epoch_jax.py [--epochs N] [--threads T]
        ring_epoch_jax.py --check FILE
 
-Prints seconds an epoch and those of the processor (medians). Everything from noise to averaged weights is one jitted function
-whose buffers are reused; the host does nothing in between. With --check it compares itself with
-what ring_epoch --write has written: velocities, the gradients of the loss, and how many velocities
-an epoch computes.
+Prints seconds an epoch and those of the processor (medians). Everything from noise to averaged
+weights is one jitted function whose buffers are reused; the host does nothing in between. With
+--check it compares itself with what ring_epoch --write has written: velocities, the gradients of
+the loss, and how many velocities an epoch computes.
 """
 
 import argparse
@@ -168,8 +168,8 @@ def read_safetensors(path):
 
 
 NAMES = {"gate": "gate", "output_weight": "weight_out", "output_bias": "bias_out",
-         **{f"{layer}_{kind}": f"{kind}{i}" for i, layer in enumerate(["input", "hidden1", "hidden2"])
-            for kind in ("weight", "bias")}}
+         **{f"{layer}_{kind}": f"{kind}{i}" for kind in ("weight", "bias")
+            for i, layer in enumerate(["input", "hidden1", "hidden2"])}}
 
 
 def check(path):
@@ -209,7 +209,8 @@ def main():
         processor.append(time.process_time() - clock)
     if not math.isfinite(state["loss"]):
         sys.exit("the loss is not finite")
-    print(*(f"{statistics.median(values[len(values) // 5:]):.6f}" for values in (seconds, processor)))
+    medians = [statistics.median(t[len(t) // 5:]) for t in (seconds, processor)]
+    print(*(f"{median:.6f}" for median in medians))
 
 
 if __name__ == "__main__":
