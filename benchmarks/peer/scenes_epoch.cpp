@@ -1,10 +1,13 @@
-// The NFT epoch of the scenes task: prints seconds an epoch (median), like scenes_epoch.py.
+// The NFT epoch of the scenes task: prints seconds an epoch and those of the processor (medians),
+// like scenes_epoch.py.
 //
 // With --write it also writes what scenes_epoch.py --check compares itself with: weights,
 // velocities, the gradients of a loss, strict scores, and how many velocities an epoch computes.
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -81,6 +84,14 @@ void write_check(const std::filesystem::path& path, const cf::EvaluationCount& e
   cf::write_safetensors(path, tensors);
 }
 
+/// Of all but the first fifth.
+double median(std::vector<double> values) {
+  values.erase(values.begin(), values.begin() + std::ptrdiff_t(values.size() / 5));
+  const auto middle = values.begin() + std::ptrdiff_t(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -100,15 +111,14 @@ int main(int argc, char** argv) {
   if (composed) only.emplace();
 
   auto trainer = trainer_of(threads);
-  std::vector<double> seconds;
+  std::vector<double> seconds, processor;
   for (int i = 0; i < epochs; ++i) {
     const double before = trainer.seconds();
+    const std::clock_t clock = std::clock();
     trainer.run_epoch();
+    processor.push_back(double(std::clock() - clock) / CLOCKS_PER_SEC);
     seconds.push_back(trainer.seconds() - before);
     if (i == 0 && !file.empty()) write_check(file, trainer.evaluations());
   }
-  seconds.erase(seconds.begin(), seconds.begin() + epochs / 5);
-  std::nth_element(seconds.begin(), seconds.begin() + std::ptrdiff_t(seconds.size() / 2),
-                   seconds.end());
-  std::printf("%.6f\n", seconds[seconds.size() / 2]);
+  std::printf("%.6f %.6f\n", median(std::move(seconds)), median(std::move(processor)));
 }

@@ -37,13 +37,17 @@ inline Floats exponential(const Floats& x) {
 
 inline Floats sigmoid(const Floats& x) { return 1.0f / (1.0f + exponential(-x)); }
 
-// The derivative of x sigmoid(z), given z and x dz/dx. The sigmoid of -z is not computed as a
-// difference from one, which would leave nothing of it where z is large.
-inline Floats times_sigmoid_slope(const Floats& z, const Floats& x_dz) {
-  const Floats e = exponential(-z);
-  const Floats s = 1.0f / (1.0f + e);
-  return z < -80.0f ? Floats{} : s + x_dz * (s * (e * s));
-}
+// The sigmoid of z, and the derivative of x sigmoid(z), given z and x dz/dx. The sigmoid of -z is
+// not computed as a difference from one, which would leave nothing of it where z is large.
+struct SigmoidAndSlope {
+  Floats sigmoid, slope;
+
+  SigmoidAndSlope(const Floats& z, const Floats& x_dz) {
+    const Floats e = exponential(-z);
+    sigmoid = 1.0f / (1.0f + e);
+    slope = z < -80.0f ? Floats{} : sigmoid + x_dz * (sigmoid * (e * sigmoid));
+  }
+};
 
 // Calls body(first, width) for the packs of [0, count), in parallel.
 template <class Loop, class Body>
@@ -67,12 +71,23 @@ struct GeluTanh {
   /// Its derivative.
   template <class P>
   static P slope(const P& x) {
-    return detail::times_sigmoid_slope(argument(x), x * (linear + 3 * cubic * (x * x)));
+    return parts(x).slope;
+  }
+  /// Both, by one exponential.
+  template <class P>
+  static P value_and_slope(const P& x, P& slope) {
+    const detail::SigmoidAndSlope found = parts(x);
+    slope = found.slope;
+    return x * found.sigmoid;
   }
 
  private:
   static constexpr float linear = 1.5957691216f;  // 2 sqrt(2 / pi)
   static constexpr float cubic = 0.044715f * linear;
+  template <class P>
+  static detail::SigmoidAndSlope parts(const P& x) {
+    return {argument(x), x * (linear + 3 * cubic * (x * x))};
+  }
   template <class P>
   static P argument(const P& x) {
     return x * (linear + cubic * (x * x));
@@ -89,7 +104,14 @@ struct Silu {
   /// Its derivative.
   template <class P>
   static P slope(const P& x) {
-    return detail::times_sigmoid_slope(x, x);
+    return detail::SigmoidAndSlope(x, x).slope;
+  }
+  /// Both, by one exponential.
+  template <class P>
+  static P value_and_slope(const P& x, P& slope) {
+    const detail::SigmoidAndSlope found(x, x);
+    slope = found.slope;
+    return x * found.sigmoid;
   }
 };
 

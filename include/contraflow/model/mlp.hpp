@@ -11,6 +11,8 @@
 
 #include <contraflow/core/random.hpp>
 #include <contraflow/model/concept.hpp>
+#include <contraflow/network/fourier.hpp>
+#include <contraflow/network/linear.hpp>
 
 namespace contraflow {
 
@@ -78,10 +80,6 @@ class MlpVelocityImpl : public torch::nn::Cloneable<MlpVelocityImpl> {
   std::vector<std::int64_t> sample_shape() const { return {options_.dimension}; }
 
  private:
-  struct Layer {
-    Tensor weight, bias;
-  };
-
   void add_layer(const std::string& name, std::int64_t in, std::int64_t out, Generator& generator) {
     const double bound = 1 / std::sqrt(static_cast<double>(in));
     const bool is_output = name == "output";
@@ -96,25 +94,12 @@ class MlpVelocityImpl : public torch::nn::Cloneable<MlpVelocityImpl> {
     }
     expects_dtype(x_t, gate_.scalar_type(), "x_t");
     expects_per_sample(t, x_t, "t");
-    const Tensor phase = at::outer(t.to(frequencies_.scalar_type()), frequencies_);
-    const Tensor time = at::cat({phase.sin(), phase.cos()}, 1);
-    Tensor h = at::linear(at::cat({x_t, time}, 1), layers_[0].weight, layers_[0].bias);
-    if (embedded.defined()) h = h + embedded;
-    h = activated(std::move(h));
-    for (std::size_t i = 1; i + 1 < layers_.size(); ++i) {
-      h = activated(at::linear(h, layers_[i].weight, layers_[i].bias));
-    }
-    const Tensor out = at::linear(h, layers_.back().weight, layers_.back().bias);
-    return at::addcmul(out, x_t, at::linear(time, gate_));
-  }
-
-  /// In place where no gradient will need the input.
-  static Tensor activated(Tensor h) {
-    return at::GradMode::is_enabled() ? at::silu(h) : at::silu_(h);
+    return mlp<kernels::Silu>(with_fourier_features(x_t, t, frequencies_), layers_,
+                              {.added = embedded, .gate = gate_});
   }
 
   MlpOptions options_;
-  std::vector<Layer> layers_;
+  std::vector<LinearWeights> layers_;
   Tensor gate_, embedding_, frequencies_;
 };
 

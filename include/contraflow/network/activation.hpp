@@ -3,6 +3,7 @@
 /// @file
 /// Activations: fused on the CPU in float32, LibTorch's elsewhere.
 
+#include <type_traits>
 #include <utility>
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -71,6 +72,20 @@ inline Tensor gelu_tanh(Tensor&& x) {
 inline Tensor silu(Tensor&& x) {
   if (!detail::takes_kernels(x)) return at::silu(x);
   return detail::fused_activation<kernels::Silu>(x);
+}
+
+/// gelu_tanh() or silu(), by its kernel.
+/// @tparam Activation kernels::GeluTanh or kernels::Silu
+/// @param x any shape; given away
+/// @return shape of x
+template <class Activation>
+Tensor activation_of(Tensor&& x) {
+  if constexpr (std::is_same_v<Activation, kernels::Silu>) {
+    return silu(std::move(x));
+  } else {
+    static_assert(std::is_same_v<Activation, kernels::GeluTanh>);
+    return gelu_tanh(std::move(x));
+  }
 }
 
 }  // namespace contraflow

@@ -3,8 +3,11 @@
 /// @file
 /// When the layers of a network are fused kernels, and when operations of LibTorch.
 
+#include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 #include <utility>
+#include <vector>
 
 #include <ATen/autocast_mode.h>
 
@@ -15,10 +18,11 @@ namespace contraflow {
 
 /// Keeps the layers of this thread to operations of LibTorch while it exists.
 ///
-/// On the CPU in float32, normalisation with modulation, activations, gated residuals and the
-/// attention of short sequences are kernels of the library's. They compute the same to rounding;
-/// this is for whoever wants to compare them, or needs what they lack: second derivatives, which
-/// they refuse. Tensors with forward-mode derivatives are left to LibTorch in any case.
+/// On the CPU in float32, linear layers, normalisation with modulation, activations, gated
+/// residuals and the attention of short sequences are kernels of the library's. They compute the
+/// same to rounding; this is for whoever wants to compare them, or needs what they lack: second
+/// derivatives, which they refuse. Tensors with forward-mode derivatives are left to LibTorch in
+/// any case.
 class ComposedOnly {
  public:
   /// From here on.
@@ -52,6 +56,32 @@ inline bool needs_gradient(std::initializer_list<Tensor> inputs) {
     if (x.defined() && x.requires_grad()) return true;
   }
   return false;
+}
+
+inline const float* numbers_of(const Tensor& x) {
+  return x.defined() ? data_of<const float>(x) : nullptr;
+}
+
+inline float* room_of(Tensor& x) { return x.defined() ? x.mutable_data_ptr<float>() : nullptr; }
+
+/// Autograd takes defined tensors only: those, and which they are.
+struct DefinedTensors {
+  std::vector<Tensor> tensors;
+  std::vector<std::int64_t> places;  ///< among all
+
+  explicit DefinedTensors(const std::vector<Tensor>& all) {
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (!all[i].defined()) continue;
+      tensors.push_back(all[i]);
+      places.push_back(std::int64_t(i));
+    }
+  }
+};
+inline std::vector<Tensor> spread(at::TensorList tensors, at::IntArrayRef places,
+                                  std::size_t count) {
+  std::vector<Tensor> all(count);
+  for (std::size_t i = 0; i < tensors.size(); ++i) all[std::size_t(places[i])] = tensors[i];
+  return all;
 }
 
 /// A loop over rows of @p size elements that gives no thread less than it is woken for.

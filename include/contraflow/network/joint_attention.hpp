@@ -47,12 +47,6 @@ inline std::vector<Tensor> flattened(const std::vector<AttentionTokens>& streams
   return all;
 }
 
-inline const float* numbers_of(const Tensor& x) {
-  return x.defined() ? data_of<const float>(x) : nullptr;
-}
-
-inline float* room_of(Tensor& x) { return x.defined() ? x.mutable_data_ptr<float>() : nullptr; }
-
 inline kernels::AttentionShape attention_shape(at::TensorList all, std::int64_t heads) {
   return {all[1].size(0), heads, all[1].size(2) / heads};
 }
@@ -79,26 +73,6 @@ inline std::vector<Tensor> run_attention(at::TensorList all, std::int64_t heads,
   const auto streams = attention_streams(all);
   kernels::attention(attention_shape(all, heads), streams, out, float(eps), TorchLoop{});
   return found;
-}
-
-/// Autograd takes defined tensors only: those, and which they are.
-struct DefinedTensors {
-  std::vector<Tensor> tensors;
-  std::vector<std::int64_t> places;  ///< among all
-
-  explicit DefinedTensors(const std::vector<Tensor>& all) {
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      if (!all[i].defined()) continue;
-      tensors.push_back(all[i]);
-      places.push_back(std::int64_t(i));
-    }
-  }
-};
-inline std::vector<Tensor> spread(at::TensorList tensors, at::IntArrayRef places,
-                                  std::size_t count) {
-  std::vector<Tensor> all(count);
-  for (std::size_t i = 0; i < tensors.size(); ++i) all[std::size_t(places[i])] = tensors[i];
-  return all;
 }
 
 class FusedAttention : public torch::autograd::Function<FusedAttention> {

@@ -13,7 +13,7 @@
 #include <torch/nn/module.h>
 
 #include <contraflow/core/tensor.hpp>
-#include <contraflow/network/activation.hpp>
+#include <contraflow/network/linear.hpp>
 #include <contraflow/network/placing.hpp>
 
 namespace contraflow {
@@ -91,15 +91,17 @@ class LoraLinear : public torch::nn::Module {
 
   /// The layer, in the dtype of its weights.
   Tensor forward(const Tensor& x) const {
-    const Tensor base = at::linear(x, weight_, bias_);
+    const Tensor base = linear(x, {weight_, bias_});
     const LowRank* adapter = active();
     if (adapter == nullptr) return base;
-    const Tensor narrow = at::linear(x.to(adapter->down.scalar_type()), adapter->down);
-    return at::add(base, at::linear(narrow, adapter->up).to(base.scalar_type()), adapter->scale);
+    const Tensor narrow = linear(x.to(adapter->down.scalar_type()), {adapter->down});
+    return at::add(base, linear(narrow, {adapter->up}).to(base.scalar_type()), adapter->scale);
   }
 
   /// [out, in].
   const Tensor& weight() const { return weight_; }
+  /// Weight and bias.
+  LinearWeights weights() const { return {weight_, bias_}; }
 
   /// The adapters by index; those that this layer lacks have no tensors.
   std::vector<LowRank>& adapters() { return adapters_; }
@@ -264,6 +266,19 @@ inline Tensor sinusoid(const Tensor& t, std::int64_t features) {
   return at::cat({angle.cos(), angle.sin()}, 1);
 }
 
+namespace detail {
+
+/// Two layers with an activation between them; one operation where neither has an adapter.
+template <class Activation>
+Tensor two_layers(const Tensor& x, const LoraLinear& first, const LoraLinear& second) {
+  if (first.active() == nullptr && second.active() == nullptr) {
+    return mlp<Activation>(x, {first.weights(), second.weights()});
+  }
+  return second.forward(activation_of<Activation>(first.forward(x)));
+}
+
+}  // namespace detail
+
 /// Two linear layers with a SiLU between them: how time and pooled prompts are embedded.
 /// @par Shape
 /// x [B, in]; result [B, out]
@@ -275,7 +290,9 @@ class EmbeddingMlp : public torch::nn::Module {
       : first_(place<LoraLinear>(*this, "linear_1", in, out)),
         second_(place<LoraLinear>(*this, "linear_2", out, out)) {}
   /// The embedding.
-  Tensor forward(const Tensor& x) const { return second_->forward(silu(first_->forward(x))); }
+  Tensor forward(const Tensor& x) const {
+    return detail::two_layers<kernels::Silu>(x, *first_, *second_);
+  }
 
  private:
   std::shared_ptr<LoraLinear> first_, second_;
@@ -291,7 +308,9 @@ class FeedForward : public torch::nn::Module {
       : widen_(place<LoraLinear>(*this, "net.0.proj", size, 4 * size)),
         narrow_(place<LoraLinear>(*this, "net.2", 4 * size, size)) {}
   /// The layer.
-  Tensor forward(const Tensor& x) const { return narrow_->forward(gelu_tanh(widen_->forward(x))); }
+  Tensor forward(const Tensor& x) const {
+    return detail::two_layers<kernels::GeluTanh>(x, *widen_, *narrow_);
+  }
 
  private:
   std::shared_ptr<LoraLinear> widen_, narrow_;

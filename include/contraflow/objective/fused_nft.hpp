@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include <torch/csrc/autograd/custom_function.h>
@@ -63,6 +64,9 @@ inline kernels::FixedWeighting kernel_weighting(const Tensor& weight) {
   return {data_of<const double>(weight)};
 }
 
+/// Elements that are worth waking a thread for.
+inline constexpr std::int64_t least_of_a_thread = 16384;
+
 template <class V, class X, class Weighting>
 void run_kernel(const NftInputs& in, const NftSettings& settings, const Weighting& weighting,
                 NftTerms& out, Tensor& gradient) {
@@ -85,7 +89,7 @@ void run_kernel(const NftInputs& in, const NftSettings& settings, const Weightin
   kernels::nft_loss(
       arrays, numbers, kernel_weighting(weighting),
       {out.positive.data_ptr<double>(), out.negative.data_ptr<double>(), out.kl.data_ptr<double>()},
-      TorchLoop{});
+      TorchLoop{std::max<std::int64_t>(1, least_of_a_thread / arrays.elements)});
 }
 
 template <class Weighting>

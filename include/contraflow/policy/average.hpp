@@ -3,11 +3,12 @@
 /// @file
 /// Moving averages of weights, their distance, and their state.
 
+#include <cmath>
 #include <map>
 #include <string>
 #include <vector>
 
-#include <contraflow/core/tensor.hpp>
+#include <contraflow/core/small_tensors.hpp>
 
 namespace contraflow {
 
@@ -28,6 +29,8 @@ inline void move_average(const std::vector<Tensor>& average, const std::vector<T
     at::_foreach_copy_(average, current);
     return;
   }
+  if (are_small(average) && are_small(current))
+    return interpolate_small(average, current, 1 - decay);
   std::vector<Tensor> moved, towards;
   for (std::size_t i = 0; i < average.size(); ++i) {
     if (average[i].is_floating_point()) {
@@ -49,6 +52,10 @@ inline double relative_distance(const std::vector<Tensor>& a, const std::vector<
   const at::NoGradGuard no_gradient;
   expects(a.size() == b.size(), "a", "as many tensors as b", a.size());
   if (a.empty()) return 0;
+  if (are_small(a) && are_small(b)) {
+    const double size = squared_norm(b);
+    return size > 0 ? std::sqrt(squared_distance(a, b) / size) : 0;
+  }
   const auto norm = [](const std::vector<Tensor>& tensors) {
     return at::stack(at::_foreach_norm(tensors)).norm().item<double>();
   };

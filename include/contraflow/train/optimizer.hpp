@@ -3,6 +3,8 @@
 /// @file
 /// Optimisers, and what is done to gradients.
 
+#include <cmath>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -12,7 +14,7 @@
 
 #include <torch/optim/adamw.h>
 
-#include <contraflow/core/tensor.hpp>
+#include <contraflow/core/small_tensors.hpp>
 
 namespace contraflow {
 
@@ -20,10 +22,11 @@ namespace contraflow {
 using OptimizerFactory =
     std::function<std::unique_ptr<torch::optim::Optimizer>(std::vector<Tensor> parameters)>;
 
-/// torch::optim::AdamW with its update of each tensor in one operation.
+/// torch::optim::AdamW with its update of each tensor in one operation, or of all that are_small()
+/// in a loop.
 ///
-/// The same numbers and the same saved state as torch's class; torch's own step makes about ten
-/// passes over every parameter.
+/// The same numbers to rounding and the same saved state as torch's class; torch's own step makes
+/// about ten passes over every parameter.
 class FusedAdamW : public torch::optim::AdamW {
  public:
   using torch::optim::AdamW::AdamW;
@@ -43,7 +46,8 @@ class FusedAdamW : public torch::optim::AdamW {
  private:
   /// Tensors of one device and dtype, which is what one operation can update.
   struct Batch {
-    std::vector<Tensor> parameters, gradients, mean, square, steps;
+    std::vector<Tensor> parameters, gradients, mean, square;
+    std::vector<std::int64_t> steps;  ///< that each of them has made, with this one
   };
 
   void update(torch::optim::OptimizerParamGroup& group) {
@@ -54,11 +58,49 @@ class FusedAdamW : public torch::optim::AdamW {
       if (!parameter.grad().defined()) continue;
       add(batches[{parameter.device().str(), parameter.scalar_type()}], parameter);
     }
-    const auto [beta1, beta2] = options.betas();
     for (auto& [kind, batch] : batches) {
-      at::_fused_adamw_(batch.parameters, batch.gradients, batch.mean, batch.square, {},
-                        batch.steps, options.lr(), beta1, beta2, options.weight_decay(),
-                        options.eps(), /*amsgrad=*/false, /*maximize=*/false);
+      const bool is_small = are_small(batch.parameters) && are_small(batch.gradients) &&
+                            are_small(batch.mean) && are_small(batch.square);
+      is_small ? update_small(batch, options) : update_fused(batch, options);
+    }
+  }
+
+  static void update_fused(const Batch& batch, const torch::optim::AdamWOptions& options) {
+    std::vector<Tensor> steps;
+    for (std::size_t i = 0; i < batch.steps.size(); ++i) {
+      // Those that are trained together have made the same number of steps.
+      const bool is_as_before = i > 0 && batch.steps[i] == batch.steps[i - 1];
+      const auto options_of_step = at::device(batch.parameters[i].device()).dtype(at::kFloat);
+      steps.push_back(is_as_before ? steps.back()
+                                   : at::full({}, double(batch.steps[i]), options_of_step));
+    }
+    const auto [beta1, beta2] = options.betas();
+    at::_fused_adamw_(batch.parameters, batch.gradients, batch.mean, batch.square, {}, steps,
+                      options.lr(), beta1, beta2, options.weight_decay(), options.eps(),
+                      /*amsgrad=*/false, /*maximize=*/false);
+  }
+
+  static void update_small(const Batch& batch, const torch::optim::AdamWOptions& options) {
+    const auto [beta1, beta2] = options.betas();
+    const auto kept = float(1 - options.lr() * options.weight_decay());
+    const auto to_gradient = float(1 - beta1), of_square = float(beta2),
+               to_square = float(1 - beta2);
+    const auto eps = float(options.eps());
+    for (std::size_t k = 0; k < batch.parameters.size(); ++k) {
+      const auto steps = double(batch.steps[k]);
+      const auto rate = float(options.lr() / (1 - std::pow(beta1, steps)));
+      const auto of_root = float(1 / std::sqrt(1 - std::pow(beta2, steps)));
+      auto *parameter = data_of<float>(batch.parameters[k]), *mean = data_of<float>(batch.mean[k]),
+           *square = data_of<float>(batch.square[k]);
+      const auto* gradient = data_of<const float>(batch.gradients[k]);
+      for (std::int64_t i = 0; i < batch.parameters[k].numel(); ++i) {
+        const float g = gradient[i];
+        mean[i] += to_gradient * (g - mean[i]);
+        square[i] = of_square * square[i] + to_square * g * g;
+        parameter[i] =
+            kept * parameter[i] - rate * mean[i] / (std::sqrt(square[i]) * of_root + eps);
+      }
+      batch.parameters[k].unsafeGetTensorImpl()->bump_version();
     }
   }
 
@@ -69,8 +111,7 @@ class FusedAdamW : public torch::optim::AdamW {
     batch.gradients.push_back(parameter.grad());
     batch.mean.push_back(state.exp_avg());
     batch.square.push_back(state.exp_avg_sq());
-    batch.steps.push_back(at::full({}, static_cast<double>(state.step()),
-                                   at::device(parameter.device()).dtype(at::kFloat)));
+    batch.steps.push_back(state.step());
   }
 
   torch::optim::AdamWParamState& state_of(const Tensor& parameter) {
@@ -117,6 +158,9 @@ inline Tensor gradient_norm(const std::vector<Tensor>& parameters) {
     if (parameter.grad().defined()) gradients.push_back(parameter.grad());
   }
   if (gradients.empty()) return at::zeros({});
+  if (are_small(gradients)) {
+    return at::scalar_tensor(std::sqrt(squared_norm(gradients)), at::kDouble);
+  }
   return at::stack(at::_foreach_norm(gradients)).norm();
 }
 
