@@ -1,5 +1,5 @@
-// The NFT epoch of the ring task: prints seconds an epoch and those of the processor (medians), like
-// ring_epoch.py and ring_epoch_jax.py.
+// The NFT epoch of the ring task: prints seconds an epoch and those of the processor (medians),
+// like ring_epoch.py and ring_epoch_jax.py.
 //
 // With --write it also writes what ring_epoch_jax.py --check compares itself with: weights of three
 // roles, a batch, the velocity and the gradients of its loss, and how many velocities an epoch
