@@ -193,6 +193,17 @@ TEST_CASE("CRD's loss is 0 where the implicit reward is the reward up to a const
   }
 }
 
+TEST_CASE("CRD takes plain averages where no reward of a group is above 0, as published") {
+  const Tensor r = at::tensor({0.0, 0.0, 0.5, 1.0}, at::kDouble), implicit = laws::doubles({4}, 2);
+  const Tensor group = at::tensor({0, 0, 1, 1}, at::kLong);
+  const Tensor hard = cf::crd_loss(implicit, r, group, {.temperature = 0});
+  const Tensor plain = cf::crd_loss(implicit, r, group, {});
+  CHECK(laws::relative_distance(hard.narrow(0, 0, 2), plain.narrow(0, 0, 2)) < 1e-12);
+  CHECK(laws::relative_distance(hard.narrow(0, 2, 2), plain.narrow(0, 2, 2)) > 1e-3);
+  // Implicit rewards of any dtype.
+  CHECK(cf::crd_loss(implicit.to(at::kFloat), r, group, {}).isfinite().all().item<bool>());
+}
+
 TEST_CASE("DGPO has the gradient of the group's preference, over beta") {
   const auto batch = groups_of_four<cf::Dgpo>();
   const Tensor advantage = laws::doubles({12}, 5);

@@ -71,18 +71,19 @@ TEST_CASE("categories are averaged by weights") {
 TEST_CASE("the order of a group's samples does not matter") {
   const Tensor x0 = laws::floats({6, 2}, 1), order = laws::shuffled(6);
   const cf::PairwiseReward reward(larger);
-  const Tensor rates = reward.of_group(x0);
-  CHECK(same_bits(reward.of_group(x0.index_select(0, order)), rates.index_select(0, order)));
+  const Tensor rates = reward.of_group(x0).scores;
+  CHECK(same_bits(reward.of_group(x0.index_select(0, order)).scores, rates.index_select(0, order)));
   CHECK(rates.argmax().item<int>() == x0.select(1, 0).argmax().item<int>());
   CHECK(rates.max().item<double>() == 1);
   CHECK(std::abs(rates.mean().item<double>() - 0.5) < 1e-12);
-  CHECK(same_bits(reward.of_group(x0.narrow(0, 0, 1)), numbers({0})));
+  CHECK(!reward.of_group(x0).abstains.defined());
+  CHECK(reward.of_group(x0.narrow(0, 0, 1)).abstains.all().item<bool>());
 }
 
 TEST_CASE("judged in both orders, a place is no advantage") {
   const Tensor x0 = laws::floats({5, 2}, 1);
-  CHECK(cf::PairwiseReward(biased).of_group(x0)[0].item<double>() == 1);
-  const Tensor rates = cf::PairwiseReward(biased, {.both_orders = true}).of_group(x0);
+  CHECK(cf::PairwiseReward(biased).of_group(x0).scores[0].item<double>() == 1);
+  const Tensor rates = cf::PairwiseReward(biased, {.both_orders = true}).of_group(x0).scores;
   CHECK(same_bits(rates, at::full_like(rates, 0.5)));
   const auto silent = [](const Tensor&, const Tensor&) { return longs({1}); };
   check_error([&] { cf::PairwiseReward(silent).of_group(x0); }, "judge", "one answer a pair");
@@ -93,7 +94,20 @@ TEST_CASE("ranks know no scale, and ties share theirs") {
   CHECK(same_bits(cf::rank_rewards(numbers({2, 1, 2, 5})), numbers({0.375, 0, 0.375, 0.75})));
   const auto first = [](const Tensor& x0) { return x0.select(1, 0); };
   const Tensor x0 = numbers({0, 5, 9, 7}).view({2, 2});
-  CHECK(same_bits(cf::RankReward(first).of_group(x0), numbers({0, 0.5})));
+  CHECK(same_bits(cf::RankReward(first).of_group(x0).scores, numbers({0, 0.5})));
+}
+
+TEST_CASE("ranks are among those from which the reward does not abstain") {
+  const auto small = [](const Tensor& x0) {
+    return cf::PartialScores{x0.select(1, 0), x0.select(1, 0) > 10};
+  };
+  const Tensor x0 = numbers({4, 20, 1, 2}).view({4, 1});
+  const auto bag = cf::rewards("rank"_r = cf::RankReward(small));
+  cf::ScoreSheet sheet = bag.score(x0, cf::Unconditional{});
+  bag.score_groups(sheet, x0, cf::Unconditional{}, longs({3, 3, 3, 3}));
+  CHECK(at::equal(sheet.abstained[0], longs({0, 1, 0, 0}).to(at::kBool)));
+  const Tensor there = longs({0, 2, 3});
+  CHECK(same_bits(sheet.scores[0].index_select(0, there), numbers({2.0 / 3, 0, 1.0 / 3})));
 }
 
 TEST_CASE("a bag calls a reward of groups once a group, behind the others") {

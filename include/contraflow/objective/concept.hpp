@@ -104,6 +104,12 @@ consteval bool explain_term() {
   static_assert(HasLoss<T>,
                 "contraflow: a Term must have `Tensor loss(batch, signal, statistics) const`, a "
                 "template over the batch, that gives one loss a sample [B]");
+  static_assert(int(HasPairs<T>) + int(HasGroups<T>) + int(HasData<T>) <= 1,
+                "contraflow: a Term has batches of its own of one kind: pairs, groups or data; "
+                "make a term of each and add them");
+  static_assert(!HasKeep<T> || !(HasPairs<T> || HasGroups<T>),
+                "contraflow: a Term that compares samples chooses them in `pairs` or `groups`; it "
+                "has no `keep`");
   return true;
 }
 

@@ -34,10 +34,9 @@ struct CrdOptions {
 
 /// The average over each sample's group, weighted: [B] to [B], the same for all of a group.
 /// @par Shape
-/// @p values and @p weights [B], @p group int64 [B] from 0
+/// @p values and @p weights [B], @p group int64 [B] in [0, B)
 inline Tensor average_in_group(const Tensor& values, const Tensor& weights, const Tensor& group) {
-  const std::int64_t count = group.numel() > 0 ? group.max().item<std::int64_t>() + 1 : 0;
-  const Tensor sums = at::zeros({count}, values.options());
+  const Tensor sums = at::zeros_like(values);
   const Tensor weighted = sums.index_add(0, group, values * weights);
   const Tensor total = sums.index_add(0, group, weights).clamp_min(1e-30);
   return (weighted / total).index_select(0, group);
@@ -54,9 +53,8 @@ inline Tensor size_of_error(const Tensor& u, const Tensor& target, const CrdOpti
 
 /// Weights of a softmax of @p logits within groups, up to a factor of each group.
 inline Tensor softmax_weights(const Tensor& logits, const Tensor& group) {
-  const std::int64_t count = group.max().item<std::int64_t>() + 1;
-  const Tensor greatest = at::full({count}, -1e300, logits.options())
-                              .scatter_reduce(0, group, logits, "amax", /*include_self=*/true);
+  const Tensor greatest =
+      at::full_like(logits, -1e300).scatter_reduce(0, group, logits, "amax", /*include_self=*/true);
   return (logits - greatest.index_select(0, group)).exp();
 }
 
@@ -93,9 +91,9 @@ inline Tensor implicit_reward(const Tensor& v_theta, const Tensor& v_old, const 
 /// `(beta (R - avg R) - (r - avg r))^2 clip / beta`, averages without gradient; with a temperature
 /// T half the sum of two such losses whose averages are weighted by softmax(r / T) and softmax(-r /
 /// T).
-/// @param implicit see implicit_reward(), float64 [B]
+/// @param implicit see implicit_reward(), [B]
 /// @param r in [0, 1], see Optimality, [B]
-/// @param group over which averages are taken, int64 [B] from 0; all 0: over the batch, as
+/// @param group over which averages are taken, int64 [B] in [0, B); all 0: over the batch, as
 ///   published; the samples of a prompt, as derived
 /// @param options settings
 /// @return float64 [B]
@@ -104,16 +102,18 @@ inline Tensor crd_loss(const Tensor& implicit, const Tensor& r, const Tensor& gr
                        const CrdOptions& options) {
   expects(options.beta > 0, "beta", "above 0", options.beta);
   expects(options.clip > 0, "clip", "above 0", options.clip);
-  const Tensor given = r.to(implicit.options());
+  const Tensor exact = implicit.to(at::kDouble), given = r.to(exact.options());
   const auto loss = [&](const Tensor& weights) {
-    return detail::centred_loss(implicit, given, weights, group, options);
+    return detail::centred_loss(exact, given, weights, group, options);
   };
   const double factor = options.clip / options.beta;
   const Tensor plain = at::ones_like(given);
   if (options.temperature < 0) return factor * loss(plain);
   if (options.temperature == 0) {
+    // Where no r of a group is above 0 plain averages stand in, as published.
+    const Tensor some = average_in_group(given.sign(), plain, group) > 0;
     const Tensor soft = detail::softmax_weights(given, group) * given.sign();
-    return factor / 2 * (loss(plain) + loss(soft));
+    return factor / 2 * (loss(plain) + loss(at::where(some, soft, plain)));
   }
   const Tensor logits = given / options.temperature;
   return factor / 2 *

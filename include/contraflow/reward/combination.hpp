@@ -260,9 +260,9 @@ template <class R, class Reference>
 void fill_groups(ScoreSheet& sheet, std::int64_t row, const std::string& name, const R& reward,
                  const Tensor& x0, const Reference& reference, const Tensor& group) {
   std::map<std::int64_t, std::vector<std::int64_t>> members;
-  for (std::int64_t i = 0; i < group.numel(); ++i) {
-    members[group[i].item<std::int64_t>()].push_back(i);
-  }
+  const Tensor ids = group.to(at::kCPU).contiguous();
+  const auto* numbers = data_of<const std::int64_t>(ids);
+  for (std::int64_t i = 0; i < ids.numel(); ++i) members[numbers[i]].push_back(i);
   for (const auto& [id, own] : members) {
     const Tensor rows = at::tensor(own, at::kLong);
     ScoreSheet part = unscored(1, rows.numel(), /*may_abstain=*/true);

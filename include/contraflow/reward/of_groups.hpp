@@ -95,14 +95,15 @@ inline std::pair<Tensor, Tensor> all_pairs(std::int64_t items) {
   return {pairs.select(1, 0).contiguous(), pairs.select(1, 1).contiguous()};
 }
 
-/// Ranks of scores over their number: 0 for the worst, `(K - 1) / K` for the best; ties share their
-/// mean rank, NaN stays.
+/// Ranks of scores over the number of those that are there: 0 for the worst, `(K - 1) / K` for the
+/// best; ties share their mean rank, NaN stays.
 /// @par Shape
 /// float64 [K] to [K]
 inline Tensor rank_rewards(const Tensor& score) {
   const Tensor less = (score.unsqueeze(0) < score.unsqueeze(1)).sum(1).to(at::kDouble);
   const Tensor equal = (score.unsqueeze(0) == score.unsqueeze(1)).sum(1).to(at::kDouble);
-  const Tensor rank = (less + (equal - 1) / 2) / double(score.numel());
+  const Tensor there = score.isnan().logical_not().sum().clamp_min(1);
+  const Tensor rank = (less + (equal - 1) / 2) / there;
   return at::where(score.isnan(), score.to(at::kDouble), rank);
 }
 
@@ -121,6 +122,7 @@ struct PairwiseOptions {
 /// second, reference)` with samples [P, ...] and the reference of each pair, and gives int64 [P]: 1
 /// where the first is better, 2 where the second is, 0 where neither is or it cannot tell. K - 1
 /// comparisons leave few values, and a group of all ties is all equal: nothing is learnt there.
+/// From a sample that is alone in its group it abstains.
 template <class Judge>
 class PairwiseReward {
  public:
@@ -131,14 +133,14 @@ class PairwiseReward {
 
   /// Win rates of a group.
   /// @throws Error if the judge does not give one answer a pair
-  Tensor of_group(
+  PartialScores of_group(
       const Tensor& x0) const requires std::invocable<const Judge&, const Tensor&, const Tensor&> {
     return rates(x0, [&](const Tensor& a, const Tensor& b, const Tensor&) { return judge_(a, b); });
   }
   /// Win rates of a group.
   /// @throws Error if the judge does not give one answer a pair
   template <class Reference>
-  Tensor of_group(const Tensor& x0, const Reference& reference)
+  PartialScores of_group(const Tensor& x0, const Reference& reference)
       const requires std::invocable<const Judge&, const Tensor&, const Tensor&, const Reference&> {
     return rates(x0, [&](const Tensor& a, const Tensor& b, const Tensor& rows) {
       return judge_(a, b, select(reference, rows));
@@ -147,10 +149,12 @@ class PairwiseReward {
 
  private:
   template <class Ask>
-  Tensor rates(const Tensor& x0, Ask&& ask) const {
+  PartialScores rates(const Tensor& x0, Ask&& ask) const {
     const std::int64_t items = x0.size(0);
     auto [first, second] = all_pairs(items);
-    if (first.numel() == 0) return at::zeros({items}, at::kDouble);
+    if (first.numel() == 0) {
+      return {at::zeros({items}, at::kDouble), at::ones({items}, at::kBool)};
+    }
     if (options_.both_orders) {
       const Tensor once = first;
       first = at::cat({once, second});
@@ -163,7 +167,7 @@ class PairwiseReward {
     if (winner.sizes() != first.sizes()) {
       throw Error("judge", "one answer a pair, shape " + shape_text(first), shape_text(winner));
     }
-    return win_rates(first, second, winner, items, options_.decimals);
+    return {win_rates(first, second, winner, items, options_.decimals), {}};
   }
 
   Judge judge_;
@@ -178,18 +182,25 @@ class RankReward {
   /// @param reward a Reward
   explicit RankReward(R reward) : reward_(std::move(reward)) {}
 
-  /// Ranks of a group.
-  Tensor of_group(const Tensor& x0) const requires HasScores<R> {
-    return rank_rewards(scores_of(reward_, x0, Unconditional{}));
+  /// Ranks of a group; it abstains where the reward does.
+  PartialScores of_group(const Tensor& x0) const requires HasScores<R> {
+    return ranks(x0, Unconditional{});
   }
-  /// Ranks of a group.
+  /// Ranks of a group; it abstains where the reward does.
   template <class Reference>
-  Tensor of_group(const Tensor& x0,
-                  const Reference& reference) const requires HasReferencedScores<R, Reference> {
-    return rank_rewards(scores_of(reward_, x0, reference));
+  PartialScores of_group(const Tensor& x0, const Reference& reference) const requires
+      HasReferencedScores<R, Reference> {
+    return ranks(x0, reference);
   }
 
  private:
+  template <class Reference>
+  PartialScores ranks(const Tensor& x0, const Reference& reference) const {
+    const PartialScores given = detail::given_scores(reward_, x0, reference);
+    detail::expects_scores(given, x0.size(0), "reward");
+    return {rank_rewards(detail::without_abstentions(given)), given.abstains};
+  }
+
   R reward_;
 };
 
