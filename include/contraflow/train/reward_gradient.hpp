@@ -180,9 +180,10 @@ class AscendingTrainer
   }
 
   using Base::run_epoch;
-  /// `steps` gradient steps, each on samples of its own.
+  /// `steps` gradient steps, each on samples of its own; then an evaluation where it is due.
+  /// @param warn told of what a person should know
   template <class Warn>
-  EpochReport run_epoch(Warn&&) {
+  EpochReport run_epoch(Warn&& warn) {
     return this->undone_if_given_up(options_.steps, [&] {
       const Stopwatch watch;
       EpochReport report;
@@ -197,7 +198,8 @@ class AscendingTrainer
       this->seconds_ += watch.seconds();
       report.add("seconds/epoch", watch.seconds());
       this->finish(report);
-      if (evaluator_.options().every > 0) report.add("evaluation/reward", due_evaluation());
+      detail::evaluate_if_due(
+          evaluator_, this->epoch_, [&] { return evaluate(); }, report, warn);
       return report;
     });
   }
@@ -218,10 +220,6 @@ class AscendingTrainer
     throw Error("sample_shape",
                 "the shape of a sample, from RewardAscent or from a sample_shape() of the model",
                 "nothing");
-  }
-
-  std::optional<double> due_evaluation() {
-    return evaluator_.is_due(this->epoch_) ? std::optional(evaluate().reward) : std::nullopt;
   }
 
   void gradient_step(std::int64_t k, LearnReport& learnt, Statistics& rewards) {
@@ -287,7 +285,8 @@ class AscendingTrainer
 ///
 /// For rewards that differentiate, an alternative to all that needs groups, advantages and an old
 /// policy: `loss = scale mean max(clip - R, 0)`, or `-scale mean R`. It knows no trust region: a
-/// reward can be exploited, see its clip. A reward that throws ends the run.
+/// reward can be exploited, see its clip. A reward that throws in a gradient step ends the run; in an
+/// evaluation its score is absent, as a Trainer's.
 ///
 /// `RewardGradientTrainer(policy, reward, path, components...)`: the reward is a
 /// DifferentiableReward, the path one of Refl, DraftK, DraftLv, DrTune or yours; components are
