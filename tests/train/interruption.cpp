@@ -15,6 +15,7 @@
 #include <contraflow/train/checkpoint.hpp>
 #include <contraflow/train/offline.hpp>
 #include <contraflow/train/pretrain.hpp>
+#include <contraflow/train/reward_gradient.hpp>
 
 #include "observe/temporary_directory.hpp"
 #include "train/small_runs.hpp"
@@ -99,6 +100,35 @@ void check_interruptions(const Make& make) {
 
 cf::Collection collection() { return small::options().collection; }
 
+template <class Path, class... More>
+auto climbing(const Path& path, std::int64_t steps, const More&... more) {
+  const auto reward = cf::differentiable([](const cf::Tensor& x0) { return x0.sum(1); });
+  return cf::RewardGradientTrainer(
+      small::policy(), reward, path,
+      cf::RewardAscent{.batch = 12, .steps = steps, .grid = cf::uniform_grid(5)}, more...);
+}
+
+/// A run that is interrupted in the evaluation behind its first epoch keeps the epoch, without the
+/// evaluation, and goes on with the bits of one that was not.
+template <class Make>
+void check_evaluations(const Make& make) {
+  auto counted = make();
+  const Interrupts one(never);
+  counted.run(1, one);
+  auto run = make();
+  std::optional<cf::EpochReport> told;
+  const cf::RunReport report =
+      run.run(3, Interrupts(one.asked() - 2), [&](const cf::EpochReport& epoch) { told = epoch; });
+  CHECK(report.stopped);
+  CHECK(run.epoch() == 1);
+  check_same_bits(run, counted);
+  REQUIRE(told);
+  CHECK(!told->find("evaluation/reward"));
+  run.run(3);
+  counted.run(3);
+  check_same_bits(run, counted);
+}
+
 }  // namespace
 
 TEST_CASE("an epoch of one gradient step is given up at any moment") {
@@ -136,26 +166,21 @@ TEST_CASE("so are epochs of stored samples and of data") {
   });
 }
 
+TEST_CASE("so are epochs on the gradient of a reward") {
+  check_interruptions(
+      [] { return climbing(cf::Refl{.last_steps = 3}, 1, cf::Optimization{.micro_batch = 5}); });
+  check_interruptions([] { return climbing(cf::DraftLv{}, 3, cf::Optimization{}); });
+}
+
 TEST_CASE("an evaluation is given up, and the epoch before it stands") {
-  const auto make = [] {
-    return cf::Trainer(
-        small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, collection(),
-        cf::EvaluationOptions{.every = 1, .samples = 4, .grid = cf::uniform_grid(9)});
-  };
-  auto counted = make();
-  const Interrupts one(never);
-  counted.run(1, one);
-  auto run = make();
-  std::optional<cf::EpochReport> told;
-  const cf::RunReport report =
-      run.run(3, Interrupts(one.asked() - 2), [&](const cf::EpochReport& epoch) { told = epoch; });
-  CHECK(report.stopped);
-  CHECK(run.epoch() == 1);
-  REQUIRE(told);
-  CHECK(!told->find("evaluation/reward"));
-  run.run(3);
-  counted.run(3);
-  check_same_bits(run, counted);
+  const cf::EvaluationOptions evaluation{.every = 1, .samples = 4, .grid = cf::uniform_grid(9)};
+  check_evaluations([&] {
+    return cf::Trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, collection(),
+                       evaluation);
+  });
+  for (const std::int64_t steps : {1, 3}) {
+    check_evaluations([&] { return climbing(cf::DraftK<>{}, steps, evaluation); });
+  }
 }
 
 TEST_CASE("an observer's own evaluation is given up too, and the epoch stands") {

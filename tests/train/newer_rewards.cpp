@@ -1,4 +1,4 @@
-// Runs on rewards that are compared by themselves, that see whole groups, and that differentiate.
+// Runs on rewards that are compared by themselves, and that see whole groups.
 
 #include <cmath>
 #include <memory>
@@ -13,7 +13,6 @@
 #include <contraflow/objective/ddrl.hpp>
 #include <contraflow/objective/dgpo.hpp>
 #include <contraflow/reward/list.hpp>
-#include <contraflow/train/reward_gradient.hpp>
 
 #include "laws/errors.hpp"
 #include "train/small_runs.hpp"
@@ -75,19 +74,6 @@ struct StoringData : Storing {
     return cf::normal({prompt.size(0), 2}, generator) + 10;
   }
 };
-
-auto ascending(const cf::RewardAscent& ascent, std::uint64_t seed = 7) {
-  const auto reward = cf::differentiable([](const Tensor& x0) {
-    return -(x0 - at::tensor({1.0F, 0.5F})).square().mean(1);
-  });
-  return std::make_unique<
-      cf::RewardGradientTrainer<cf::SnapshotPolicy<cf::MlpVelocity>, decltype(reward), cf::Refl,
-                                cf::RewardAscent, cf::Optimization, cf::Seed>>(
-      small::policy(), reward, cf::Refl{.last_steps = 3}, ascent,
-      cf::Optimization{.optimizer = cf::adamw({.learning_rate = 1e-2})}, cf::Seed{seed});
-}
-
-cf::RewardAscent small_ascent() { return {.batch = 16, .steps = 3, .grid = cf::uniform_grid(5)}; }
 
 }  // namespace
 
@@ -248,53 +234,4 @@ TEST_CASE("ratios are told by step where that is asked for") {
       CHECK(std::abs(own.find(name).value_or(0) - told.find(name).value_or(1)) < 1e-4);
     }
   }
-}
-
-TEST_CASE("the gradient of a reward raises it, the same in every run of a seed") {
-  const auto trainer = ascending(small_ascent());
-  const double before = trainer->evaluate().reward;
-  const cf::RunReport run = trainer->run(15);
-  const double after = trainer->evaluate().reward;
-  CHECK(after > before + 0.05);
-  CHECK(run.last.find("reward/mean").has_value());
-  CHECK(run.last.gradient_steps == 45);
-  CHECK(trainer->evaluations().backward == 45 * 16);
-  CHECK(!run.last.find("evaluation/reward"));
-  const auto again = ascending(small_ascent());
-  again->run(15);
-  CHECK(again->evaluate().reward == after);
-  const auto other = ascending(small_ascent(), 8);
-  other->run(15);
-  CHECK(other->evaluate().reward != after);
-}
-
-TEST_CASE("a reward above the clip teaches nothing") {
-  cf::RewardAscent ascent = small_ascent();
-  ascent.clip = -1e6;
-  const auto trainer = ascending(ascent);
-  const double before = trainer->evaluate().reward;
-  const cf::RunReport run = trainer->run(2);
-  CHECK(run.last.find("loss").value_or(1) == 0);
-  CHECK(std::abs(trainer->evaluate().reward - before) < 1e-3);
-  ascent.batch = 0;
-  laws::check_error([&] { ascending(ascent); }, "batch", "at least 1");
-}
-
-TEST_CASE("two ranks climb as one does") {
-  const auto run = [](const auto&... communicator) {
-    const auto reward = cf::differentiable([](const Tensor& x0) { return -x0.square().mean(1); });
-    cf::RewardGradientTrainer trainer(
-        small::policy(), reward, cf::DrTune{.train_steps = 2}, small_ascent(),
-        cf::Optimization{.optimizer = small::descent(1e-2)}, cf::Seed{3}, communicator...);
-    trainer.run(2);
-    std::vector<Tensor> all;
-    for (const Tensor& weight : trainer.policy().parameters()) all.push_back(weight.flatten());
-    return at::cat(all).detach().clone();
-  };
-  const Tensor alone = run();
-  std::vector<Tensor> of_rank(2);
-  cf::Team(2).run([&](const cf::TeamRank& rank) {
-    of_rank[static_cast<std::size_t>(rank.rank())] = run(rank);
-  });
-  for (const Tensor& own : of_rank) CHECK(relative_distance(own, alone) < 1e-5);
 }

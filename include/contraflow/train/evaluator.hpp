@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include <contraflow/observe/report.hpp>
 #include <contraflow/solver/dpm_solver.hpp>
 #include <contraflow/train/collector.hpp>
+#include <contraflow/train/epoch_watch.hpp>
 #include <contraflow/train/scorer.hpp>
 
 namespace contraflow {
@@ -156,6 +158,65 @@ template <class T>
 inline constexpr bool is_evaluator = false;
 template <class S, class Prompts>
 inline constexpr bool is_evaluator<Evaluator<S, Prompts>> = true;
+/// Nothing where none is due, or the run is to end: then the epoch stands without it.
+template <class E, class Evaluate, class Warn>
+std::optional<Evaluation> due_evaluation(const E& evaluator, std::int64_t epoch,
+                                         Evaluate&& evaluate, Warn&& warn) {
+  if (!evaluator.is_due(epoch)) return std::nullopt;
+  try {
+    return evaluate();
+  } catch (const EpochGivenUp&) {
+    warn(Warning{"evaluation/interrupted", 1, "the run was interrupted during an evaluation"});
+    return std::nullopt;
+  }
+}
+
+template <class Warn>
+void warn_of(const Evaluation& evaluation, Warn&& warn) {
+  for (const std::string& failure : evaluation.failures) {
+    warn(Warning{"evaluation/failure", 1, failure});
+  }
+  if (evaluation.scores.empty() && evaluation.failures.empty()) {
+    warn(Warning{"evaluation/masked", double(evaluation.masked),
+                 "no sample of this evaluation has a score"});
+  }
+}
+
+inline void add_scores(EpochReport& report, const Evaluation& evaluation) {
+  for (const Metric& score : evaluation.scores) {
+    report.add("evaluation/score/" + score.name, score.value);
+  }
+  for (const Metric& abstained : evaluation.abstained) {
+    report.add("evaluation/abstained/" + abstained.name, abstained.value);
+    const std::string score = "evaluation/score/" + abstained.name;
+    if (!report.find(score)) report.later.push_back(score);
+  }
+}
+
+/// Evaluates behind an epoch where that is due, and adds what came of it to the epoch's report.
+/// @param evaluator which knows when
+/// @param epoch that is finished, and stands whatever becomes of its evaluation
+/// @param evaluate gives the Evaluation: collective
+/// @param report is added to
+/// @param warn told of what a person should know
+template <class E, class Evaluate, class Warn>
+void evaluate_if_due(const E& evaluator, std::int64_t epoch, Evaluate&& evaluate,
+                     EpochReport& report, Warn&& warn) {
+  if (evaluator.options().every == 0) return;
+  std::optional<double> reward, masked;
+  if (const auto evaluation = due_evaluation(evaluator, epoch, evaluate, warn)) {
+    warn_of(*evaluation, warn);
+    if (!evaluation->scores.empty()) reward = evaluation->reward;
+    masked = double(evaluation->masked);
+    add_scores(report, *evaluation);
+  } else {
+    report.later.push_back("evaluation/abstained");
+  }
+  if (!reward) report.later.push_back("evaluation/score");
+  report.add("evaluation/reward", reward);
+  report.add("evaluation/masked", masked);
+}
+
 }  // namespace detail
 
 }  // namespace contraflow

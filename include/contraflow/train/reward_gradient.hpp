@@ -15,6 +15,7 @@
 #include <contraflow/reward/differentiable.hpp>
 #include <contraflow/solver/reward_path.hpp>
 #include <contraflow/train/components.hpp>
+#include <contraflow/train/ranks.hpp>
 #include <contraflow/train/training.hpp>
 
 namespace contraflow {
@@ -31,17 +32,26 @@ struct RewardAscent {
 
 /// What a RewardPath draws from.
 struct PathDraws {
-  Generator shared;  ///< the same for all samples and ranks: which step is taken
-  Generator own;     ///< a row each sample
+  /// The same for all samples, micro-batches and ranks of a gradient step: which step is taken.
+  Generator shared;
+  Generator own;  ///< a row each sample
 };
 
 /// `p(velocity, x, grid, draws)`: samples with gradients from noise x [B, ...].
 ///
 /// Valid expression: as above, giving [m B, ...] with m at least 1, copies one behind the other.
+/// Law: the samples of a row depend on it alone. It is called for each micro-batch, every time with
+/// `draws.shared` from its start. Optional: HasPathSettings.
 template <class T>
 concept RewardPath = requires(const T& path, ProbeVelocity& velocity, const Tensor& x,
                               const TimeGrid& grid, PathDraws& draws) {
   { path(velocity, x, grid, draws) } -> std::convertible_to<Tensor>;
+};
+
+/// `p.settings()`: options of a RewardPath in which ranks must agree, names and texts.
+template <class T>
+concept HasPathSettings = requires(const T& path) {
+  { path.settings() } -> std::same_as<StartOfRank>;
 };
 
 /// ReFL's way, see refl_x0(): the prediction of x0 at a random one of the last steps.
@@ -57,6 +67,8 @@ struct Refl {
     const std::int64_t back = integers(last_steps, 1, draws.shared).item<std::int64_t>();
     return refl_x0(velocity, x, grid, static_cast<std::size_t>(steps - 1 - back));
   }
+  /// In which ranks must agree.
+  StartOfRank settings() const { return {{"last_steps", shown(last_steps)}}; }
 };
 
 /// DRaFT-K's way, see draft_k_x0(): the whole chain, of which the last steps carry gradients.
@@ -71,6 +83,8 @@ struct DraftK {
   Tensor operator()(V& velocity, const Tensor& x, const TimeGrid& grid, PathDraws& draws) const {
     return draft_k_x0(solver, velocity, x, grid, last_steps, draws.own);
   }
+  /// In which ranks must agree.
+  StartOfRank settings() const { return {{"last_steps", shown(last_steps)}}; }
 };
 
 /// DRaFT-LV's way, see draft_lv_x0(): the last step, and copies noised again.
@@ -88,6 +102,8 @@ struct DraftLv {
     return draft_lv_x0(velocity, x, grid,
                        noise.empty() ? at::empty(shape, x.options()) : at::stack(noise));
   }
+  /// In which ranks must agree.
+  StartOfRank settings() const { return {{"copies", shown(copies)}}; }
 };
 
 /// DRTune's way, see drtune_x0(): the prediction of x0 at a random stop among the last steps, with
@@ -102,7 +118,9 @@ struct DrTune {
     expects(train_steps >= 1, "train_steps", "at least 1", train_steps);
     expects(stop_share > 0 && stop_share <= 1, "stop_share", "a value in (0, 1]", stop_share);
     const auto steps = static_cast<std::int64_t>(grid.steps());
-    const auto late = std::max<std::int64_t>(std::int64_t(double(steps) * stop_share), 1);
+    // The small addition keeps a product such as 0.29 * 100 from losing its last step to rounding.
+    const auto share = static_cast<std::int64_t>(double(steps) * stop_share + 1e-9);
+    const std::int64_t late = std::max<std::int64_t>(share, 1);
     const std::int64_t stop = steps - 1 - integers(late, 1, draws.shared).item<std::int64_t>();
     std::vector<std::size_t> trained;
     for (std::int64_t k = 1; k <= train_steps; ++k) {
@@ -110,6 +128,10 @@ struct DrTune {
       if (behind > 0) trained.push_back(static_cast<std::size_t>(behind - 1));
     }
     return drtune_x0(velocity, x, grid, trained, static_cast<std::size_t>(stop));
+  }
+  /// In which ranks must agree.
+  StartOfRank settings() const {
+    return {{"train_steps", shown(train_steps)}, {"stop_share", shown(stop_share)}};
   }
 };
 
@@ -170,19 +192,20 @@ class AscendingTrainer
         reward_(std::move(reward)),
         path_(std::move(path)),
         options_(with_shape(detail::pick<detail::AscentKind, RewardAscent>(components...))),
+        micro_batch_(
+            detail::pick<detail::OptimizationKind, Optimization>(components...).micro_batch),
         evaluator_(detail::pick<detail::EvaluationKind, EvaluationOptions>(components...)) {
     expects(options_.batch >= 1, "batch", "at least 1", options_.batch);
     expects(options_.steps >= 1, "steps", "at least 1", options_.steps);
     expects(options_.scale > 0, "scale", "above 0", options_.scale);
-    this->settings_.emplace_back("batch", shown(options_.batch));
-    this->settings_.emplace_back("steps", shown(options_.steps));
-    this->settings_.emplace_back("scale", shown(options_.scale));
+    add_settings();
   }
 
   using Base::run_epoch;
-  /// `steps` gradient steps, each on samples of its own.
+  /// `steps` gradient steps, each on samples of its own; then an evaluation where it is due.
+  /// @param warn told of what a person should know
   template <class Warn>
-  EpochReport run_epoch(Warn&&) {
+  EpochReport run_epoch(Warn&& warn) {
     return this->undone_if_given_up(options_.steps, [&] {
       const Stopwatch watch;
       EpochReport report;
@@ -197,7 +220,8 @@ class AscendingTrainer
       this->seconds_ += watch.seconds();
       report.add("seconds/epoch", watch.seconds());
       this->finish(report);
-      if (evaluator_.options().every > 0) report.add("evaluation/reward", due_evaluation());
+      detail::evaluate_if_due(
+          evaluator_, this->epoch_, [&] { return evaluate(); }, report, warn);
       return report;
     });
   }
@@ -220,8 +244,22 @@ class AscendingTrainer
                 "nothing");
   }
 
-  std::optional<double> due_evaluation() {
-    return evaluator_.is_due(this->epoch_) ? std::optional(evaluate().reward) : std::nullopt;
+  /// Adds what must be the same on all ranks.
+  void add_settings() {
+    const auto add = [&](const char* name, std::string text) {
+      this->settings_.emplace_back(name, std::move(text));
+    };
+    add("batch", shown(options_.batch));
+    add("steps", shown(options_.steps));
+    add("clip", options_.clip ? shown(*options_.clip) : "none");
+    add("scale", shown(options_.scale));
+    add("grid", bits_text(at::tensor(options_.grid.sigmas(), at::kDouble)));
+    add("sample_shape", shown(at::IntArrayRef(options_.sample_shape)));
+    add("every", shown(evaluator_.options().every));
+    add("samples", shown(evaluator_.options().samples));
+    if constexpr (HasPathSettings<Path>) {
+      for (auto& [name, text] : path_.settings()) add(name.c_str(), text);
+    }
   }
 
   void gradient_step(std::int64_t k, LearnReport& learnt, Statistics& rewards) {
@@ -234,7 +272,7 @@ class AscendingTrainer
     if (outcome.made) this->policy_.after_gradient_step(step.count());
   }
 
-  /// The backward pass of this rank's share of the samples of step @p k of the epoch.
+  /// The backward passes of this rank's share of the samples of step @p k of the epoch.
   void backward(std::int64_t k, LearnReport& learnt, Statistics& rewards) {
     const Generator stream = seeded(this->seed_)
                                  .stream(static_cast<std::uint64_t>(this->epoch_))
@@ -246,8 +284,19 @@ class AscendingTrainer
     const Tensor prompt =
         integers(this->source_.size(), options_.batch, of_prompts).slice(0, own.first, own.last);
     prepare_prompts(this->source_, prompt);
-    const Tensor x0 = samples(prompt, at::arange(own.first, own.last, at::kLong), stream, learnt);
-    const std::int64_t copies = x0.size(0) / own.size();
+    const Tensor id = at::arange(own.first, own.last, at::kLong);
+    const std::int64_t most = micro_batch_ > 0 ? micro_batch_ : own.size();
+    for (std::int64_t first = 0; first < own.size(); first += most) {
+      const std::int64_t last = std::min(first + most, own.size());
+      micro_batch(prompt.slice(0, first, last), id.slice(0, first, last), stream, learnt, rewards);
+    }
+  }
+
+  /// The backward pass of some samples of a step.
+  void micro_batch(const Tensor& prompt, const Tensor& id, const Generator& stream,
+                   LearnReport& learnt, Statistics& rewards) {
+    const Tensor x0 = samples(prompt, id, stream, learnt);
+    const std::int64_t copies = x0.size(0) / id.numel();
     const Tensor scores =
         differentiable_scores(reward_, x0, reference_of(this->source_, prompt.repeat({copies})));
     rewards.add("reward/mean", scores);
@@ -279,6 +328,7 @@ class AscendingTrainer
   R reward_;
   Path path_;
   RewardAscent options_;
+  std::int64_t micro_batch_;
   Evaluates evaluator_;
 };
 
@@ -287,7 +337,8 @@ class AscendingTrainer
 ///
 /// For rewards that differentiate, an alternative to all that needs groups, advantages and an old
 /// policy: `loss = scale mean max(clip - R, 0)`, or `-scale mean R`. It knows no trust region: a
-/// reward can be exploited, see its clip. A reward that throws ends the run.
+/// reward can be exploited, see its clip. A reward that throws in a gradient step ends the run; in
+/// an evaluation its score is absent, as a Trainer's.
 ///
 /// `RewardGradientTrainer(policy, reward, path, components...)`: the reward is a
 /// DifferentiableReward, the path one of Refl, DraftK, DraftLv, DrTune or yours; components are

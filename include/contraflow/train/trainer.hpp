@@ -3,7 +3,6 @@
 /// @file
 /// Online reinforcement learning: collect, score, learn, evaluate.
 
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -76,7 +75,8 @@ class OnlineTrainer
       this->seconds_ += epoch.seconds();
       report.add("seconds/epoch", epoch.seconds());
       this->finish(report);
-      evaluate_if_due(report, warn);
+      detail::evaluate_if_due(
+          evaluator_, this->epoch_, [&] { return evaluate(); }, report, warn);
       return report;
     });
   }
@@ -192,55 +192,6 @@ class OnlineTrainer
       this->learner_.learn(scored, options_.grid, stream, learnt);
     }
     this->add_learnt(report, std::move(learnt));
-  }
-
-  /// Nothing where none is due, or the run is to end: then the epoch stands without it.
-  template <class Warn>
-  std::optional<Evaluation> due_evaluation(Warn&& warn) {
-    if (!evaluator_.is_due(this->epoch_)) return std::nullopt;
-    try {
-      return evaluate();
-    } catch (const EpochGivenUp&) {
-      warn(Warning{"evaluation/interrupted", 1, "the run was interrupted during an evaluation"});
-      return std::nullopt;
-    }
-  }
-
-  template <class Warn>
-  void evaluate_if_due(EpochReport& report, Warn&& warn) {
-    if (evaluator_.options().every == 0) return;
-    std::optional<double> reward, masked;
-    if (const auto evaluation = due_evaluation(warn)) {
-      warn_of(*evaluation, warn);
-      if (!evaluation->scores.empty()) reward = evaluation->reward;
-      masked = double(evaluation->masked);
-      add_scores(report, *evaluation);
-    } else {
-      report.later.push_back("evaluation/abstained");
-    }
-    if (!reward) report.later.push_back("evaluation/score");
-    report.add("evaluation/reward", reward);
-    report.add("evaluation/masked", masked);
-  }
-  template <class Warn>
-  static void warn_of(const Evaluation& evaluation, Warn&& warn) {
-    for (const std::string& failure : evaluation.failures) {
-      warn(Warning{"evaluation/failure", 1, failure});
-    }
-    if (evaluation.scores.empty() && evaluation.failures.empty()) {
-      warn(Warning{"evaluation/masked", double(evaluation.masked),
-                   "no sample of this evaluation has a score"});
-    }
-  }
-  static void add_scores(EpochReport& report, const Evaluation& evaluation) {
-    for (const Metric& score : evaluation.scores) {
-      report.add("evaluation/score/" + score.name, score.value);
-    }
-    for (const Metric& abstained : evaluation.abstained) {
-      report.add("evaluation/abstained/" + abstained.name, abstained.value);
-      const std::string score = "evaluation/score/" + abstained.name;
-      if (!report.find(score)) report.later.push_back(score);
-    }
   }
 
   Collection options_;
