@@ -226,3 +226,18 @@ TEST_CASE("a fused MLP has the velocity and the gradients of the composed one") 
     CHECK(differs == kernels::has_fast_products);
   }
 }
+
+TEST_CASE("features of time have the frequencies that they are given") {
+  const Tensor x = laws::floats({5, 2}, 1), t = laws::floats({5}, 2).sigmoid();
+  const Tensor usual = at::pow(2.0, at::arange(4, at::kFloat)) * (M_PI / 2);
+  const Tensor rounded = usual.to(at::kBFloat16).to(at::kFloat);
+  CHECK(cf::detail::is_fused_fourier(x, t, usual));
+  CHECK(!cf::detail::is_fused_fourier(x, t, rounded));
+  CHECK(!cf::detail::is_fused_fourier(x.clone().requires_grad_(true), t, usual));
+  CHECK(!cf::detail::is_fused_fourier(x, t.narrow(0, 0, 1), usual));
+  for (const Tensor& frequencies : {usual, rounded}) {
+    const Tensor phase = at::outer(t, frequencies);
+    const Tensor expected = at::cat({x, phase.sin(), phase.cos()}, 1);
+    CHECK(laws::relative_distance(cf::with_fourier_features(x, t, frequencies), expected) < 1e-6);
+  }
+}

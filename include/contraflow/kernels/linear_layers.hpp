@@ -194,7 +194,9 @@ class Mlp {
 
   // How many parts there are depends on the rows alone, and so do the bits of sums over them.
   std::int64_t parts_of(std::int64_t rows) const {
-    return std::clamp<std::int64_t>(rows * operations_ / part_operations, 1, most_parts);
+    const std::int64_t blocks = std::max<std::int64_t>((rows + block_rows - 1) / block_rows, 1);
+    const std::int64_t most = std::min<std::int64_t>(blocks, most_parts);
+    return std::clamp<std::int64_t>(rows * operations_ / part_operations, 1, most);
   }
   template <class Loop, class Body>
   void each_part(std::int64_t rows, const Loop& loop, const Body& body) const {
@@ -284,7 +286,7 @@ class Mlp {
     for (std::size_t l = layers_.size() - 1; l > 0; --l) {
       const Matrix z = saved_of(const_cast<float*>(pass.saved), rows, l - 1);
       activate_with_slope(count, layers_[l].in, z, block);
-      if (!pass.layers.empty()) add_layer(sums, l, count, d, {block.h.data(), block.stride});
+      if (!pass.layers.empty()) add_layer(sums, l, rows.count, d, {block.h.data(), block.stride});
       panels[l].multiply(count, d.data, d.stride, block.next.data(), block.stride, nullptr);
       multiply_by_slope(count, layers_[l].in, block);
       std::swap(block.d, block.next);
@@ -292,7 +294,7 @@ class Mlp {
     }
     const std::int64_t in = layers_.front().in;
     const Matrix x{block.x.data(), block.in_stride};
-    if (!pass.layers.empty()) add_layer(sums, 0, count, d, gathered(pass.x, rows, in, x));
+    if (!pass.layers.empty()) add_layer(sums, 0, rows.count, d, gathered(pass.x, rows, in, x));
     if (pass.dadded != nullptr) scatter(d, rows, layers_.front().out, pass.dadded);
     if (pass.dx != nullptr) {
       multiply_into(pass.dx, rows, in, panels.front(), d.data, d.stride, nullptr, x);

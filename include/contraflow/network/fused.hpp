@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <ATen/TracerMode.h>
 #include <ATen/autocast_mode.h>
 
 #include <contraflow/core/parallel.hpp>
@@ -45,8 +46,9 @@ namespace detail {
 /// Whether the kernels take @p x: float32 on the CPU, and nothing that wants otherwise.
 inline bool takes_kernels(const Tensor& x) {
   return x.is_cpu() && x.scalar_type() == at::kFloat && x.layout() == at::kStrided &&
-         x.numel() > 0 && !ComposedOnly::in_force() &&
-         !at::autocast::is_autocast_enabled(at::kCPU) && !x._fw_grad(/*level=*/0).defined();
+         x.numel() > 0 && x.has_storage() && !ComposedOnly::in_force() &&
+         !at::tracer::impl::is_dispatch_enabled() && !at::autocast::is_autocast_enabled(at::kCPU) &&
+         !x._fw_grad(/*level=*/0).defined();
 }
 
 /// Whether a backward pass may come; undefined tensors do not count.

@@ -139,7 +139,8 @@ inline bool takes_layer(const LinearWeights& layer, std::int64_t in) {
   const Tensor &weight = layer.weight, &bias = layer.bias;
   if (!takes_kernels(weight) || weight.dim() != 2 || weight.size(1) != in) return false;
   if (in > most_fused_width || weight.size(0) > most_fused_width) return false;
-  return !bias.defined() || (takes_kernels(bias) && bias.numel() == weight.size(0));
+  return !bias.defined() ||
+         (takes_kernels(bias) && bias.dim() == 1 && bias.size(0) == weight.size(0));
 }
 
 /// Whether mlp() is one kernel for these tensors: a rule of shapes, dtypes and the processor that
@@ -153,11 +154,12 @@ inline bool is_fused_mlp(const Tensor& x, const std::vector<LinearWeights>& laye
     in = layer.weight.size(0);
   }
   const Tensor &added = inputs.added, &gate = inputs.gate;
-  const std::int64_t first = layers.front().weight.size(0), most = x.size(-1);
-  if (added.defined() && !(takes_kernels(added) && added.numel() == rows_of(x) * first)) {
-    return false;
-  }
-  return !gate.defined() || (takes_kernels(gate) && gate.numel() <= most && in <= most);
+  std::vector<std::int64_t> behind_first = x.sizes().vec();
+  behind_first.back() = layers.front().weight.size(0);
+  if (added.defined() && !(takes_kernels(added) && added.sizes() == behind_first)) return false;
+  const std::int64_t most = x.size(-1);
+  return !gate.defined() || (takes_kernels(gate) && gate.dim() == 2 && gate.size(0) == 1 &&
+                             gate.size(1) <= most && in <= most);
 }
 
 template <class Activation>
@@ -188,7 +190,8 @@ Tensor composed_mlp(const Tensor& x, const std::vector<LinearWeights>& layers,
   }
   if (!inputs.gate.defined()) return h;
   const std::int64_t size = inputs.gate.size(1);
-  const Tensor opening = at::linear(x.narrow(-1, x.size(-1) - size, size), inputs.gate);
+  const Tensor opening =
+      at::linear(x.narrow(-1, x.size(-1) - size, size).contiguous(), inputs.gate);
   return at::addcmul(h, x.narrow(-1, 0, h.size(-1)), opening);
 }
 
