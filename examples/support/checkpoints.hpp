@@ -55,7 +55,7 @@ inline std::filesystem::path checkpoint_folder(const std::filesystem::path& outp
     // What is half removed belongs to no run: without its settings it is never gone on with.
     std::filesystem::remove(file);
     std::filesystem::remove_all(folder);
-    cf::make_folder(folder);
+    contraflow::make_folder(folder);
     contraflow::write_file(file, settings.dump(1) + "\n");
   });
   return folder;
