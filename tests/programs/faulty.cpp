@@ -9,6 +9,9 @@
 //   term, int   the process is sent that signal
 // FAULTS_COUNT names a file that is told at the end how many calls there were, if any.
 
+// Some systems replace the functions that are defined here by inline ones.
+#undef _FORTIFY_SOURCE
+
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
