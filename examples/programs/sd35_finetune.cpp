@@ -81,8 +81,9 @@ struct Settings {
   fs::path run_file() const { return output / "run.json"; }
 
   bool is_grpo() const { return method.starts_with("grpo"); }
-  /// As published: 1e-4 for NFT, 0.04 for GRPO, none for FLUX.1.
-  double kl_weight() const { return kl.value_or(model.is_flux() ? 0.0 : is_grpo() ? 0.04 : 1e-4); }
+  /// As published: 1e-4 for NFT, 0.04 for GRPO; of FLUX.1, which is published without, as little as
+  /// for NFT.
+  double kl_weight() const { return kl.value_or(is_grpo() && !model.is_flux() ? 0.04 : 1e-4); }
   /// As published: none for NFT, 4.5 for GRPO; for FLUX.1 3.5, which it is told.
   double guidance_scale() const {
     return guidance.value_or(model.is_flux() ? 3.5 : is_grpo() ? 4.5 : 1.0);
@@ -400,7 +401,7 @@ void add_options(CLI::App& app, Settings& settings) {
   number("--clip-range", settings.clip_range, "GRPO: clipping of the ratio");
   number("--noise-level", settings.noise_level, "GRPO: strength of the sampler's noise");
   app.add_option("--kl", settings.kl,
-                 "Weight of the KL term; 1e-4, for GRPO 0.04, for FLUX.1 0 by default")
+                 "Weight of the KL term; 1e-4, for GRPO of Stable Diffusion 0.04 by default")
       ->check(support::finite());
   app.add_option(
          "--guidance", settings.guidance,
