@@ -5,16 +5,10 @@
 // roles, a batch, the velocity and the gradients of its loss, and how many velocities an epoch
 // computes.
 
-#include <algorithm>
-#include <cstddef>
-#include <cstdio>
-#include <ctime>
 #include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
-#include <utility>
-#include <vector>
 
 #include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
@@ -23,6 +17,8 @@
 #include <contraflow/core/memory.hpp>
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/toy/rewards.hpp>
+
+#include "epoch_times.hpp"
 
 namespace cf = contraflow;
 using cf::Tensor;
@@ -84,14 +80,6 @@ void write_check(const std::filesystem::path& path, const cf::EvaluationCount& e
   cf::write_safetensors(path, tensors);
 }
 
-/// Of all but the first fifth.
-double median(std::vector<double> values) {
-  values.erase(values.begin(), values.begin() + std::ptrdiff_t(values.size() / 5));
-  const auto middle = values.begin() + std::ptrdiff_t(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -110,14 +98,7 @@ int main(int argc, char** argv) {
   if (composed) only.emplace();
 
   auto trainer = trainer_of_ring();
-  std::vector<double> seconds, processor;
-  for (int i = 0; i < epochs; ++i) {
-    const double before = trainer.seconds();
-    const std::clock_t clock = std::clock();
-    trainer.run_epoch();
-    processor.push_back(double(std::clock() - clock) / CLOCKS_PER_SEC);
-    seconds.push_back(trainer.seconds() - before);
+  peer::time_epochs(trainer, epochs, [&](int i) {
     if (i == 0 && !file.empty()) write_check(file, trainer.evaluations());
-  }
-  std::printf("%.6f %.6f\n", median(std::move(seconds)), median(std::move(processor)));
+  });
 }

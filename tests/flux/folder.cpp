@@ -23,14 +23,6 @@ using laws::same_bits;
 
 namespace {
 
-std::set<std::string> files_below(const fs::path& path) {
-  std::set<std::string> files;
-  for (const auto& entry : fs::recursive_directory_iterator(path)) {
-    if (entry.is_regular_file()) files.insert(fs::relative(entry.path(), path).string());
-  }
-  return files;
-}
-
 void check_same(const torch::nn::Module& network, const fs::path& folder, const char* stem) {
   const auto own = cf::named_weights(network), written = cf::read_weights(folder, stem).tensors;
   REQUIRE(own.size() == written.size());

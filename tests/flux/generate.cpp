@@ -11,6 +11,7 @@
 #include <contraflow/pipeline/decoded_rewards.hpp>
 #include <contraflow/pipeline/image_generation.hpp>
 #include <contraflow/pipeline/lora_files.hpp>
+#include <contraflow/pipeline/stored_prompts.hpp>
 #include <contraflow/reward/combination.hpp>
 #include <contraflow/reward/records.hpp>
 #include <contraflow/solver/sde.hpp>
@@ -82,9 +83,9 @@ TEST_CASE("the window of T5 is the model's, or a shorter one") {
 TEST_CASE("stored prompts of FLUX.1 have the bits of all encoded at once") {
   const TemporaryDirectory directory;
   const auto all = flux::encode_prompts(folder(), captions, {.t5_tokens = 24, .at_once = 1});
-  const auto store =
-      flux::stored_prompts(folder(), directory / "prompts.safetensors", captions,
-                           {.t5_tokens = 24, .at_once = 4}, [](const cf::Warning&) {});
+  const auto store = flux::stored_prompts(folder(), directory / "prompts.safetensors", captions,
+                                          flux::PromptOptions{.t5_tokens = 24, .at_once = 4},
+                                          [](const cf::Warning&) {});
   const Tensor ids = at::tensor({2, 0}, at::kLong);
   CHECK(same_bits(store->condition(ids).sequence, all.sequence.index_select(0, ids)));
   CHECK(same_bits(store->condition(ids).pooled, all.pooled.index_select(0, ids)));

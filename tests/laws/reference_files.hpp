@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
@@ -10,7 +11,9 @@
 #include <map>
 #include <set>
 #include <string>
+#include <vector>
 
+#include <nlohmann/json.hpp>
 #include <torch/torch.h>
 
 #include <contraflow/io/safetensors.hpp>
@@ -61,6 +64,24 @@ class Report {
  private:
   int passed_ = 0, failed_ = 0;
 };
+
+// A line on whether a network has the names and shapes that are listed, and no others.
+inline void check_shapes(Report& report, const std::string& name, const torch::nn::Module& network,
+                         const nlohmann::json& listed) {
+  const auto own = cf::named_weights(network);
+  std::string fault;
+  for (const auto& weight : listed.items()) {
+    const auto found = own.find(weight.key());
+    const bool same = found != own.end() && found->second.sizes().vec() ==
+                                                weight.value().get<std::vector<std::int64_t>>();
+    if (!same) fault = weight.key();
+  }
+  if (own.size() != listed.size()) fault = std::to_string(own.size()) + " weights";
+  report.state("real_shapes " + name, fault.empty(),
+               std::to_string(listed.size()) + " weights, " +
+                   std::to_string(cf::weight_count(network)) + " elements" +
+                   (fault.empty() ? "" : ", differs: " + fault));
+}
 
 // One file of reference numbers. Every tensor of it has to be asked for.
 class Case {

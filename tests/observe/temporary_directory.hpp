@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -37,4 +38,14 @@ inline std::string read_all(const std::filesystem::path& path) {
 
 inline void write_all(const std::filesystem::path& path, const std::string& content) {
   std::ofstream(path, std::ios::binary) << content;
+}
+
+/// The files below a folder, by their paths in it.
+inline std::set<std::string> files_below(const std::filesystem::path& path) {
+  std::set<std::string> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(path)) {
+    if (entry.is_regular_file())
+      files.insert(std::filesystem::relative(entry.path(), path).string());
+  }
+  return files;
 }

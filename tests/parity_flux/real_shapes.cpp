@@ -35,20 +35,7 @@ void check_real_shapes(const Fixtures& fixtures, Report& report) {
       cf::expects(shapes.has(name), "real_shapes_flux.json", name, "nothing of that name");
     }
     for (const auto& entry : shapes.json().items()) {
-      const auto network = real_network(entry.key());
-      const auto own = cf::named_weights(*network);
-      std::string fault;
-      for (const auto& weight : entry.value().items()) {
-        const auto found = own.find(weight.key());
-        const bool same = found != own.end() && found->second.sizes().vec() ==
-                                                    weight.value().get<std::vector<std::int64_t>>();
-        if (!same) fault = weight.key();
-      }
-      if (own.size() != entry.value().size()) fault = std::to_string(own.size()) + " weights";
-      report.state("real_shapes " + entry.key(), fault.empty(),
-                   std::to_string(entry.value().size()) + " weights, " +
-                       std::to_string(cf::weight_count(*network)) + " elements" +
-                       (fault.empty() ? "" : ", differs: " + fault));
+      check_shapes(report, entry.key(), *real_network(entry.key()), entry.value());
     }
   });
 }

@@ -27,19 +27,7 @@ void check_real_shapes(const Fixtures& fixtures, Report& report) {
   report.section("real_shapes", [&] {
     const cf::Settings shapes(fixtures / "real_shapes.json");
     for (const auto& entry : shapes.json().items()) {
-      const auto network = real_network(entry.key());
-      const auto own = cf::named_weights(*network);
-      std::string fault;
-      for (const auto& weight : entry.value().items()) {
-        const auto found = own.find(weight.key());
-        const bool same = found != own.end() && found->second.sizes().vec() ==
-                                                    weight.value().get<std::vector<std::int64_t>>();
-        if (!same) fault = weight.key();
-      }
-      if (own.size() != entry.value().size()) fault = std::to_string(own.size()) + " weights";
-      report.state("real_shapes " + entry.key(), fault.empty(),
-                   std::to_string(entry.value().size()) + " weights" +
-                       (fault.empty() ? "" : ", differs: " + fault));
+      check_shapes(report, entry.key(), *real_network(entry.key()), entry.value());
     }
   });
 }

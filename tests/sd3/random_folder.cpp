@@ -22,14 +22,6 @@ using laws::same_bits;
 
 namespace {
 
-std::set<std::string> files_below(const fs::path& path) {
-  std::set<std::string> files;
-  for (const auto& entry : fs::recursive_directory_iterator(path)) {
-    if (entry.is_regular_file()) files.insert(fs::relative(entry.path(), path).string());
-  }
-  return files;
-}
-
 const std::string t5 = "text_encoder_3/model";
 
 }  // namespace

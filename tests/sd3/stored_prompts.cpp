@@ -5,6 +5,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 
+#include <contraflow/pipeline/stored_prompts.hpp>
 #include <contraflow/sd3/encode_prompts.hpp>
 
 #include "laws/compare.hpp"
@@ -20,9 +21,9 @@ TEST_CASE("stored prompts have the bits of all encoded at once, whatever is draw
   const cf::sd3::Folder folder(tiny::shared_folder());
   const cf::TextCondition all =
       cf::sd3::encode_prompts(folder, captions, {.t5_tokens = 24, .at_once = 1});
-  const auto store =
-      cf::sd3::stored_prompts(folder, directory / "prompts.safetensors", captions,
-                              {.t5_tokens = 24, .at_once = 4}, [](const cf::Warning&) {});
+  const auto store = cf::sd3::stored_prompts(folder, directory / "prompts.safetensors", captions,
+                                             cf::sd3::PromptOptions{.t5_tokens = 24, .at_once = 4},
+                                             [](const cf::Warning&) {});
   for (const std::vector<std::int64_t>& drawn :
        {std::vector<std::int64_t>{3}, {0, 4, 3}, {2, 1, 0, 4, 3}}) {
     const Tensor ids = at::tensor(drawn, at::kLong);
@@ -38,7 +39,7 @@ TEST_CASE("stored prompts of encoders that were replaced are encoded anew, cuts 
   int warnings = 0;
   const auto condition = [&] {
     return cf::sd3::stored_prompts(cf::sd3::Folder(own.path()), directory / "prompts.safetensors",
-                                   {"a cat", longer}, {.t5_tokens = 24},
+                                   {"a cat", longer}, cf::sd3::PromptOptions{.t5_tokens = 24},
                                    [&](const cf::Warning&) { ++warnings; })
         ->condition(at::arange(2, at::kLong));
   };

@@ -203,6 +203,23 @@ TEST_CASE("a policy gradient beside data learns both, and bad data are refused")
   laws::check_error([&] { bad.run(1); }, "data of a term", "shape [12, 2]");
 }
 
+TEST_CASE("Flow-DPPO tells by step of its ratios, and of what it drops") {
+  small::Options o = small::options();
+  o.transitions.report_steps = true;
+  o.learning.inner_epochs = 2;
+  auto trainer =
+      small::trainer(small::policy(), cf::FlowSde{}, first, cf::FlowDppo{.threshold = 1e-30}, o);
+  const cf::EpochReport told = trainer.run(1).last;
+  double masked = 0;
+  for (const std::string step : {"0", "1", "2", "3"}) {
+    CHECK(told.find("loss/ratio_deviation/" + step).value_or(0) > 0);
+    masked += told.find("loss/masked/" + step).value_or(0);
+  }
+  CHECK(masked > 0);
+  CHECK(std::abs(masked / 4 - told.find("loss/masked_fraction").value_or(0)) < 1e-6);
+  CHECK(!told.find("loss/clipped_below/0"));
+}
+
 TEST_CASE("ratios are told by step where that is asked for") {
   const auto report = [](bool by_step, const auto&... communicator) {
     small::Options o = small::options();

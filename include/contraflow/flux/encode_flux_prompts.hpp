@@ -4,17 +4,13 @@
 /// Prompts as FLUX.1 sees them.
 
 #include <cstdint>
-#include <filesystem>
-#include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <contraflow/flux/flux_folder.hpp>
 #include <contraflow/network/text_condition.hpp>
 #include <contraflow/observe/report.hpp>
-#include <contraflow/pipeline/stored_prompts.hpp>
 #include <contraflow/pipeline/text_states.hpp>
 
 namespace contraflow::flux {
@@ -78,29 +74,6 @@ TextCondition encode_prompts(const Folder& folder, const std::vector<std::string
 inline TextCondition encode_prompts(const Folder& folder, const std::vector<std::string>& captions,
                                     const PromptOptions& options = {}) {
   return encode_prompts(folder, captions, options, [](const Warning&) {});
-}
-
-/// Prompts that are encoded with the encoders of a folder when they are first asked for, and kept
-/// on disk: for more of them than memory holds, and for runs that go on after a kill. They pass the
-/// encoders one by one, so that a row has the bits of encode_prompts() with `at_once` 1, whatever
-/// others are asked for.
-/// @param folder with the text encoders and their tokenizers
-/// @param path of the file, see PromptStore; stale where prompt_source() is another
-/// @param captions at least one
-/// @param options how, without `at_once`
-/// @param warn told of each caption that is cut, when it is encoded; owned by the result
-/// @return rows for StoredPrompts
-template <class Warn>
-std::shared_ptr<const PromptStore> stored_prompts(const Folder& folder,
-                                                  const std::filesystem::path& path,
-                                                  std::vector<std::string> captions,
-                                                  PromptOptions options, Warn warn) {
-  options.at_once = 1;
-  const auto encode = [folder, options, warn](const std::vector<std::string>& some) {
-    return encode_prompts(folder, some, options, warn);
-  };
-  return std::make_shared<const PromptStore>(path, std::move(captions),
-                                             prompt_source(folder, options), encode);
 }
 
 }  // namespace contraflow::flux

@@ -131,7 +131,7 @@ void write_random_folder(const std::filesystem::path& path, const RandomFolderOp
                          Told&& told) {
   const auto component = [&](const char* name) {
     told(name);
-    std::filesystem::create_directories(path / name);
+    make_folder(path / name);
     return path / name;
   };
   const RandomWeights weights{options.dtype, options.seed};

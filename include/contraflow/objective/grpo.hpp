@@ -20,19 +20,25 @@ Tensor mean_of_current(const Batch& batch) {
   return batch.transition.mean(batch.x, velocity<Role::current>(batch));
 }
 
-/// Tells of ratios by step, where that is asked for: their mean, the mean square of what they
-/// differ from 1 by, and the shares beyond either end of a clip range.
+/// Tells of something by step, where that is asked for.
+inline void add_by_step(Statistics& statistics, const TransitionRows& transition,
+                        std::string_view name, const Tensor& values) {
+  if (!transition.step.defined()) return;
+  statistics.add_by_step(name, values.detach(), transition.step, transition.steps);
+}
+
+/// Tells of ratios by step: their mean, and the mean square of what they differ from 1 by.
+inline void add_ratios_by_step(Statistics& statistics, const TransitionRows& transition,
+                               const Tensor& ratio) {
+  add_by_step(statistics, transition, "ratio", ratio);
+  add_by_step(statistics, transition, "ratio_deviation", (ratio - 1).square());
+}
+/// The same, and the shares beyond either end of a clip range.
 inline void add_ratios_by_step(Statistics& statistics, const TransitionRows& transition,
                                const Tensor& ratio, double clip_range) {
-  if (!transition.step.defined()) return;
-  const auto add = [&](std::string_view name, const Tensor& values) {
-    statistics.add_by_step(name, values, transition.step, transition.steps);
-  };
-  const Tensor r = ratio.detach();
-  add("ratio", r);
-  add("ratio_deviation", (r - 1).square());
-  add("clipped_below", r < 1 - clip_range);
-  add("clipped_above", r > 1 + clip_range);
+  add_ratios_by_step(statistics, transition, ratio);
+  add_by_step(statistics, transition, "clipped_below", ratio < 1 - clip_range);
+  add_by_step(statistics, transition, "clipped_above", ratio > 1 + clip_range);
 }
 
 /// The clipped loss of a ratio, and what is told of it.
@@ -195,6 +201,8 @@ struct FlowDppo {
     const Tensor kept = dppo_kept(divergence, ratio.detach(), a, threshold);
     statistics.add("masked_fraction", 1 - kept);
     statistics.add("divergence", divergence);
+    detail::add_ratios_by_step(statistics, batch.transition, ratio);
+    detail::add_by_step(statistics, batch.transition, "masked", 1 - kept);
     return -a * ratio * kept;
   }
 };

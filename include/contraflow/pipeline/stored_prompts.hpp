@@ -150,6 +150,30 @@ class PromptStore {
   mutable std::optional<RowFile> file_;
 };
 
+/// Prompts that are encoded with the encoders of a folder when they are first asked for, and kept
+/// on disk: for more of them than memory holds, and for runs that go on after a kill. They pass the
+/// encoders one by one, so that a row has the bits of encode_prompts() with `at_once` 1, whatever
+/// others are asked for.
+/// @param folder of a model, with its text encoders and their tokenizers: sd3::Folder, flux::Folder
+/// @param path of the file, see PromptStore; stale where the model's prompt_source() is another
+/// @param captions at least one
+/// @param options how, the model's PromptOptions, without `at_once`
+/// @param warn told of each caption that is cut, when it is encoded; owned by the result
+/// @return rows for StoredPrompts
+/// @throws Error naming a component that is missing or cannot be read
+template <class Folder, class Options, class Warn>
+std::shared_ptr<const PromptStore> stored_prompts(const Folder& folder,
+                                                  const std::filesystem::path& path,
+                                                  std::vector<std::string> captions,
+                                                  Options options, Warn warn) {
+  options.at_once = 1;
+  const auto encode = [folder, options, warn](const std::vector<std::string>& some) {
+    return encode_prompts(folder, some, options, warn);
+  };
+  return std::make_shared<const PromptStore>(path, std::move(captions),
+                                             prompt_source(folder, options), encode);
+}
+
 /// A PromptSource over rows of a PromptStore, with a reference a prompt for rewards.
 /// @tparam R a list with an entry a prompt, such as of captions or JSON records
 template <class R>
