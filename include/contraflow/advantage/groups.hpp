@@ -6,26 +6,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <map>
 #include <span>
 #include <vector>
 
+#include <contraflow/core/members.hpp>
 #include <contraflow/core/tensor.hpp>
 
 namespace contraflow {
-
-/// Positions of the samples of each group, groups in ascending order of their ids.
-/// @par Shape
-/// @p group int64 [N]
-inline std::vector<std::vector<std::int64_t>> members_of_groups(const Tensor& group) {
-  const Tensor ids = group.contiguous();
-  std::map<std::int64_t, std::vector<std::int64_t>> members;
-  for (std::int64_t i = 0; i < ids.numel(); ++i)
-    members[ids.data_ptr<std::int64_t>()[i]].push_back(i);
-  std::vector<std::vector<std::int64_t>> result;
-  for (auto& [id, positions] : members) result.push_back(std::move(positions));
-  return result;
-}
 
 /// Throws Error unless @p reward is float64 and @p group int64 [N], N > 0, all finite.
 inline void expects_rewards(const Tensor& reward, const Tensor& group) {

@@ -4,10 +4,11 @@
 /// Which groups of samples say anything, and which are complete.
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <vector>
 
+#include <contraflow/core/members.hpp>
 #include <contraflow/objective/batch.hpp>
 
 namespace contraflow {
@@ -32,16 +33,11 @@ inline Tensor informative(const Scores& scores, bool only = true) {
 /// @param scores of N samples
 /// @return positions of the samples, a row each group, int64 [G, K]
 inline Tensor complete_groups(const Scores& scores) {
-  std::map<std::int64_t, std::vector<std::int64_t>> members;
-  const Tensor group = scores.group.contiguous();
-  const auto* id = data_of<const std::int64_t>(group);
+  const auto members = members_of_groups(scores.group);
   std::size_t size = 0;
-  for (std::int64_t i = 0; i < group.numel(); ++i) {
-    members[id[i]].push_back(i);
-    size = std::max(size, members[id[i]].size());
-  }
+  for (const auto& own : members) size = std::max(size, own.size());
   std::vector<std::int64_t> rows;
-  for (const auto& [number, own] : members) {
+  for (const auto& own : members) {
     if (own.size() == size) rows.insert(rows.end(), own.begin(), own.end());
   }
   return at::tensor(rows, at::kLong).view({-1, std::max<std::int64_t>(std::int64_t(size), 1)});

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/core/members.hpp>
 #include <contraflow/core/meta.hpp>
 #include <contraflow/reward/concept.hpp>
 #include <contraflow/reward/of_groups.hpp>
@@ -259,11 +260,7 @@ void fill(ScoreSheet& sheet, std::size_t row, std::string name, F&& scores) {
 template <class R, class Reference>
 void fill_groups(ScoreSheet& sheet, std::int64_t row, const std::string& name, const R& reward,
                  const Tensor& x0, const Reference& reference, const Tensor& group) {
-  std::map<std::int64_t, std::vector<std::int64_t>> members;
-  const Tensor ids = group.to(at::kCPU).contiguous();
-  const auto* numbers = data_of<const std::int64_t>(ids);
-  for (std::int64_t i = 0; i < ids.numel(); ++i) members[numbers[i]].push_back(i);
-  for (const auto& [id, own] : members) {
+  for (const auto& own : members_of_groups(group.to(at::kCPU))) {
     const Tensor rows = at::tensor(own, at::kLong);
     ScoreSheet part = unscored(1, rows.numel(), /*may_abstain=*/true);
     fill(part, 0, name, [&] {
