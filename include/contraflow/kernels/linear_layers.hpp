@@ -23,8 +23,8 @@ struct MlpLayer {
   std::int64_t out = 0;           ///< features that come out
 };
 
-/// What is added to what comes out in proportion to what went in: `v = v + (e . g) x`, for the
-/// first numbers of x, as many as v has, with e the last of them, as many as g has.
+/// What is added to what comes out in proportion to what went in: x times the inner product of g
+/// with the last numbers of x, for the first numbers of x, as many as come out.
 struct MlpGate {
   const float* weight = nullptr;  ///< g; null for no gate
   std::int64_t size = 0;          ///< of g

@@ -403,7 +403,7 @@ class Clip : public torch::nn::Module {
 
 /// The weights of a published CLIP file without what is no weight: files of older transformers
 /// also hold `position_ids`, the numbers from 0 on; a text tower alone has the names of newer
-/// ones, or the same without `text_model.`.
+/// ones, or the same without the prefix `text_model`.
 inline std::map<std::string, Tensor> clip_weights(std::map<std::string, Tensor> weights) {
   std::erase_if(weights, [](const auto& item) { return item.first.ends_with(".position_ids"); });
   if (!weights.contains("embeddings.token_embedding.weight")) return weights;

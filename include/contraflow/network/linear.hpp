@@ -29,8 +29,8 @@ struct LinearWeights {
 /// What else a multilayer perceptron is given.
 struct MlpInputs {
   Tensor added = {};  ///< to what the first layer gives, of that shape; undefined for nothing
-  /// g [1, n] in `v = v + (e . g) x`, added to what comes out for the first numbers of x, as many
-  /// as v has, with e the last n of them; undefined for no gate.
+  /// g [1, n]; x times its inner product with the last n numbers of x is added to what comes out,
+  /// for the first numbers of x, as many as come out; undefined for no gate.
   Tensor gate = {};
 };
 

@@ -152,6 +152,12 @@ inline std::vector<std::pair<std::string, float>> letter_pieces(std::int64_t voc
 }  // namespace detail
 
 /// A component with random weights and the config.json that says its shape.
+/// @param folder of the component
+/// @param stem of the file of weights, before its ending
+/// @param shape that the network is made of
+/// @param config to be written beside the weights
+/// @param options seed and dtype
+/// @param stream of the component, so that no two draw the same
 /// @param values of the weights that are not drawn, such as tables; may be empty
 /// @param most_bytes of a file
 template <class Network, class Options>
