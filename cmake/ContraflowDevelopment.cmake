@@ -12,6 +12,10 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(contraflow_development INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict -Wno-stringop-overflow -Wno-stringop-overread
                               -Wno-array-bounds>)
+  # Its garbage collector walks the precompiled header each time: a seventh of the time of a file, for
+  # a seventh of its memory.
+  target_compile_options(contraflow_development INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:SHELL:--param ggc-min-heapsize=4000000>")
 endif()
 
 if(CONTRAFLOW_QUICK_PROGRAMS)
