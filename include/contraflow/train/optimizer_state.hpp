@@ -41,7 +41,7 @@ inline std::vector<Tensor> parameters_of(torch::optim::Optimizer& optimizer) {
 /// AdamW, whose state is read and replaced as it is: large, and in every run.
 struct AdamWStates {
   using Own = torch::optim::AdamWParamState;
-  static constexpr const char* name = "AdamW";
+  static constexpr const char* format = "AdamW";
 
   static bool fits(torch::optim::Optimizer& optimizer) {
     const auto& type = typeid(optimizer);
@@ -49,7 +49,7 @@ struct AdamWStates {
   }
 
   static OptimizerState state_of(torch::optim::Optimizer& optimizer) {
-    OptimizerState state{{}, {{"optimizer", name}, {"steps", nlohmann::json::object()}}};
+    OptimizerState state{{}, {{"optimizer", format}, {"steps", nlohmann::json::object()}}};
     const std::vector<Tensor> parameters = parameters_of(optimizer);
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       const auto found = optimizer.state().find(parameters[i].unsafeGetTensorImpl());
@@ -107,14 +107,14 @@ struct AdamWStates {
 /// Any other optimiser: the archive that it saves itself into, taken apart in memory. Each value is
 /// a list of its kind and itself; a tensor is its name.
 struct ArchivedStates {
-  static constexpr const char* name = "archive";
+  static constexpr const char* format = "archive";
 
   static OptimizerState state_of(torch::optim::Optimizer& optimizer) {
     torch::serialize::OutputArchive out;
     optimizer.save(out);
     OptimizerState state;
     const nlohmann::json tree = tree_of(read_back(out), state);
-    state.values = {{"optimizer", name}, {"archive", tree}};
+    state.values = {{"optimizer", format}, {"archive", tree}};
     return state;
   }
 
@@ -235,7 +235,7 @@ inline OptimizerState state_of(torch::optim::Optimizer& optimizer) {
 /// @throws Error if it is of another optimiser, or does not fit
 inline void load_state(torch::optim::Optimizer& optimizer, const OptimizerState& state) {
   const bool is_adamw = detail::AdamWStates::fits(optimizer);
-  const std::string own = is_adamw ? detail::AdamWStates::name : detail::ArchivedStates::name;
+  const std::string own = is_adamw ? detail::AdamWStates::format : detail::ArchivedStates::format;
   try {
     const auto found = state.values.at("optimizer").get<std::string>();
     if (found != own) throw Error("optimizer", "a state of " + own, found);
