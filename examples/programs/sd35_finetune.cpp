@@ -65,7 +65,7 @@ struct Settings {
   std::vector<std::string> rewards = {"colourfulness"};
   std::string method = "nft", negative;
   std::int64_t epochs = 100, prompts = 48, group = 24, size = 512;
-  std::int64_t gradient_steps = 1, micro_batch = 4, rollout_batch = 8, rank = 32;
+  std::int64_t gradient_steps = 1, ahead = 0, micro_batch = 4, rollout_batch = 8, rank = 32;
   std::int64_t encode_ahead = 256;
   std::int64_t save_every = 10, evaluate_every = 10, evaluation_images = 16;
   int steps = 10, evaluation_steps = 40;
@@ -206,7 +206,7 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
       cf::Evaluator(
           cf::EvaluationOptions{.samples = settings.evaluation_images, .grid = evaluation_grid},
           cf::DpmSolver<1>{}, std::move(parts.evaluation_prompts)),
-      cf::Seed{settings.seed}, parts.ranks);
+      cf::Seed{settings.seed}, cf::Ahead{settings.ahead}, parts.ranks);
   const auto warn = [&](const cf::Warning& warning) { parts.phases.say(warning.message); };
   const bool resumed = settings.resume && cf::resume(trainer, settings.checkpoints(), warn);
   if (resumed) {
@@ -389,6 +389,8 @@ void add_options(CLI::App& app, Settings& settings) {
         "Pixels along a side, a multiple of 16; FLUX.1 rounds down to one");
   count("--steps", settings.steps, "Sampling steps of collection");
   count("--gradient-steps", settings.gradient_steps, "Gradient steps an epoch");
+  option("--ahead", settings.ahead, "1: score the next images while an epoch is learnt")
+      ->check(CLI::Range(0, 1));
   count("--micro-batch", settings.micro_batch, "Samples of one forward pass of the update");
   count("--rollout-batch", settings.rollout_batch, "Images that are collected together");
   count("--rank", settings.rank, "Of the adapter");

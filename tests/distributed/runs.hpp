@@ -171,6 +171,15 @@ Result adapters(const Comm& ranks) {
   return run(trainer, 2);
 }
 
+/// The samples of the next epoch made before an epoch is learnt.
+template <class Comm>
+Result ahead(const Comm& ranks) {
+  cf::Trainer trainer(small::policy(), cf::Euler{}, WithGaps{}, cf::Nft{}, collection(),
+                      cf::Learning{.gradient_steps = 2}, descent(), cf::Seed{7}, cf::Ahead{1},
+                      ranks);
+  return run(trainer, 4);
+}
+
 /// Every run, by name.
 template <class Comm>
 std::map<std::string, Result> all(const Comm& ranks) {
@@ -178,7 +187,8 @@ std::map<std::string, Result> all(const Comm& ranks) {
           {"GRPO", grpo(ranks)},         {"DPO", dpo(ranks)},
           {"offline", offline(ranks)},   {"pre-training", pretrained(ranks)},
           {"float64", wide(ranks)},      {"strata", strata(ranks)},
-          {"adapters", adapters(ranks)}, {"opinions", opinions(ranks)}};
+          {"adapters", adapters(ranks)}, {"opinions", opinions(ranks)},
+          {"ahead", ahead(ranks)}};
 }
 
 /// Where two results differ by more than rounding; "" where they do not.

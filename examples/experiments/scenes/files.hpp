@@ -35,6 +35,7 @@ inline Json to_json(const Settings& s) {
   return {{"prompts", s.prompts},
           {"group_size", s.group_size},
           {"gradient_steps", s.gradient_steps},
+          {"ahead", s.ahead},
           {"learning_rate", s.learning_rate},
           {"decay_steps", s.decay_steps},
           {"kl", s.kl},

@@ -128,7 +128,7 @@ auto trainer_of(Model model, const Start& start, const Solver& solver, const Obj
       cf::Learning{.gradient_steps = s.gradient_steps},
       cf::Optimization{.optimizer = cf::adamw({.learning_rate = s.learning_rate}),
                        .learning_rate_factor = cf::InverseRoot{.steps = s.decay_steps}},
-      cf::Seed{s.seed}, start.ranks);
+      cf::Seed{s.seed}, cf::Ahead{s.ahead}, start.ranks);
 }
 
 /// Trains from the newest checkpoint on, and scores the averaged policy on the kept-out prompts

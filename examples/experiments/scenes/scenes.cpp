@@ -105,6 +105,8 @@ class Overrides {
     add("--prompts", &Settings::prompts, "an epoch");
     add("--group-size", &Settings::group_size, "samples a prompt");
     add("--gradient-steps", &Settings::gradient_steps, "an epoch");
+    add("--ahead", &Settings::ahead, "1: score the next samples while an epoch is learnt",
+        CLI::Range(0, 1));
     add("--learning-rate", &Settings::learning_rate, "of AdamW");
     add("--decay-steps", &Settings::decay_steps, "until the rate has fallen to 0.71; 0: it stays");
     add("--kl", &Settings::kl, "weight of the KL term");

@@ -51,6 +51,7 @@ struct Settings {
   std::int64_t prompts = 24;        ///< an epoch
   std::int64_t group_size = 24;     ///< samples a prompt
   std::int64_t gradient_steps = 2;  ///< an epoch
+  std::int64_t ahead = 0;           ///< epochs whose samples are scored while one is learnt
   double learning_rate = 2e-3;
   double decay_steps = 10;          ///< see cf::InverseRoot; 0: the learning rate stays
   double kl = 0.03;                 ///< of the velocities (NFT) or transitions (FlowGRPO); 0: none

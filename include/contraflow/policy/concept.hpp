@@ -48,6 +48,13 @@ concept HasPolicyState = requires(P& p, const std::map<std::string, Tensor>& sta
   p.load(state);
 };
 
+/// `p.tensors_of(role)`: the weights that are a role's own, by name, to be read and written. A
+/// policy needs it where samples are collected ahead.
+template <class P>
+concept HasRoleTensors = requires(P& p) {
+  { p.tensors_of(Role::current) } -> std::convertible_to<std::map<std::string, Tensor>>;
+};
+
 /// Answers for the velocities of several roles and owns how they differ.
 ///
 /// Valid expressions: those of HasRoles, HasRoleVelocity, HasParameters, HasProgress and

@@ -82,6 +82,10 @@ class LoraPolicy {
     });
   }
 
+  /// Every tensor of a role's adapter, by name.
+  /// @throws Error for a role that has none
+  std::map<std::string, Tensor> tensors_of(Role role) const { return lora_.tensors(name_of(role)); }
+
   /// What is trained: the adapter of the current role.
   std::vector<Tensor> parameters() { return lora_.parameters(name_of(Role::current)); }
 

@@ -72,6 +72,10 @@ class SnapshotPolicy {
     throw Error("role", "a role that was kept before training", std::string(role.name()));
   }
 
+  /// Every tensor of a role's model, by name.
+  /// @throws Error for a role that is not kept
+  std::map<std::string, Tensor> tensors_of(Role role) { return named_tensors(model(role), role); }
+
   /// What is trained: the parameters of the current model that require gradients.
   std::vector<Tensor> parameters() { return trained_parameters(current_); }
 

@@ -54,6 +54,10 @@ class WithRole {
   /// As the policy's, where it has one.
   auto old_deviation() requires requires(P& p) { p.old_deviation(); }
   { return policy_.old_deviation(); }
+  /// As the policy's, where it can give them.
+  std::map<std::string, Tensor> tensors_of(Role role) requires HasRoleTensors<P> {
+    return policy_.tensors_of(role);
+  }
   /// As the policy's, where it knows one.
   std::vector<std::int64_t> sample_shape() requires requires(P& p) { p.sample_shape(); }
   { return policy_.sample_shape(); }

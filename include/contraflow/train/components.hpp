@@ -11,6 +11,7 @@
 #include <utility>
 
 #include <contraflow/advantage/advantages.hpp>
+#include <contraflow/train/ahead.hpp>
 #include <contraflow/train/evaluator.hpp>
 #include <contraflow/train/learner.hpp>
 
@@ -36,6 +37,7 @@ using OptimizationKind = KindOf<Optimization>;
 using ForwardKind = KindOf<ForwardProcess>;
 using TransitionsKind = KindOf<RecordedTransitions>;
 using SeedKind = KindOf<Seed>;
+using AheadKind = KindOf<Ahead>;
 struct EvaluationKind {
   template <class T>
   static constexpr bool is = std::same_as<T, EvaluationOptions> || is_evaluator<T>;
@@ -91,7 +93,8 @@ auto pick(const First& first, const Rest&... rest) {
 template <class T>
 inline constexpr bool is_component =
     is_any<T, CollectionKind, ScoringKind, LearningKind, OptimizationKind, ForwardKind,
-           TransitionsKind, SeedKind, EvaluationKind, PromptKind, AdvantageKind, CommunicatorKind>;
+           TransitionsKind, SeedKind, AheadKind, EvaluationKind, PromptKind, AdvantageKind,
+           CommunicatorKind>;
 
 /// What is asked of the components of a trainer.
 /// @tparam O the objective, a Sum
@@ -105,7 +108,8 @@ struct ComponentCheck {
       count_of<CollectionKind, Ts...> <= 1 && count_of<ScoringKind, Ts...> <= 1 &&
       count_of<LearningKind, Ts...> <= 1 && count_of<OptimizationKind, Ts...> <= 1 &&
       count_of<ForwardKind, Ts...> <= 1 && count_of<TransitionsKind, Ts...> <= 1 &&
-      count_of<EvaluationKind, Ts...> <= 1 && count_of<SeedKind, Ts...> <= 1;
+      count_of<EvaluationKind, Ts...> <= 1 && count_of<SeedKind, Ts...> <= 1 &&
+      count_of<AheadKind, Ts...> <= 1;
   static constexpr bool forward_is_used =
       count_of<ForwardKind, Ts...> == 0 || O::uses_forward || O::has_own_batches;
   static constexpr bool transitions_are_used =
@@ -135,7 +139,7 @@ consteval bool explain_components() {
       Check::are_known,
       "contraflow: a component of a trainer must be one of its settings (Collection, "
       "Scoring, Learning, Optimization, ForwardProcess, RecordedTransitions, EvaluationOptions or "
-      "an Evaluator, Seed), a PromptSource, an Advantage or a Communicator");
+      "an Evaluator, Seed, Ahead), a PromptSource, an Advantage or a Communicator");
   static_assert(Check::one_prompts,
                 "contraflow: a trainer takes one PromptSource: join the prompts of both");
   static_assert(Check::one_advantage, "contraflow: a trainer takes one Advantage");

@@ -21,6 +21,7 @@ struct Composition {
   using Record = RecordOf<O>;
   using C = ConditionOf<Prompts>;
   static constexpr bool collects = Collector<S, P, Prompts, Record>;
+  static constexpr bool looks_ahead = count_of<AheadKind, Components...> > 0;
   static constexpr bool is_meant_to_collect = HasAnyCollect<S, CollectorContext<P, Prompts>>;
 
   /// Where samples come from: @p S itself, or what follows it.
@@ -44,6 +45,10 @@ struct Composition {
     static_assert(!collects || count_of<CollectionKind, Components...> == 0,
                   "contraflow: the settings of a Collection mean nothing to a Collector of your "
                   "own: give them to the collector; the shape of a sample is that of its samples");
+    static_assert(!looks_ahead || HasRoleTensors<P>,
+                  "contraflow: Ahead keeps the weights that collect: give the policy "
+                  "`std::map<std::string, Tensor> tensors_of(Role role)`, the weights that are a "
+                  "role's own");
     static_assert(explain_components<O, Components...>());
     return true;
   }
@@ -53,7 +58,8 @@ struct Composition {
       return false;
     } else {
       constexpr bool solves = Solver<S> || Sampler<S>;
-      return has_roles_of<O, P>() && ComponentCheck<O, Components...>::fits &&
+      return has_roles_of<O, P>() &&
+             (!looks_ahead || HasRoleTensors<P>)&&ComponentCheck<O, Components...>::fits &&
              (collects ? count_of<CollectionKind, Components...> == 0
                        : solves && (!O::uses_transitions || StochasticSolver<S>));
     }

@@ -131,10 +131,10 @@ template <class P, class O, class... Components>
 struct OfflineComposition {
   using C = ConditionOf<Pick<PromptKind, NoPrompts, Components...>>;
   static constexpr bool learns = !O::uses_transitions && O::size > 0;
-  static constexpr bool has_settings_of_rollouts = count_of<CollectionKind, Components...> +
-                                                       count_of<ScoringKind, Components...> +
-                                                       count_of<EvaluationKind, Components...> >
-                                                   0;
+  static constexpr bool has_settings_of_rollouts =
+      count_of<CollectionKind, Components...> + count_of<ScoringKind, Components...> +
+          count_of<EvaluationKind, Components...> + count_of<AheadKind, Components...> >
+      0;
 
   static consteval bool explain() {
     static_assert(!O::uses_transitions,
@@ -142,7 +142,7 @@ struct OfflineComposition {
                   "process such as Nft, Awm, Dpo or BestOfGroup");
     static_assert(!has_settings_of_rollouts,
                   "contraflow: an OfflineTrainer neither collects nor evaluates: leave out "
-                  "Collection, Scoring and EvaluationOptions");
+                  "Collection, Scoring, EvaluationOptions and Ahead");
     static_assert(explain_trained<P, C>());
     if constexpr (Policy<P, C>) static_assert(explain_roles<O, P>());
     if constexpr (learns) static_assert(explain_components<O, Components...>());

@@ -41,6 +41,9 @@ struct ScoredRollout {
   std::int64_t size() const { return ids().defined() ? ids().size(0) : 0; }
 };
 
+/// Scores of an epoch's samples that are still computed.
+using PendingScores = std::vector<std::future<ScoreSheet>>;
+
 /// How scores become rewards: a component of a Trainer.
 struct Scoring {
   /// What a score counts as that a reward failed to give. Where a judge fails on bad samples alone,
@@ -94,25 +97,39 @@ class Scorer {
     }));
   }
 
+  /// What was begun since this was last called: the scores of an epoch.
+  PendingScores taken() { return std::exchange(sheets_, {}); }
+
   /// Waits until all that was begun is scored.
   /// @param watch is asked meanwhile
-  void wait(const EpochWatch& watch = {}) {
+  void wait(const EpochWatch& watch = {}) const { wait(sheets_, watch); }
+  /// Waits until an epoch is scored.
+  /// @param pending its scores
+  /// @param watch is asked meanwhile
+  static void wait(const PendingScores& pending, const EpochWatch& watch = {}) {
     using namespace std::chrono_literals;
-    for (const auto& sheet : sheets_) {
+    for (const auto& sheet : pending) {
       while (watch.is_on() && sheet.wait_for(100ms) == std::future_status::timeout) watch.check();
       sheet.wait();
     }
   }
 
+  /// Ends the scoring of what was begun last: collective.
+  template <class Record, class Warn>
+  ScoredRollout<Record> finish(Rollout<Record> rollout, EpochReport& report, Warn&& warn) {
+    return finish(std::move(rollout), taken(), report, warn);
+  }
   /// Ends the scoring of an epoch: collective.
   /// @param rollout this rank's samples, in the order of begin()
+  /// @param pending their scores
   /// @param report is given the metrics
   /// @param warn told of rewards that failed
   /// @return the samples whose scores count, maybe none
   /// @throws Error if a reward broke its contract, or two ranks have made the same sample
   template <class Record, class Warn>
-  ScoredRollout<Record> finish(Rollout<Record> rollout, EpochReport& report, Warn&& warn) {
-    ScoreSheet own = own_sheet();
+  ScoredRollout<Record> finish(Rollout<Record> rollout, PendingScores pending, EpochReport& report,
+                               Warn&& warn) {
+    ScoreSheet own = sheet_of(std::move(pending));
     score_groups(own, rollout);
     const std::vector<std::string> failures = own.failures;
     for (const std::string& failure : failures) warn(Warning{"reward/failure", 1, failure});
@@ -139,9 +156,9 @@ class Scorer {
 
  private:
   /// The sheet of this rank's samples.
-  ScoreSheet own_sheet() {
+  static ScoreSheet sheet_of(PendingScores pending) {
     std::vector<ScoreSheet> sheets;
-    for (auto& future : std::exchange(sheets_, {})) sheets.push_back(future.get());
+    for (auto& future : pending) sheets.push_back(future.get());
     return joined_sheets(std::move(sheets));
   }
 
@@ -259,7 +276,7 @@ class Scorer {
   bool asynchronous_;
   [[no_unique_address]] Comm communicator_;
   Scoring scoring_;
-  std::vector<std::future<ScoreSheet>> sheets_;
+  PendingScores sheets_;
   std::int64_t unscored_epochs_ = 0;
   std::string last_failure_;
 };

@@ -3,6 +3,8 @@
 /// @file
 /// Online reinforcement learning: collect, score, learn, evaluate.
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,20 +39,24 @@ class OnlineTrainer
         options_(with_shape(detail::pick<detail::CollectionKind, Collection>(components...))),
         most_unscored_epochs_(
             detail::pick<detail::LearningKind, Learning>(components...).most_unscored_epochs),
+        ahead_(Parts::looks_ahead ? detail::pick<detail::AheadKind, Ahead>(components...).epochs
+                                  : 0),
         collector_(detail::CollectorMaker<Parts::collects>::template of<typename Parts::Collects>(
             std::move(solver), options_,
             detail::pick<detail::TransitionsKind, RecordedTransitions>(components...))),
         scorer_(std::move(rewards),
                 detail::pick<detail::AdvantageKind, GroupAdvantage>(components...), this->source_,
-                Parts::collects ? !collects_at_once : options_.asynchronous_scoring,
+                ahead_ > 0 || (Parts::collects ? !collects_at_once : options_.asynchronous_scoring),
                 this->communicator_, detail::pick<detail::ScoringKind, Scoring>(components...)),
         evaluator_(detail::pick<detail::EvaluationKind, EvaluationOptions>(components...)) {
+    expects(ahead_ == 0 || ahead_ == 1, "ahead", "0 or 1 epochs", ahead_);
     auto forward = detail::pick<detail::ForwardKind, ForwardProcess>(components...);
     if (!forward.times) forward.times = GridTimes{};
     this->learner_.set(std::move(forward));
     this->learner_.set(detail::pick<detail::TransitionsKind, RecordedTransitions>(components...));
     this->settings_.emplace_back(
         "failed", shown(int(detail::pick<detail::ScoringKind, Scoring>(components...).failed)));
+    this->settings_.emplace_back("ahead", shown(ahead_));
     this->settings_.emplace_back("every", shown(evaluator_.options().every));
     this->settings_.emplace_back("samples", shown(evaluator_.options().samples));
     if (!Parts::collects) {
@@ -67,10 +73,13 @@ class OnlineTrainer
     return this->undone_if_given_up(this->learner_.steps(), [&] {
       const Stopwatch epoch;
       EpochReport report;
-      Rollout<Record> rollout = collect(report);
-      const auto scored = scorer_.finish(std::move(rollout), report, warn);
-      learn(scored, report);
-      if (scored.size() > 0) scorer_.learnt();
+      if (ahead_ == 0) {
+        Collected samples = collected(this->epoch_);
+        report.add("seconds/collect", epoch.seconds());
+        learn(std::move(samples), report, warn);
+      } else if constexpr (Parts::looks_ahead) {
+        collect_ahead_and_learn(report, warn);
+      }
       this->policy_.after_epoch(this->gradient_steps());
       this->seconds_ += epoch.seconds();
       report.add("seconds/epoch", epoch.seconds());
@@ -95,6 +104,7 @@ class OnlineTrainer
   /// Evaluates on prompts of another source with the same kind of condition and reference.
   template <class OtherPrompts>
   Evaluation evaluate(const OtherPrompts& prompts) {
+    if (next_ && next_->samples) scorer_.wait(next_->samples->scores, this->watch_);
     return evaluator_.evaluate(this->policy_, scorer_.rewards(), prompts, sample_shape(),
                                this->communicator_, this->watch_);
   }
@@ -120,6 +130,27 @@ class OnlineTrainer
   /// @p count samples, prompts in turn.
   Tensor sample(std::int64_t count, std::uint64_t seed = 0, Role role = Role::average) {
     return sample(at::arange(count, at::kLong).remainder(this->source_.size()), seed, role);
+  }
+
+  /// What a checkpoint needs, see Training; with Ahead the weights too that collect the epoch to
+  /// come, whose samples are made again by whoever goes on from it.
+  TrainerState state() {
+    TrainerState state = Base::state();
+    if (next_) detail::add_next_epoch(state, *next_);
+    return state;
+  }
+  /// Takes over what state() gave: all of it, or nothing where an error is thrown.
+  /// @throws Error naming what is missing, or of another composition
+  void load(const TrainerState& state) {
+    std::optional<NextEpoch> next;
+    if (detail::has_next_epoch(state)) {
+      expects(ahead_ > 0, "ahead", "1, as in the run whose state it is", ahead_);
+      if constexpr (Parts::looks_ahead) {
+        next = detail::next_epoch_in<Record>(state, this->policy_.tensors_of(O::collector));
+      }
+    }
+    Base::load(state);
+    next_ = std::move(next);
   }
 
   /// How samples are collected, with the shape of a sample filled in.
@@ -154,51 +185,112 @@ class OnlineTrainer
     return options_.sample_shape;
   }
 
-  Rollout<Record> collect(EpochReport& report) {
-    const Stopwatch watch;
+  using Collected = detail::Collected<Record>;
+  using NextEpoch = detail::NextEpoch<Record>;
+
+  /// The samples of an epoch; scored, or with Ahead still to be scored.
+  Collected collected(std::int64_t epoch) {
+    Collected made;
     const CollectorContext<P, typename Parts::Prompts> context{this->policy_,
                                                                this->source_,
                                                                O::collector,
-                                                               this->epoch_,
+                                                               epoch,
                                                                this->seed_,
-                                                               this->learner_.evaluations(),
+                                                               made.evaluations,
                                                                this->communicator_.rank(),
                                                                this->communicator_.size(),
                                                                this->watch_};
     scorer_.reset();
-    auto made = [this](const Tensor& x0, const Tensor& prompt) { scorer_.begin(x0, prompt); };
-    Rollout<Record> rollout;
     this->watch_.together(this->communicator_, [&] {
-      if constexpr (collects_at_once) {
-        rollout = collector_.collect(context);
-        expects_whole(rollout);
-        made(rollout.x0, rollout.prompt);
-      } else {
-        rollout = collector_.collect(context, made);
-        expects_whole(rollout);
-      }
-      scorer_.wait(this->watch_);
+      made.rollout = rollout_of(context);
+      if (ahead_ == 0) scorer_.wait(this->watch_);
     });
-    if (options_.sample_shape.empty()) options_.sample_shape = rollout.x0.sizes().slice(1).vec();
-    report.add("seconds/collect", watch.seconds());
-    return rollout;
+    made.scores = scorer_.taken();
+    if (options_.sample_shape.empty()) {
+      options_.sample_shape = made.rollout.x0.sizes().slice(1).vec();
+    }
+    return made;
+  }
+  /// The samples that the collector makes, while those that are there begin to be scored.
+  template <class Context>
+  Rollout<Record> rollout_of(const Context& context) {
+    auto begin = [this](const Tensor& x0, const Tensor& prompt) { scorer_.begin(x0, prompt); };
+    if constexpr (collects_at_once) {
+      Rollout<Record> rollout = collector_.collect(context);
+      expects_whole(rollout);
+      begin(rollout.x0, rollout.prompt);
+      return rollout;
+    } else {
+      Rollout<Record> rollout = collector_.collect(context, begin);
+      expects_whole(rollout);
+      return rollout;
+    }
   }
 
-  void learn(const ScoredRollout<Record>& scored, EpochReport& report) {
+  /// An epoch whose samples are there, or are made by who was to make them, while those of the next
+  /// one begin to be scored.
+  template <class Warn>
+  void collect_ahead_and_learn(EpochReport& report, Warn& warn) {
+    const Stopwatch collecting;
+    NextEpoch now = next_ ? *std::exchange(next_, std::nullopt) : next_epoch();
+    try {
+      Collected samples = samples_of(now);
+      next_ = next_epoch();
+      if (this->epoch_ + 1 < this->until_) next_->samples = collected(this->epoch_ + 1);
+      report.add("seconds/collect", collecting.seconds());
+      const Stopwatch waiting;
+      this->watch_.together(this->communicator_,
+                            [&] { scorer_.wait(samples.scores, this->watch_); });
+      report.add("seconds/wait", waiting.seconds());
+      report.add("staleness", double(this->gradient_steps() - now.gradient_steps));
+      const auto collector = as_known_collector(now);
+      learn(std::move(samples), report, warn);
+    } catch (...) {
+      now.samples.reset();
+      next_ = std::move(now);
+      throw;
+    }
+  }
+  /// The epoch to come, whose samples are made with the weights of today.
+  NextEpoch next_epoch() {
+    return {detail::copies_of(this->policy_.tensors_of(O::collector)), this->gradient_steps(), {}};
+  }
+  /// Gives the collecting role the weights that make the samples of an epoch, for a time.
+  detail::WithValues as_collector(const NextEpoch& epoch) {
+    return {this->policy_.tensors_of(O::collector), epoch.collector};
+  }
+  /// The same where the objective looks at that role beside the one that is learnt.
+  detail::WithValues as_known_collector(const NextEpoch& epoch) {
+    if (O::collector == Role::current) return {{}, {}};
+    return as_collector(epoch);
+  }
+  Collected samples_of(NextEpoch& epoch) {
+    if (epoch.samples) return *std::exchange(epoch.samples, std::nullopt);
+    const auto collector = as_collector(epoch);
+    return collected(this->epoch_);
+  }
+  template <class Warn>
+  void learn(Collected samples, EpochReport& report, Warn& warn) {
+    this->learner_.evaluations() += samples.evaluations;
+    const auto scored =
+        scorer_.finish(std::move(samples.rollout), std::move(samples.scores), report, warn);
     LearnReport learnt;
     if (scored.size() > 0) {
       const Generator stream =
           seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
       this->learner_.learn(scored, options_.grid, stream, learnt);
+      scorer_.learnt();
     }
     this->add_learnt(report, std::move(learnt));
   }
 
   Collection options_;
   std::int64_t most_unscored_epochs_;
+  std::int64_t ahead_;
   typename Parts::Collects collector_;
   Scorer<R, typename Parts::A, typename Parts::Prompts, Comm> scorer_;
   typename Parts::Evaluates evaluator_;
+  std::optional<NextEpoch> next_;
 };
 
 /// Online reinforcement learning of a flow: collect, score, learn, evaluate.
@@ -210,7 +302,7 @@ class OnlineTrainer
 /// `Trainer(policy, solver, rewards, objective, components...)`: the solver may be a Collector of
 /// your own; rewards may be a bag made by rewards(...) or a single Reward; components are in any
 /// order: settings (Collection, Scoring, Learning, Optimization, ForwardProcess,
-/// RecordedTransitions, EvaluationOptions or an Evaluator, Seed), a PromptSource (default
+/// RecordedTransitions, EvaluationOptions or an Evaluator, Seed, Ahead), a PromptSource (default
 /// NoPrompts), an Advantage (default GroupAdvantage) and a Communicator (default Alone). The same
 /// seed and number of threads give the same bits; the same seed makes the same draws for any number
 /// of ranks.

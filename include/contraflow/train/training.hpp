@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <random>
@@ -58,6 +59,7 @@ class Training {
   RunReport run(std::int64_t epochs, Os&&... observers) {
     expects_same_start(communicator_, start(epochs));
     agree_on_run_number();
+    until_ = epochs;
     return run_loop(self(), epochs, observers...);
   }
   /// Lets the epochs to come be given up half-way: run_epoch() then throws EpochGivenUp, and all is
@@ -197,15 +199,16 @@ class Training {
     report.backward_evaluations = evaluations().backward;
   }
 
-  P policy_;                                 ///< is trained
-  Source source_;                            ///< of conditions
-  std::uint64_t seed_;                       ///< of everything that is drawn
-  [[no_unique_address]] Comm communicator_;  ///< of the ranks
-  Learner<P, O, Source, Comm> learner_;      ///< makes the gradient steps
-  std::int64_t epoch_ = 0;                   ///< epochs finished
-  double seconds_ = 0;                       ///< of training so far
-  StartOfRank settings_;                     ///< in which the ranks must agree
-  EpochWatch watch_;                         ///< asked whether an epoch is to be given up
+  P policy_;                                                       ///< is trained
+  Source source_;                                                  ///< of conditions
+  std::uint64_t seed_;                                             ///< of everything that is drawn
+  [[no_unique_address]] Comm communicator_;                        ///< of the ranks
+  Learner<P, O, Source, Comm> learner_;                            ///< makes the gradient steps
+  std::int64_t epoch_ = 0;                                         ///< epochs finished
+  std::int64_t until_ = std::numeric_limits<std::int64_t>::max();  ///< epochs of the run, in total
+  double seconds_ = 0;                                             ///< of training so far
+  StartOfRank settings_;  ///< in which the ranks must agree
+  EpochWatch watch_;      ///< asked whether an epoch is to be given up
 
  private:
   /// All that gradient steps change.
