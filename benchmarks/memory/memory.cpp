@@ -111,9 +111,9 @@ int main(int argc, char** argv) {
   if (argc == 3) {
     // What LibTorch takes once for its own use is no part of a case.
     at::matmul(at::ones({8, 8}), at::ones({8, 8}));
-    const std::uint64_t before = support::peak_memory();
+    const std::uint64_t before = cf::peak_memory();
     run_case(argv[1], std::atoi(argv[2]));
-    std::cout << support::peak_memory() - before << '\n';
+    std::cout << cf::peak_memory() - before << '\n';
     return 0;
   }
   const std::string program = argv[0];

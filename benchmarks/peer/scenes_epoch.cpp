@@ -4,10 +4,12 @@
 // With --write it also writes what scenes_epoch.py --check compares itself with: weights,
 // velocities, the gradients of a loss, strict scores, and how many velocities an epoch computes.
 
+#include <chrono>
 #include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include <ATen/Parallel.h>
@@ -30,21 +32,32 @@ using cf::toy::SceneFlow;
 
 namespace {
 
-auto trainer_of(int threads) {
+/// Answers late, as a judge over a network does.
+struct SlowJudge {
+  double seconds;  ///< a request
+
+  Tensor operator()(const Tensor& x0, const Tensor& numbers) const {
+    std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+    return scenes::Strict{}(x0, numbers);
+  }
+};
+
+auto trainer_of(int threads, double judge_seconds, int ahead) {
   cf::SnapshotPolicy policy(cf::OnThreads(SceneFlow(), threads),
                             cf::SnapshotOptions{.old_decay = cf::Ramp{.rate = 0.02, .max = 0.95},
                                                 .average_decay = cf::WarmingUp{.max = 0.97}});
   const Tensor numbers = scenes::training_prompts();
   const Tensor tokens = scenes::catalogue().all_tokens().index_select(0, numbers);
   return cf::Trainer(
-      std::move(policy), cf::DpmSolver<2>{}, scenes::Strict{},
+      std::move(policy), cf::DpmSolver<2>{}, SlowJudge{judge_seconds},
       cf::Nft{.beta = 0.5, .optimality = cf::Optimality{.clip = 1}} + 0.03 * cf::VelocityKl{},
       cf::PromptRows(tokens, numbers),
       cf::Collection{.prompts_per_epoch = 24, .group_size = 24, .grid = cf::uniform_grid(10)},
       cf::ForwardProcess{.times = cf::StratifiedTimes{.per_sample = 2}},
       cf::GroupAdvantage{.spread = cf::Spread::none}, cf::Learning{.gradient_steps = 2},
       cf::Optimization{.optimizer = cf::adamw({.learning_rate = 1e-3}),
-                       .learning_rate_factor = cf::InverseRoot{.steps = 10}});
+                       .learning_rate_factor = cf::InverseRoot{.steps = 10}},
+      cf::Ahead{ahead});
 }
 
 /// Random weights: those that training begins with give a velocity of zero.
@@ -84,7 +97,8 @@ void write_check(const std::filesystem::path& path, const cf::EvaluationCount& e
 }  // namespace
 
 int main(int argc, char** argv) {
-  int epochs = 10, threads = 1;
+  int epochs = 10, threads = 1, ahead = 0;
+  double judge_seconds = 0;
   bool composed = false;
   std::filesystem::path file;
   CLI::App app("Seconds an epoch of NFT on the scenes task");
@@ -92,6 +106,10 @@ int main(int argc, char** argv) {
   app.add_option("--threads", threads, "threads between which batches are divided")
       ->check(CLI::PositiveNumber);
   app.add_flag("--composed", composed, "layers of LibTorch's operations, without fused kernels");
+  app.add_option("--judge-seconds", judge_seconds, "that a judge takes to answer")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--ahead", ahead, "1: score the next samples while an epoch is learnt")
+      ->check(CLI::Range(0, 1));
   app.add_option("--write", file, "safetensors file for scenes_epoch.py --check");
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(1);
@@ -99,7 +117,7 @@ int main(int argc, char** argv) {
   std::optional<cf::ComposedOnly> only;
   if (composed) only.emplace();
 
-  auto trainer = trainer_of(threads);
+  auto trainer = trainer_of(threads, judge_seconds, ahead);
   peer::time_epochs(trainer, epochs, [&](int i) {
     if (i == 0 && !file.empty()) write_check(file, trainer.evaluations());
   });

@@ -6,8 +6,7 @@
 #include <string>
 #include <vector>
 
-#include <sys/resource.h>
-
+#include <contraflow/core/memory.hpp>
 #include <contraflow/core/stopwatch.hpp>
 
 #include "format.hpp"
@@ -15,19 +14,7 @@
 
 namespace support {
 
-/// Bytes of this process that were in memory at most, since the last restart_peak() where the
-/// system allows it.
-inline std::uint64_t peak_memory() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;
-  }
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
-}
-
-/// Lets the peak start anew.
+/// Lets the peak of the memory start anew, where the system allows it.
 inline void restart_peak() { std::ofstream("/proc/self/clear_refs") << 5; }
 
 inline std::string gibibytes(std::uint64_t bytes) {
@@ -56,7 +43,7 @@ class Phases {
   void end() {
     if (!runs_) return;
     rows_.back().seconds = watch_.seconds();
-    rows_.back().peak = peak_memory();
+    rows_.back().peak = contraflow::peak_memory();
     runs_ = false;
   }
   Table table() {

@@ -97,6 +97,26 @@ TEST_CASE("a checkpoint does not know how many ranks there were") {
   }
 }
 
+TEST_CASE("what the ranks give to each other is reported") {
+  std::vector<double> bytes(2), memory(2);
+  std::int64_t weights = 0;
+  cf::Team(2).run([&](const cf::TeamRank& rank) {
+    auto trainer = trainer_of(rank);
+    trainer.run_epoch();
+    const cf::EpochReport report = trainer.run_epoch();
+    bytes[std::size_t(rank.rank())] = *report.find("ranks/bytes");
+    memory[std::size_t(rank.rank())] = *report.find("ranks/peak_memory");
+    if (rank.rank() != 0) return;
+    for (const Tensor& weight : trainer.policy().parameters()) weights += weight.numel() * 4;
+  });
+  // Gradients of the one step of each rank, and what goes with the samples.
+  CHECK(bytes[0] > 2.0 * double(weights));
+  CHECK(bytes[0] < 2.0 * double(weights) + 8192);
+  CHECK(bytes[0] == bytes[1]);
+  CHECK(memory[0] > 1e6);
+  CHECK(memory[0] == memory[1]);
+}
+
 TEST_CASE("ranks refuse together a folder that is another run's") {
   const TemporaryDirectory folder;
   const auto numbers = of_team(3, [&](const AnyRank& rank) {

@@ -31,6 +31,17 @@ std::vector<std::string> broken_laws(const C& ranks) {
     law(turned.eq(sum).all().template item<bool>(), "sum of what is not contiguous");
   }
 
+  // What a rank gives is counted: sums and rows of its own, a broadcast by the first.
+  if constexpr (contraflow::HasBytesSent<C>) {
+    const std::int64_t before = ranks.bytes_sent();
+    ranks.sum({at::ones({10}), at::ones({2}, at::kDouble)});
+    ranks.gather(at::ones({rank, 3}));
+    ranks.broadcast({at::ones({5})});
+    const std::int64_t given = 40 + 16 + rank * 12 + (rank == 0 ? 20 : 0);
+    // One rank by itself may send nothing.
+    law(size == 1 || ranks.bytes_sent() - before == given, "bytes sent");
+  }
+
   // All ranks have the same bits, each time.
   const Tensor uneven = at::arange(1000, at::kFloat).add(rank).sin().mul(1 + 1e-3 * rank);
   Tensor once = uneven.clone(), again = uneven.clone();

@@ -1,9 +1,16 @@
 #pragma once
 
 /// @file
-/// A setting of the process for programs of small tensors.
+/// The memory of the process: how much it was, and a setting for programs of small tensors.
 
+#include <cstdint>
 #include <cstdlib>
+#include <fstream>
+#include <string>
+
+#if __has_include(<sys/resource.h>)
+#include <sys/resource.h>
+#endif
 
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -22,6 +29,21 @@ inline void keep_freed_memory() {
   constexpr int one_gibibyte = 1 << 30;
   mallopt(M_MMAP_THRESHOLD, one_gibibyte);
   mallopt(M_TRIM_THRESHOLD, one_gibibyte);
+#endif
+}
+
+/// Bytes of this process that were in the host's memory at most; 0 where the system does not say.
+inline std::uint64_t peak_memory() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("VmHWM:")) return std::stoull(line.substr(6)) * 1024;
+  }
+#if __has_include(<sys/resource.h>)
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
+#else
+  return 0;
 #endif
 }
 

@@ -3,8 +3,10 @@
 /// @file
 /// The concept Communicator, and the one rank that is alone.
 
+#include <atomic>
 #include <concepts>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include <contraflow/core/tensor.hpp>
@@ -36,6 +38,13 @@ concept HasBroadcast = requires(const T& communicator, const std::vector<Tensor>
 template <class T>
 concept HasAgree = requires(const T& communicator, bool flag) {
   { communicator.agree(flag) } -> std::same_as<bool>;
+};
+
+/// `c.bytes_sent()`: what this rank has given to others so far. A trainer that finds it reports
+/// what an epoch took.
+template <class T>
+concept HasBytesSent = requires(const T& communicator) {
+  { communicator.bytes_sent() } -> std::same_as<std::int64_t>;
 };
 
 /// Several processes, or threads, that train one policy together: a component of a trainer.
@@ -94,6 +103,24 @@ struct Alone {
 /// Whether a communicator never has more than one rank.
 template <class T>
 inline constexpr bool is_alone = std::derived_from<T, Alone>;
+
+namespace detail {
+
+/// Counts what a rank gives to others, as it was given to whoever sends it; copies count together.
+class SentBytes {
+ public:
+  void add(std::int64_t bytes) const { bytes_->fetch_add(bytes, std::memory_order_relaxed); }
+  void add(const std::vector<Tensor>& tensors) const {
+    for (const Tensor& tensor : tensors) add(std::int64_t(tensor.nbytes()));
+  }
+  std::int64_t count() const { return bytes_->load(std::memory_order_relaxed); }
+
+ private:
+  std::shared_ptr<std::atomic<std::int64_t>> bytes_ =
+      std::make_shared<std::atomic<std::int64_t>>(0);
+};
+
+}  // namespace detail
 
 /// A part of 0 ... n - 1.
 struct Share {

@@ -135,6 +135,7 @@ class Mpi {
     const Tensor own = rows.detach().to(at::kCPU).contiguous();
     const auto own_bytes = static_cast<std::int64_t>(own.nbytes());
     std::vector<std::int64_t> sizes(static_cast<std::size_t>(size()) * 2);
+    sent_.add(own_bytes);
     const std::int64_t mine[2] = {own.size(0), own_bytes};
     detail::expects_mpi(
         MPI_Allgather(mine, 2, MPI_INT64_T, sizes.data(), 2, MPI_INT64_T, session_->world()),
@@ -167,6 +168,7 @@ class Mpi {
       Tensor host = tensor.detach().to(at::kCPU).contiguous();
       auto* bytes = static_cast<char*>(host.mutable_data_ptr());
       const auto size = static_cast<std::int64_t>(host.nbytes());
+      if (rank() == 0) sent_.add(size);
       for (std::int64_t first = 0; first < size; first += detail::mpi_elements) {
         const auto part = static_cast<int>(std::min(detail::mpi_elements, size - first));
         detail::expects_mpi(MPI_Bcast(bytes + first, part, MPI_BYTE, 0, session_->world()),
@@ -184,6 +186,8 @@ class Mpi {
                         "agree");
     return any != 0;
   }
+  /// Bytes of tensors that this rank has given to MPI so far; what ranks agree on is not counted.
+  std::int64_t bytes_sent() const { return sent_.count(); }
 
  private:
   /// Rows of another size on some rank would be written past the end.
@@ -207,6 +211,7 @@ class Mpi {
     const MPI_Datatype type = all.scalar_type() == at::kLong     ? MPI_INT64_T
                               : all.scalar_type() == at::kDouble ? MPI_DOUBLE
                                                                  : MPI_FLOAT;
+    sent_.add({all});
     auto* bytes = static_cast<char*>(all.mutable_data_ptr());
     for (std::int64_t first = 0; first < all.numel(); first += detail::mpi_elements) {
       const auto part = static_cast<int>(std::min(detail::mpi_elements, all.numel() - first));
@@ -223,6 +228,7 @@ class Mpi {
   }
 
   std::shared_ptr<detail::MpiSession> session_;
+  detail::SentBytes sent_;
 };
 
 }  // namespace contraflow

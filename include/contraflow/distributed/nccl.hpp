@@ -171,6 +171,7 @@ class Nccl {
       sums.push_back(
           tensor.detach().contiguous().to(detail::is_summed_by_nccl(dtype) ? dtype : at::kFloat));
     }
+    sent_.add(sums);
     session_->together("sum", sums, [](const Tensor& sum, ncclComm_t ranks, cudaStream_t stream) {
       void* data = sum.mutable_data_ptr();
       return ncclAllReduce(data, data, std::size_t(sum.numel()),
@@ -190,6 +191,7 @@ class Nccl {
     if (!on_host.empty()) starter_.broadcast(on_host);
     std::vector<Tensor> values;
     for (const Tensor& tensor : on_device) values.push_back(tensor.detach().contiguous());
+    if (rank() == 0) sent_.add(values);
     session_->together(
         "broadcast", values, [](const Tensor& value, ncclComm_t ranks, cudaStream_t stream) {
           void* data = value.mutable_data_ptr();
@@ -200,6 +202,11 @@ class Nccl {
   /// Whether any rank says so, by way of the starter.
   /// @throws Error if the starter fails
   bool agree(bool flag) const { return starter_.agree(flag); }
+  /// Bytes of tensors that this rank has given to NCCL so far, and to the starter where it counts.
+  std::int64_t bytes_sent() const {
+    if constexpr (HasBytesSent<Starter>) return sent_.count() + starter_.bytes_sent();
+    return sent_.count();
+  }
 
  private:
   /// Tensors of the host and of the GPU.
@@ -222,6 +229,7 @@ class Nccl {
 
   Starter starter_;
   std::shared_ptr<detail::NcclSession> session_;
+  detail::SentBytes sent_;
 };
 
 }  // namespace contraflow

@@ -86,6 +86,7 @@ class TeamRank {
   /// Adds up over the ranks, in their order, in place.
   void sum(const std::vector<Tensor>& tensors) const {
     const at::NoGradGuard no_gradient;
+    sent_.add(tensors);
     std::vector<Tensor> sums;
     table_->exchange(rank_, tensors, [&](const auto& laid) {
       for (std::size_t i = 0; i < tensors.size(); ++i) {
@@ -97,6 +98,7 @@ class TeamRank {
   }
   /// The rows of all ranks, in their order.
   Tensor gather(const Tensor& rows) const {
+    sent_.add({rows});
     Tensor all;
     table_->exchange(rank_, {rows}, [&](const auto& laid) {
       std::vector<Tensor> parts;
@@ -108,6 +110,7 @@ class TeamRank {
   /// The values of rank 0, in place.
   void broadcast(const std::vector<Tensor>& tensors) const {
     const at::NoGradGuard no_gradient;
+    if (rank_ == 0) sent_.add(tensors);
     table_->exchange(rank_, tensors, [&](const auto& laid) {
       if (rank_ == 0) return;
       for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].copy_(laid[0][i]);
@@ -121,10 +124,13 @@ class TeamRank {
     });
     return any;
   }
+  /// Bytes of tensors that this rank has laid out for the others so far.
+  std::int64_t bytes_sent() const { return sent_.count(); }
 
  private:
   std::shared_ptr<detail::TeamTable> table_;
   int rank_;
+  detail::SentBytes sent_;
 };
 
 /// Ranks that are threads of one process: for tests, and where a program's own threads are to train

@@ -13,6 +13,7 @@
 #include <typeinfo>
 #include <utility>
 
+#include <contraflow/core/memory.hpp>
 #include <contraflow/train/learner.hpp>
 #include <contraflow/train/loop.hpp>
 #include <contraflow/train/optimizer_state.hpp>
@@ -192,6 +193,7 @@ class Training {
   /// Counts the epoch, and adds the numbers that all trainers report: collective.
   void finish(EpochReport& report) {
     add_up_evaluations();
+    add_exchange(report);
     report.epoch = ++epoch_;
     report.seconds = seconds_;
     report.gradient_steps = gradient_steps();
@@ -261,6 +263,19 @@ class Training {
     }
   }
 
+  /// Adds what the ranks took since the last report: bytes that they gave to each other, all
+  /// together, and the host's memory of the largest: collective.
+  void add_exchange(EpochReport& report) {
+    if constexpr (HasBytesSent<Comm>) {
+      const std::int64_t sent = communicator_.bytes_sent();
+      const Tensor all = communicator_.gather(
+          at::tensor({sent - sent_, std::int64_t(peak_memory())}).unsqueeze(0));
+      sent_ = sent;
+      report.add("ranks/bytes", double(all.select(1, 0).sum().template item<std::int64_t>()));
+      report.add("ranks/peak_memory", double(all.select(1, 1).max().template item<std::int64_t>()));
+    }
+  }
+
   /// That of the first rank, on all: collective.
   void agree_on_run_number() {
     if constexpr (!is_alone<Comm>) {
@@ -271,6 +286,7 @@ class Training {
   }
 
   EvaluationCount counted_;  ///< of all ranks, up to the last epoch
+  std::int64_t sent_ = 0;    ///< by this rank, up to the last report
   std::int64_t run_number_ = detail::new_run_number();
 
   static P prepared(P policy) {
