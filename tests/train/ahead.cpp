@@ -47,13 +47,22 @@ struct NotingTerm {
   }
 };
 
-// Counts the batches that it learns from.
-struct CountingTerm : NotingTerm {
+// Waits, for some seconds, until another thread has come so far.
+bool comes_to(const std::atomic<int>& count, int least) {
+  for (int i = 0; i < 2000 && count < least; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return count >= least;
+}
+
+// Learns when the judge has been asked twice.
+struct PatientTerm : NotingTerm {
   std::atomic<int>* learnt = nullptr;
+  const std::atomic<int>* asked = nullptr;
 
   template <class Batch>
   Tensor loss(const Batch& batch, const Tensor& advantage, cf::Statistics& statistics) const {
-    ++*learnt;
+    if (comes_to(*asked, 2)) ++*learnt;
     return NotingTerm::loss(batch, advantage, statistics);
   }
 };
@@ -164,18 +173,15 @@ TEST_CASE("samples are made by the policy of an epoch before, and learnt against
 }
 
 TEST_CASE("the next samples are scored while those of an epoch are learnt") {
-  std::atomic<int> learnt{0}, scored{0};
+  std::atomic<int> learnt{0}, asked{0};
   std::atomic<bool> overlap{false};
   const auto judge = [&](const Tensor& x0) {
-    const int own = ++scored;
-    for (int i = 0; own == 2 && i < 2000 && learnt == 0; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    if (own == 2) overlap = learnt > 0;
+    if (++asked == 2) overlap = comes_to(learnt, 1);
     return x0.sum(1);
   };
-  CountingTerm term;
+  PatientTerm term;
   term.learnt = &learnt;
+  term.asked = &asked;
   auto ahead = small::trainer(policy(), cf::Euler{}, judge, term, small::options(), cf::Ahead{1});
   ahead.run_epoch();
   ahead.evaluate();  // waits for them, so that a reward is not asked for both at once
