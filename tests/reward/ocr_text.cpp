@@ -102,8 +102,11 @@ TEST_CASE("captions say what they want to be shown") {
   CHECK(cf::wanted_texts(captions) == std::vector<std::string>{"Open", " Hello World "});
   CHECK(cf::wanted_texts(cf::Captions{}).empty());
   const auto refuse = [](const std::string& caption) {
-    check_error([&] { cf::wanted_texts(cf::Captions{R"(a "b")", caption}); }, "captions",
-                "a text in double quotes, that is not blank, got " + caption);
+    check_error(
+        [&] {
+          cf::wanted_texts(cf::Captions{R"(a "b")", caption});
+        },
+        "captions", "a text in double quotes, that is not blank, got " + caption);
   };
   refuse("a photo of a cat");
   refuse("12\" of rain");
@@ -116,14 +119,14 @@ TEST_CASE("records say what they want to be shown, by themselves or by their cap
                             json{{"prompt", R"(a "Closed" door)"}},
                             json{{"prompt", R"(a "Closed" door)"}, {"text", "Open"}},
                             json{{"prompt", R"(a "Closed" door)"}, {"text", 7}}};
-  CHECK(cf::wanted_texts(records, "text") ==
-        std::vector<std::string>{"Open", "Closed", "Open", "Closed"});
+  CHECK(cf::wanted_texts(records) == std::vector<std::string>{"Open", "Closed", "Open", "Closed"});
   CHECK(cf::wanted_texts(cf::Records{json{{"sign", "Stop"}, {"text", "no"}}}, "sign") ==
         std::vector<std::string>{"Stop"});
   const auto refuse = [](const json& record) {
-    check_error([&] { cf::wanted_texts(cf::Records{record}, "text"); }, "records",
+    check_error([&] { cf::wanted_texts(cf::Records{record}); }, "records",
                 "a text \"text\", or a \"prompt\" with one in double quotes, that is not blank, "
-                "got " + record.dump());
+                "got " +
+                    record.dump());
   };
   refuse(json{{"prompt", "a photo of a cat"}});
   refuse(json{{"prompt", "a cat"}, {"text", 7}});

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include <ATen/ops/upsample_bicubic2d.h>
+#include <allheaders.h>
 #include <tesseract/baseapi.h>
 
 #include <contraflow/core/parallel.hpp>
@@ -52,9 +53,12 @@ class OcrReader {
     // What Tesseract sets while it loads a language is in part of the whole process.
     static std::mutex turn;
     const std::lock_guard lock(turn);
-    // Among it where its messages go, which are for whoever runs it by hand.
-    static const bool is_quiet = api_.SetVariable("debug_file", "/dev/null");
-    static_cast<void>(is_quiet);
+    // Among it where its messages and Leptonica's go, which are for whoever runs it by hand.
+    static std::once_flag is_quiet;
+    std::call_once(is_quiet, [&] {
+      api_.SetVariable("debug_file", "/dev/null");
+      setMsgSeverity(L_SEVERITY_NONE);
+    });
     const std::string folder = options.tessdata.string();
     const int failed = api_.Init(folder.empty() ? nullptr : folder.c_str(),
                                  options.language.c_str(), tesseract::OEM_LSTM_ONLY);
@@ -72,7 +76,7 @@ class OcrReader {
     const int height = static_cast<int>(pixels.size(0)), width = static_cast<int>(pixels.size(1));
     // What was read before would be in its dictionary.
     api_.ClearAdaptiveClassifier();
-    api_.SetImage(pixels.const_data_ptr<std::uint8_t>(), width, height, channels, channels * width);
+    api_.SetImage(data_of<const std::uint8_t>(pixels), width, height, channels, channels * width);
     api_.SetSourceResolution(credible_resolution);
     const std::unique_ptr<char[]> text(api_.GetUTF8Text());
     api_.Clear();
@@ -139,6 +143,7 @@ class OcrReaders {
 
 inline void check(const OcrOptions& options) {
   const int mode = options.page_segmentation;
+  expects(!options.language.empty(), "language", "a language such as eng", "none");
   const bool reads = mode >= tesseract::PSM_AUTO && mode < tesseract::PSM_COUNT &&
                      mode != tesseract::PSM_SPARSE_TEXT_OSD;
   expects(reads, "page_segmentation", "a mode that reads, without detection of orientation", mode);

@@ -113,7 +113,8 @@ inline std::vector<std::string> wanted_texts(const Captions& captions) {
 /// @param records objects
 /// @param key under which a record may have its text
 /// @throws Error naming the first record that has none, or a blank one
-inline std::vector<std::string> wanted_texts(const Records& records, const std::string& key) {
+inline std::vector<std::string> wanted_texts(const Records& records,
+                                             const std::string& key = "text") {
   const std::string expected =
       "a text \"" + key + "\", or a \"prompt\" with one in double quotes, that is not blank";
   std::vector<std::string> texts;
