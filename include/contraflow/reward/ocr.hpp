@@ -228,10 +228,15 @@ class Ocr {
   }
 
   std::vector<std::string> texts(const Tensor& images) const {
-    std::vector<std::string> result(static_cast<std::size_t>(images.size(0)));
-    parallel_for(images.size(0), [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t count = images.size(0);
+    std::vector<std::string> result(static_cast<std::size_t>(count));
+    // One image, too, goes to a thread of a parallel loop: within one Tesseract starts no threads
+    // of its own, by which it is several times slower.
+    constexpr std::int64_t enough_for_a_loop = 2;
+    parallel_for(std::max(count, enough_for_a_loop), [&](std::int64_t begin, std::int64_t end) {
+      if (begin >= count) return;
       readers_->with_one([&](detail::OcrReader& reader) {
-        for (std::int64_t i = begin; i < end; ++i) {
+        for (std::int64_t i = begin; i < std::min(end, count); ++i) {
           const Tensor pixels = detail::pixel_rows(enlarged(images.narrow(0, i, 1)));
           result[static_cast<std::size_t>(i)] = reader.read(pixels[0].permute({1, 2, 0}));
         }
