@@ -3,6 +3,7 @@
 #   contraflow::images   libpng, libjpeg         PNG and JPEG files
 #   contraflow::text     ICU, SentencePiece      tokenizers, and what reads text with them
 #   contraflow::http     cpp-httplib             rewards from another process
+#   contraflow::ocr      Tesseract 5             text in images as a reward
 #   contraflow::mpi      MPI                     ranks that are processes
 #   contraflow::nccl     NCCL, LibTorch for CUDA ranks with a GPU each
 #   contraflow::sd3      nothing of its own      Stable Diffusion 3.5
@@ -13,14 +14,15 @@
 
 set(CONTRAFLOW_COMPONENTS "AUTO" CACHE STRING
     "Targets beside contraflow::contraflow. AUTO: those whose libraries are installed; else a list of \
-images, text, http, mpi, nccl, sd3 and flux, whose libraries are fetched where they can be; NONE: no others")
-set_property(CACHE CONTRAFLOW_COMPONENTS PROPERTY STRINGS AUTO NONE "images;text;http;mpi;nccl;sd3;flux")
+images, text, http, ocr, mpi, nccl, sd3 and flux, whose libraries are fetched where they can be; NONE: no others")
+set_property(CACHE CONTRAFLOW_COMPONENTS PROPERTY STRINGS AUTO NONE "images;text;http;ocr;mpi;nccl;sd3;flux")
 
 set(CONTRAFLOW_HEADERS_images io/image.hpp io/jpeg.hpp io/png.hpp observe/picture.hpp reward/jpeg_size.hpp)
-set(CONTRAFLOW_HEADERS_text text/*.hpp reward/clip_score.hpp
+set(CONTRAFLOW_HEADERS_text text/*.hpp reward/clip_score.hpp reward/ocr_text.hpp
                             pipeline/model_folder.hpp pipeline/text_states.hpp
                             pipeline/random_weights.hpp)
 set(CONTRAFLOW_HEADERS_http reward/http.hpp reward/remote.hpp reward/chat_judge.hpp)
+set(CONTRAFLOW_HEADERS_ocr reward/ocr.hpp)
 set(CONTRAFLOW_HEADERS_mpi distributed/mpi.hpp)
 set(CONTRAFLOW_HEADERS_nccl distributed/nccl.hpp)
 set(CONTRAFLOW_HEADERS_sd3 sd3/*.hpp)

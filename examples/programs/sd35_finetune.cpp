@@ -322,6 +322,8 @@ void run(const Settings& settings, const support::Ranks& ranks) {
   if (!settings.evaluation_prompt_file.empty()) {
     own_evaluation = cf::read_records(settings.evaluation_prompt_file);
   }
+  support::expects_prompts_for(settings.rewards, records);
+  support::expects_prompts_for(settings.rewards, own_evaluation);
 
   phases.begin("encoding prompts");
   cf::Captions all = cf::captions_of(records);

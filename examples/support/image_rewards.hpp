@@ -11,9 +11,14 @@
 #include <contraflow/reward/image_measures.hpp>
 #include <contraflow/reward/jpeg_size.hpp>
 #include <contraflow/reward/list.hpp>
+#include <contraflow/reward/ocr_text.hpp>
 #include <contraflow/reward/records.hpp>
 #include <contraflow/reward/remote.hpp>
 #include <contraflow/reward/reward_text.hpp>
+
+#ifdef CONTRAFLOW_EXAMPLES_OCR
+#include <contraflow/reward/ocr.hpp>
+#endif
 
 namespace support {
 
@@ -25,7 +30,8 @@ using ImageRewards = cf::RewardList<cf::Records>;
 inline constexpr const char* reward_help =
     "Rewards, each as name or name:argument, with a weight as name=0.5 or name=0.5:argument. "
     "Without an argument: "
-    "jpeg-compressibility, jpeg-incompressibility, brightness, colourfulness, sharpness, palette. "
+    "jpeg-compressibility, jpeg-incompressibility, brightness, colourfulness, sharpness, palette, "
+    "and ocr for what prompts quote, or have as \"text\", ocr:LANGUAGE for another than eng. "
     "With a model's folder: clip, pickscore. With its files, separated by a comma: hps:WEIGHTS,"
     "TOKENIZER and aesthetic:CLIP,HEAD. With a file: exported. With an address: remote. "
     "With an address or a JSON file of settings: chat";
@@ -37,6 +43,13 @@ inline cf::ChatJudge chat_judge(const std::string& argument) {
   if (argument.find("://") == std::string::npos) return cf::read_chat_judge(argument);
   return {.url = argument};
 }
+
+#ifdef CONTRAFLOW_EXAMPLES_OCR
+inline cf::Ocr ocr(const std::string& language) {
+  if (language.empty()) return cf::Ocr();
+  return cf::Ocr({.language = language});
+}
+#endif
 
 inline void add_reward(ImageRewards& rewards, const cf::RewardText& text) {
   const std::string &name = text.name, &argument = text.argument;
@@ -58,6 +71,13 @@ inline void add_reward(ImageRewards& rewards, const cf::RewardText& text) {
     const cf::Tensor colours =
         at::tensor({1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0});
     return add(cf::Palette{.colours = colours.reshape({5, 3}).to(at::kFloat)});
+  }
+  if (name == "ocr") {
+#ifdef CONTRAFLOW_EXAMPLES_OCR
+    return add(ocr(argument));
+#else
+    throw cf::Error("--reward", "for ocr a program that was built with Tesseract", "one without");
+#endif
   }
   if (argument.empty()) {
     throw cf::Error("--reward", "one of the names in --help, some with :argument", name);
@@ -82,6 +102,13 @@ inline ImageRewards image_rewards(const std::vector<std::string>& texts) {
   ImageRewards rewards;
   for (const std::string& text : texts) detail::add_reward(rewards, cf::reward_text(text));
   return rewards;
+}
+
+/// Throws Error where a reward of a command line would not be told what it asks of prompts.
+inline void expects_prompts_for(const std::vector<std::string>& texts, const cf::Records& prompts) {
+  for (const std::string& text : texts) {
+    if (cf::reward_text(text).name == "ocr") cf::wanted_texts(prompts);
+  }
 }
 
 }  // namespace support

@@ -8,6 +8,7 @@
 #include <contraflow/io/image.hpp>
 #include <contraflow/model/concept.hpp>
 #include <contraflow/reward/concept.hpp>
+#include <contraflow/reward/ocr.hpp>
 #include <contraflow/reward/remote.hpp>
 #include <contraflow/sd3/folder.hpp>
 #include <contraflow/text/clip_tokenizer.hpp>
@@ -15,6 +16,7 @@
 namespace cf = contraflow;
 
 static_assert(cf::Reward<cf::Remote, cf::Captions>);
+static_assert(cf::Reward<cf::Ocr, cf::Captions>);
 static_assert(cf::Communicator<cf::Mpi>);
 static_assert(cf::FlowModel<cf::flux::Model, cf::TextCondition>);
 
@@ -23,6 +25,12 @@ int main() {
   const cf::Tensor image = at::ones({3, 8, 8});
   std::cout << tokenizer.encode("a cat").ids.size() << " tokens, " << cf::encode_png(image).size()
             << " bytes\n";
+  try {
+    const cf::Ocr reader({.language = "no language"});
+    return 1;
+  } catch (const cf::Error& error) {
+    std::cout << error.what() << '\n';
+  }
   try {
     const cf::sd3::Folder folder("no folder");
     return 1;

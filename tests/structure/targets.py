@@ -17,6 +17,7 @@ LIBRARIES = {
     "images": re.compile(r"(png|jpeglib|jerror)\.h$"),
     "text": re.compile(r"unicode/|sentencepiece"),
     "http": re.compile(r"httplib\.h$"),
+    "ocr": re.compile(r"tesseract/|allheaders\.h$"),
     "mpi": re.compile(r"mpi\.h$"),
     "nccl": re.compile(r"nccl\.h$|c10/cuda/"),
 }
