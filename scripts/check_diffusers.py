@@ -271,7 +271,7 @@ class Flux:
     def velocity(transformer, x):
         rows, columns = x["x_t"].shape[2] // 2, x["x_t"].shape[3] // 2
         image = FluxPipeline._prepare_latent_image_ids(1, rows, columns, "cpu", torch.float32)
-        guidance = x["guidance"].expand(x["t"].shape) if transformer.config.guidance_embeds else None
+        guidance = x["guidance"].expand(x["t"].shape)
         packed = transformer(
             hidden_states=FluxPipeline._pack_latents(x["x_t"], *x["x_t"].shape),
             timestep=x["t"], guidance=guidance, pooled_projections=x["pooled"],
@@ -369,8 +369,8 @@ def check_our_adapters(checks, tool, velocities, scratch):
         pipe.load_lora_weights(out / "diffusers")
         checks.equal(f"{name}, load_lora_weights, velocity", velocities.ours(out / "diffusers"),
                      velocities.theirs(pipe.transformer))
-        checks.equal(f"{model.name}: peft adapter by contraflow against the diffusers one, velocity",
-                     velocities.ours(out / "peft"), velocities.theirs(pipe.transformer))
+        checks.equal(f"{name} against the peft one, velocity", velocities.ours(out / "peft"),
+                     velocities.theirs(pipe.transformer))
         compare_images(checks, tool, model, name, velocities.folder, pipe,
                        list(model.cases)[:1], out / "diffusers")
         pipe.unload_lora_weights()

@@ -376,7 +376,7 @@ void add_options(CLI::App& app, Settings& settings) {
                  "Such a file for evaluations; those of training by default");
   app.add_option("--negative", settings.negative, "Negative prompt, for guidance");
   support::text_to_image::add_options(app, settings.lora,
-                             "Adapter to start from, which is then the reference");
+                                      "Adapter to start from, which is then the reference");
   option("--encode-ahead", settings.encode_ahead,
          "Prompts that are encoded before the networks are loaded, at most; others are when they "
          "are first drawn")

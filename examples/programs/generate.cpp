@@ -212,7 +212,7 @@ int main(int argc, char** argv) try {
       ->check(support::natural())
       ->capture_default_str();
   support::text_to_image::add_options(app, settings.lora,
-                             "Adapter: a folder of peft or diffusers, or a file");
+                                      "Adapter: a folder of peft or diffusers, or a file");
   app.add_option("--lora-scale", settings.lora_scale, "Strength of the adapter")
       ->check(support::finite())
       ->capture_default_str();

@@ -42,9 +42,8 @@ struct Settings {
 
 /// The models of Stable Diffusion, by the shapes of their transformers.
 const std::map<std::string, cf::MmditOptions>& sd3_kinds() {
-  static const std::map<std::string, cf::MmditOptions> kinds{{"sd3-medium", cf::sd3_medium()},
-                                                             {"sd3.5-medium", {}},
-                                                             {"sd3.5-large", cf::sd35_large()}};
+  static const std::map<std::string, cf::MmditOptions> kinds{
+      {"sd3-medium", cf::sd3_medium()}, {"sd3.5-medium", {}}, {"sd3.5-large", cf::sd35_large()}};
   return kinds;
 }
 
@@ -86,8 +85,8 @@ int main(int argc, char** argv) try {
       ->capture_default_str();
   app.add_option("--kind", settings.kind,
                  "Model: sd3-medium, sd3.5-medium, sd3.5-large, flux-dev or flux-schnell")
-      ->check(CLI::IsMember(
-          {"sd3-medium", "sd3.5-medium", "sd3.5-large", "flux-dev", "flux-schnell"}))
+      ->check(
+          CLI::IsMember({"sd3-medium", "sd3.5-medium", "sd3.5-large", "flux-dev", "flux-schnell"}))
       ->capture_default_str();
   app.add_flag("--without-t5", settings.without_t5,
                "Leave the third text encoder of Stable Diffusion out");

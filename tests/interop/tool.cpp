@@ -3,7 +3,8 @@
 // model a folder is of its model_index.json says.
 //
 //   interop folder MODEL SEED KIND [HOW]      a tiny folder with random weights; KIND is one of
-//                                             those of make_random_model, HOW is "without-t5" or "sharded"
+//                                             those of make_random_model, HOW is "without-t5" or
+//                                             "sharded"
 //   interop tokenizers OUT MERGES             both CLIP tokenizers, of a list of merges
 //   interop adapter MODEL OUT RANK ALPHA      an adapter, trained a little, as OUT/diffusers and
 //                                             OUT/peft
@@ -111,9 +112,8 @@ void write_flux_folder(const Arguments& arguments) {
 void write_folder(const Arguments& arguments) {
   const std::string& kind = arguments[2];
   if (kind.starts_with("flux")) return write_flux_folder(arguments);
-  const std::map<std::string, cf::MmditOptions> kinds{{"sd3-medium", cf::sd3_medium()},
-                                                      {"sd3.5-medium", {}},
-                                                      {"sd3.5-large", cf::sd35_large()}};
+  const std::map<std::string, cf::MmditOptions> kinds{
+      {"sd3-medium", cf::sd3_medium()}, {"sd3.5-medium", {}}, {"sd3.5-large", cf::sd35_large()}};
   auto options = with_seed(cf::sd3::tiny_folder(0, kinds.at(kind)), arguments);
   options.with_t5 = arguments.back() != "without-t5";
   cf::sd3::write_random_folder(arguments[0], options);

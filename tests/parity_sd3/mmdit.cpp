@@ -124,8 +124,8 @@ void check_case(const Fixtures& fixtures, Report& report, const std::string& siz
       report.compare(prefix + label + " " + name, value, wanted, fixtures.allowed(wanted, label));
     }
     const Tensor& output = file["output"];
-    report.compare(prefix + label + " output", cf::Mmdit(net)(input.x_t, input.t, input.condition), output,
-                   fixtures.allowed(output, label));
+    report.compare(prefix + label + " output", cf::Mmdit(net)(input.x_t, input.t, input.condition),
+                   output, fixtures.allowed(output, label));
     // Two computations in bfloat16 round differently, each by the figure of the manifest.
     const double rounding = 2 * fixtures.noise(label + "_bf16");
     const auto half = network(fixtures, {.dtype = at::kBFloat16});

@@ -1,8 +1,8 @@
 #pragma once
 
 /// @file
-/// Shape of the transformer of Stable Diffusion 3 or 3.5 and its grid, from the config.json files of a
-/// model folder.
+/// Shape of the transformer of Stable Diffusion 3 or 3.5 and its grid, from the config.json files
+/// of a model folder.
 
 #include <contraflow/io/settings.hpp>
 #include <contraflow/network/mmdit_network.hpp>
