@@ -52,7 +52,7 @@ inline bool is_flux(const std::filesystem::path& folder) {
   return cf::Settings(index).text("_class_name", "") == "FluxPipeline";
 }
 
-/// A folder of Stable Diffusion 3.5 or of FLUX.1.
+/// A folder of Stable Diffusion 3 or 3.5, or of FLUX.1.
 class Folder {
  public:
   using Shape = std::vector<std::int64_t>;

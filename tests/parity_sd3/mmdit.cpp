@@ -109,7 +109,9 @@ void check_gradients(const Fixtures& fixtures, Report& report, Case& file, const
   }
 }
 
-void check_case(const Fixtures& fixtures, Report& report, const std::string& size) {
+// @param prefix of the names of the checks
+void check_case(const Fixtures& fixtures, Report& report, const std::string& size,
+                const std::string& prefix = "") {
   const std::string label = "mmdit/" + size;
   Case file(fixtures, "mmdit/case_" + size + ".safetensors");
   {
@@ -119,20 +121,20 @@ void check_case(const Fixtures& fixtures, Report& report, const std::string& siz
     for (const auto& [name, value] : activations(*net, input)) {
       if (!file.has("act/" + name)) continue;
       const Tensor& wanted = file["act/" + name];
-      report.compare(label + " " + name, value, wanted, fixtures.allowed(wanted, label));
+      report.compare(prefix + label + " " + name, value, wanted, fixtures.allowed(wanted, label));
     }
     const Tensor& output = file["output"];
-    report.compare(label + " output", cf::Mmdit(net)(input.x_t, input.t, input.condition), output,
-                   fixtures.allowed(output, label));
+    report.compare(prefix + label + " output", cf::Mmdit(net)(input.x_t, input.t, input.condition),
+                   output, fixtures.allowed(output, label));
     // Two computations in bfloat16 round differently, each by the figure of the manifest.
     const double rounding = 2 * fixtures.noise(label + "_bf16");
     const auto half = network(fixtures, {.dtype = at::kBFloat16});
     const Tensor rounded = cf::Mmdit(half)(input.x_t, input.t, input.condition);
-    report.compare(label + " output in bfloat16", rounded, output, rounding);
-    report.compare(label + " output_bf16", rounded, file["output_bf16"], rounding);
+    report.compare(prefix + label + " output in bfloat16", rounded, output, rounding);
+    report.compare(prefix + label + " output_bf16", rounded, file["output_bf16"], rounding);
   }
-  check_gradients(fixtures, report, file, label, false);
-  check_gradients(fixtures, report, file, label + " recomputed", true);
+  check_gradients(fixtures, report, file, prefix + label, false);
+  check_gradients(fixtures, report, file, prefix + label + " recomputed", true);
   file.expect_complete();
 }
 
@@ -176,6 +178,14 @@ void check_mmdit(const Fixtures& fixtures, Report& report) {
   });
   for (const char* size : {"square", "wide"}) {
     report.section(std::string("mmdit/") + size, [&] { check_case(fixtures, report, size); });
+  }
+}
+
+void check_other_kinds(Report& report) {
+  for (const std::string kind : {"3_medium", "3_5_large"}) {
+    report.section(kind, [&] {
+      check_case({CONTRAFLOW_TEST_DATA "/sd3_kinds/" + kind, {}}, report, "wide", kind + " ");
+    });
   }
 }
 

@@ -35,6 +35,7 @@ int main() {
       check(*fixtures, report);
     }
   }
+  parity::check_other_kinds(report);
   std::printf("%d passed, %d failed\n", report.passed(), report.failed());
   return report.passed() > 0 && report.failed() == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -54,6 +54,8 @@ class Fixtures {
 };
 
 void check_mmdit(const Fixtures& fixtures, Report& report);
+// Of Stable Diffusion 3 Medium and 3.5 Large: the folders beside that of the fixtures.
+void check_other_kinds(Report& report);
 void check_norms(const Fixtures& fixtures, Report& report);
 void check_scheduler(const Fixtures& fixtures, Report& report);
 void check_sampling(const Fixtures& fixtures, Report& report);

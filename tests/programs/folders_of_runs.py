@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What sd35_finetune does with the folder of a run.
+"""What finetune does with the folder of a run.
 
 usage: folders_of_runs.py <program>
 

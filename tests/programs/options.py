@@ -24,12 +24,12 @@ QUICK = {
     "ablations": ["--quick"],
     "digits": ["--quick"],
     "head_to_head": ["--quick", "--tasks", "ring", "--seeds", "1"],
-    "make_random_sd35": ["--tiny"],
+    "make_random_model": ["--tiny"],
     "reach": ["--quick", "--epochs", "1"],
     "reward_server": ["--self-test"],
     "scenes": ["--epochs", "1", "--prompts", "1", "--group-size", "2"],
-    "sd35_finetune": ["--tiny", "--epochs", "1"],
-    "sd35_generate": ["--tiny"],
+    "finetune": ["--tiny", "--epochs", "1"],
+    "generate": ["--tiny"],
     "solvers": ["--quick"],
 }
 

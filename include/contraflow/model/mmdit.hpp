@@ -12,7 +12,8 @@
 
 namespace contraflow {
 
-/// MM-DiT-X, the velocity of Stable Diffusion 3.5 (Esser and others 2024), for any size.
+/// MM-DiT, the velocity of Stable Diffusion 3 and 3.5 (Esser and others 2024), for any size: with a
+/// second attention over the image (the X of MM-DiT-X) and normalised queries, or without.
 ///
 /// Both streams of tokens, image and text, attend to each other in every block; time and the pooled
 /// prompt modulate the normalisations. The velocity comes in the dtype of x_t, whatever the dtype

@@ -19,7 +19,8 @@
 
 namespace contraflow {
 
-/// Shape of an adapter; the defaults are those published for Stable Diffusion 3.5 Medium.
+/// Shape of an adapter; the defaults are those published for Stable Diffusion 3.5 Medium; the
+/// layers are those of 3 Medium and 3.5 Large, too.
 struct LoraOptions {
   std::int64_t rank = 32;  ///< r, at least 1
   double alpha = 64;       ///< the change of a weight is alpha / r times B A

@@ -42,6 +42,20 @@ struct MmditOptions {
   std::int64_t width() const { return num_attention_heads * attention_head_dim; }
 };
 
+/// Stable Diffusion 3 Medium's: nothing is normalised before attention, and no block has a second.
+inline MmditOptions sd3_medium() {
+  return {.pos_embed_max_size = 192, .dual_attention_layers = {}, .qk_norm = false};
+}
+
+/// Stable Diffusion 3.5 Large's: wider and deeper, and no block has a second attention.
+inline MmditOptions sd35_large() {
+  return {.num_layers = 38,
+          .num_attention_heads = 38,
+          .caption_projection_dim = 2432,
+          .pos_embed_max_size = 192,
+          .dual_attention_layers = {}};
+}
+
 /// What an Mmdit does beside computing: for training.
 struct MmditRunOptions {
   bool recompute = false;  ///< keep only each block's input and compute the block again

@@ -1,8 +1,8 @@
 #pragma once
 
 /// @file
-/// Shape of the transformer of Stable Diffusion 3.5 and its grid, from the config.json files of a
-/// model folder.
+/// Shape of the transformer of Stable Diffusion 3 or 3.5 and its grid, from the config.json files
+/// of a model folder.
 
 #include <contraflow/io/settings.hpp>
 #include <contraflow/network/mmdit_network.hpp>
@@ -10,7 +10,8 @@
 
 namespace contraflow::sd3 {
 
-/// Shape of the transformer.
+/// Shape of the transformer. Where the file says nothing of `qk_norm` and `dual_attention_layers`,
+/// which is older than they are for Stable Diffusion 3 Medium, there is neither.
 /// @param settings `transformer/config.json`
 /// @throws Error naming file and key, for a value that is missing or out of range
 inline MmditOptions mmdit_options(const Settings& settings) {
@@ -34,7 +35,7 @@ inline MmditOptions mmdit_options(const Settings& settings) {
 
 /// Settings of the sampling grid.
 /// @param settings `scheduler/scheduler_config.json`
-/// @throws Error for dynamic shifting, which Stable Diffusion 3.5 does not use, or a value that is
+/// @throws Error for dynamic shifting, which Stable Diffusion 3 does not use, or a value that is
 ///   out of range
 inline Sd3GridOptions grid_options(const Settings& settings) {
   if (settings.boolean("use_dynamic_shifting", false)) {

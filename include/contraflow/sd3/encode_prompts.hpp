@@ -1,7 +1,7 @@
 #pragma once
 
 /// @file
-/// Prompts as Stable Diffusion 3.5 sees them.
+/// Prompts as Stable Diffusion 3 and 3.5 see them.
 
 #include <cstdint>
 #include <string>

@@ -1,7 +1,7 @@
 #pragma once
 
 /// @file
-/// A model folder of Stable Diffusion 3.5, loaded component by component.
+/// A model folder of Stable Diffusion 3 or 3.5, loaded component by component.
 
 #include <cstdint>
 #include <filesystem>
@@ -18,8 +18,9 @@ namespace contraflow::sd3 {
 // What all models of this layout share is at hand under this name, too.
 using namespace pipeline;
 
-/// A folder of Stable Diffusion 3.5 as it is downloaded: a transformer, an autoencoder, two text
-/// encoders of CLIP, and that of T5, which may be missing.
+/// A folder of Stable Diffusion 3 or 3.5 as it is downloaded, Medium or Large: a transformer, an
+/// autoencoder, two text encoders of CLIP, and that of T5, which may be missing. Which model it is
+/// the configurations say.
 class Folder : public ModelFolder {
  public:
   using ModelFolder::clip;

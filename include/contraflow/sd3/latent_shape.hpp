@@ -1,7 +1,7 @@
 #pragma once
 
 /// @file
-/// Sizes of the latents of Stable Diffusion 3.5.
+/// Sizes of the latents of Stable Diffusion 3 and 3.5.
 
 #include <cstdint>
 #include <vector>

@@ -26,13 +26,16 @@ struct RandomFolderOptions {
   T5Options t5 = {};                          ///< T5-XXL's encoder by default
   bool with_t5 = true;                        ///< whether there is a third text encoder
   at::ScalarType dtype = at::kBFloat16;       ///< of all weights
-  std::uint64_t shard_bytes = 5'000'000'000;  ///< most bytes of one file of T5
+  std::uint64_t shard_bytes = 5'000'000'000;  ///< most bytes of one file of transformer and T5
   std::uint64_t seed = 0;                     ///< of the weights
 };
 
 /// Networks of the published kinds and tiny sizes, for tests and first tries: some 100,000 weights
 /// in all.
-inline RandomFolderOptions tiny_folder(std::uint64_t seed = 0) {
+/// @param seed of the weights
+/// @param kind the model whose kinds of layers the transformer has: sd3_medium(), sd35_large(), or
+///   Stable Diffusion 3.5 Medium
+inline RandomFolderOptions tiny_folder(std::uint64_t seed = 0, const MmditOptions& kind = {}) {
   RandomFolderOptions options;
   options.transformer = {.sample_size = 8,
                          .num_layers = 3,
@@ -42,7 +45,9 @@ inline RandomFolderOptions tiny_folder(std::uint64_t seed = 0) {
                          .caption_projection_dim = 32,
                          .pooled_projection_dim = 40,
                          .pos_embed_max_size = 24,
-                         .dual_attention_layers = {0}};
+                         .dual_attention_layers = {},
+                         .qk_norm = kind.qk_norm};
+  if (!kind.dual_attention_layers.empty()) options.transformer.dual_attention_layers = {0};
   options.vae.block_out_channels = {8, 16, 24, 24};
   options.vae.norm_num_groups = 4;
   const ClipTextOptions clip{.vocab_size = 514,
@@ -146,7 +151,8 @@ void write_random_folder(const std::filesystem::path& path, const RandomFolderOp
     return name == "pos_embed.pos_embed" ? position_table(options.transformer) : Tensor();
   };
   write_component<MmditNetwork>(component("transformer"), stem, options.transformer,
-                                detail::config_of(options.transformer), weights, 4, table);
+                                detail::config_of(options.transformer), weights, 4, table,
+                                options.shard_bytes);
 }
 /// The same, silently.
 inline void write_random_folder(const std::filesystem::path& path,

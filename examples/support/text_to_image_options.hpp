@@ -19,11 +19,11 @@
 #include "html.hpp"
 #include "text_to_image.hpp"
 
-namespace support::sd35 {
+namespace support::text_to_image {
 
 namespace cf = contraflow;
 
-/// What both programs for Stable Diffusion 3.5 and FLUX.1 ask of their user.
+/// What both programs for Stable Diffusion and FLUX.1 ask of their user.
 struct Model {
   std::filesystem::path folder;
   bool tiny = false, tiny_flux = false;
@@ -53,7 +53,7 @@ inline std::string name_of(at::ScalarType dtype) {
 
 inline void add_options(CLI::App& app, Model& model) {
   app.add_option("--model", model.folder,
-                 "Stable Diffusion 3.5 Medium or FLUX.1 as downloaded, in the layout of diffusers");
+                 "Stable Diffusion 3, 3.5 or FLUX.1 as downloaded, in the layout of diffusers");
   app.add_flag("--tiny", model.tiny,
                "Make a tiny model with random weights in the output folder, and use it");
   app.add_flag_callback(
@@ -66,7 +66,7 @@ inline void add_options(CLI::App& app, Model& model) {
                  "Tokens that T5 sees of a prompt; 256 by default, for FLUX.1 [dev] 512")
       ->check(CLI::Range(1, 512));
   app.add_flag("--without-t5", model.without_t5,
-               "Leave the third text encoder of Stable Diffusion 3.5 out");
+               "Leave the third text encoder of Stable Diffusion out");
 }
 
 /// An adapter that is asked for.
@@ -119,4 +119,4 @@ inline void write_sheet(const std::filesystem::path& path, const std::string& ti
   write_text(path, html::page(title, html::element("h1", html::escaped(title)) + body));
 }
 
-}  // namespace support::sd35
+}  // namespace support::text_to_image

@@ -1,9 +1,9 @@
-// Fine-tuning of Stable Diffusion 3.5 or FLUX.1 by reinforcement learning: a folder of weights,
+// Fine-tuning of Stable Diffusion 3, 3.5 or FLUX.1 by reinforcement learning: a folder of weights,
 // prompts and a reward in, an adapter for diffusers and peft out. All settings are the published
 // ones by default.
 //
-//   sd35_finetune --model stable-diffusion-3.5-medium --prompts prompts.txt --reward colourfulness
-//   sd35_finetune --tiny        a tiny model with random weights, to see the whole path at once
+//   finetune --model stable-diffusion-3.5-medium --prompts prompts.txt --reward colourfulness
+//   finetune --tiny        a tiny model with random weights, to see the whole path at once
 
 #include <algorithm>
 #include <cmath>
@@ -45,7 +45,7 @@
 #include "support/phases.hpp"
 #include "support/ranks.hpp"
 #include "support/run_file.hpp"
-#include "support/sd35.hpp"
+#include "support/text_to_image_options.hpp"
 
 namespace {
 
@@ -59,8 +59,8 @@ using Prompts = cf::pipeline::StoredPrompts<cf::Records>;
 using Warnings = std::vector<cf::Warning>;
 
 struct Settings {
-  support::sd35::Model model;
-  support::sd35::Adapter lora;
+  support::text_to_image::Model model;
+  support::text_to_image::Adapter lora;
   fs::path prompt_file, evaluation_prompt_file, output = "out/finetune";
   std::vector<std::string> rewards = {"colourfulness"};
   std::string method = "nft", negative;
@@ -312,9 +312,9 @@ void run(const Settings& settings, const support::Ranks& ranks) {
   support::by_first(ranks, [&] {
     expects_own_folder(settings);
     for (const std::string& change : changed_settings(settings)) phases.say(change);
-    support::sd35::prepare(settings.model, settings.output);
+    support::text_to_image::prepare(settings.model, settings.output);
   });
-  const support::Folder folder = support::sd35::opened(settings.model, settings.output);
+  const support::Folder folder = support::text_to_image::opened(settings.model, settings.output);
   collection(settings, folder);  // finds faults now, not after the text encoders
   support::ImageRewards rewards = support::image_rewards(settings.rewards);
   const cf::Records records = prompts_of(settings.prompt_file);
@@ -360,7 +360,7 @@ void run(const Settings& settings, const support::Ranks& ranks) {
 void add_options(CLI::App& app, Settings& settings) {
   static const std::map<std::string, at::ScalarType> halves{{"bfloat16", at::kBFloat16},
                                                             {"float16", at::kHalf}};
-  support::sd35::add_options(app, settings.model);
+  support::text_to_image::add_options(app, settings.model);
   const auto option = [&](const char* name, auto& value, const char* help) {
     return app.add_option(name, value, help)->capture_default_str();
   };
@@ -377,8 +377,8 @@ void add_options(CLI::App& app, Settings& settings) {
   app.add_option("--evaluation-prompts", settings.evaluation_prompt_file,
                  "Such a file for evaluations; those of training by default");
   app.add_option("--negative", settings.negative, "Negative prompt, for guidance");
-  support::sd35::add_options(app, settings.lora,
-                             "Adapter to start from, which is then the reference");
+  support::text_to_image::add_options(app, settings.lora,
+                                      "Adapter to start from, which is then the reference");
   option("--encode-ahead", settings.encode_ahead,
          "Prompts that are encoded before the networks are loaded, at most; others are when they "
          "are first drawn")
@@ -472,12 +472,12 @@ void complete(Settings& settings, CLI::App& app, int ranks) {
   if (settings.model.tiny) take(app, tiny_defaults);
   if (settings.model.tiny_flux) take(app, tiny_flux_defaults);
   at::set_num_threads(settings.threads);
-  settings.record = support::run_record(app, "sd35_finetune", ranks);
+  settings.record = support::run_record(app, "finetune", ranks);
   auto& taken = settings.record["settings"];
   taken["kl"] = settings.kl_weight();
   taken["guidance"] = settings.guidance_scale();
-  taken["dtype"] = support::sd35::name_of(settings.model.dtype);
-  if (settings.autocast) taken["autocast"] = support::sd35::name_of(*settings.autocast);
+  taken["dtype"] = support::text_to_image::name_of(settings.model.dtype);
+  if (settings.autocast) taken["autocast"] = support::text_to_image::name_of(*settings.autocast);
 }
 
 }  // namespace
@@ -485,11 +485,11 @@ void complete(Settings& settings, CLI::App& app, int ranks) {
 int main(int argc, char** argv) try {
   const support::Ranks ranks(argc, argv);
   Settings settings;
-  CLI::App app("Fine-tuning of Stable Diffusion 3.5 or FLUX.1 by reinforcement learning.");
+  CLI::App app("Fine-tuning of Stable Diffusion 3, 3.5 or FLUX.1 by reinforcement learning.");
   add_options(app, settings);
   CLI11_PARSE(app, argc, argv);
   complete(settings, app, ranks.size());
   run(settings, ranks);
 } catch (const std::exception& failure) {
-  return support::failed("sd35_finetune", failure);
+  return support::failed("finetune", failure);
 }

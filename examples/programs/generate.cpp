@@ -1,7 +1,7 @@
-// Images from prompts by Stable Diffusion 3.5 or FLUX.1: a folder of weights in, PNG files out.
+// Images from prompts by Stable Diffusion 3, 3.5 or FLUX.1: a folder of weights in, PNG files out.
 //
-//   sd35_generate --model stable-diffusion-3.5-medium "a photo of a cat" "a watercolour of a fox"
-//   sd35_generate --tiny        a tiny model with random weights, to see the whole path at once
+//   generate --model stable-diffusion-3.5-medium "a photo of a cat" "a watercolour of a fox"
+//   generate --tiny        a tiny model with random weights, to see the whole path at once
 
 #include <cstdio>
 #include <filesystem>
@@ -25,7 +25,7 @@
 #include "support/options.hpp"
 #include "support/phases.hpp"
 #include "support/progress.hpp"
-#include "support/sd35.hpp"
+#include "support/text_to_image_options.hpp"
 
 namespace {
 
@@ -33,9 +33,9 @@ namespace cf = contraflow;
 namespace fs = std::filesystem;
 
 struct Settings {
-  support::sd35::Model model;
+  support::text_to_image::Model model;
   std::vector<std::string> prompts;
-  support::sd35::Adapter lora;
+  support::text_to_image::Adapter lora;
   fs::path prompt_file, output = "out/generate";
   std::string negative, solver = "euler";
   std::optional<int> steps;
@@ -124,7 +124,7 @@ void write_images(const Settings& settings, const cf::Vae& vae, const cf::Tensor
   }
   progress.finish();
   cf::write_png(settings.output / "contact_sheet.png", cf::contact_sheet(images, 4));
-  support::sd35::write_sheet(settings.output / "contact_sheet.html", "Images", pictures);
+  support::text_to_image::write_sheet(settings.output / "contact_sheet.html", "Images", pictures);
 }
 
 /// A second pass is asked for by other options for one model than for the other.
@@ -154,15 +154,15 @@ void run(const Settings& settings) {
   if (prompts.empty() && settings.model.tiny) prompts = {"a photo of a cat", "two red circles"};
   if (prompts.empty()) throw cf::Error("prompts", "at least one, or --prompts FILE", "none");
 
-  support::sd35::prepare(settings.model, settings.output);
-  const support::Folder folder = support::sd35::opened(settings.model, settings.output);
+  support::text_to_image::prepare(settings.model, settings.output);
+  const support::Folder folder = support::text_to_image::opened(settings.model, settings.output);
   // Found out now, not after the text encoders.
   folder.latent_shape(settings.height, settings.width);
   phases.begin("encoding prompts");
   std::vector<std::string> captions = prompts;
   captions.push_back(settings.negative);
   const auto encode = [&](const auto& of_model, const auto& options) {
-    return encode_prompts(of_model, captions, options, support::sd35::show);
+    return encode_prompts(of_model, captions, options, support::text_to_image::show);
   };
   const cf::TextCondition encoded = folder.with_prompts(settings.model.prompts(), encode);
   phases.begin("generating latents");
@@ -178,8 +178,8 @@ void run(const Settings& settings) {
 
 int main(int argc, char** argv) try {
   Settings settings;
-  CLI::App app("Images from prompts by Stable Diffusion 3.5 or FLUX.1.");
-  support::sd35::add_options(app, settings.model);
+  CLI::App app("Images from prompts by Stable Diffusion 3, 3.5 or FLUX.1.");
+  support::text_to_image::add_options(app, settings.model);
   app.add_option("prompt", settings.prompts, "Prompts, each in quotes");
   app.add_option("--prompts", settings.prompt_file, "File with a prompt a line");
   app.add_option("--negative", settings.negative, "What the images should not show");
@@ -211,8 +211,8 @@ int main(int argc, char** argv) try {
   app.add_option("--seed", settings.seed, "Of the noise")
       ->check(support::natural())
       ->capture_default_str();
-  support::sd35::add_options(app, settings.lora,
-                             "Adapter: a folder of peft or diffusers, or a file");
+  support::text_to_image::add_options(app, settings.lora,
+                                      "Adapter: a folder of peft or diffusers, or a file");
   app.add_option("--lora-scale", settings.lora_scale, "Strength of the adapter")
       ->check(support::finite())
       ->capture_default_str();
@@ -231,5 +231,5 @@ int main(int argc, char** argv) try {
   expects_guidance_of_model(app, settings);
   run(settings);
 } catch (const std::exception& failure) {
-  return support::failed("sd35_generate", failure);
+  return support::failed("generate", failure);
 }
