@@ -101,7 +101,7 @@ struct TransitionRows {
   static TransitionRows of(const std::vector<Transition>& steps, const at::Device& device) {
     const auto column = [&](double Transition::*member) {
       std::vector<double> values;
-      for (const Transition& step : steps) values.push_back(step.*member);
+      for (const Transition& one : steps) values.push_back(one.*member);
       return at::tensor(values, at::kDouble).to(device, at::kFloat);
     };
     TransitionRows rows{column(&Transition::on_x), column(&Transition::on_v),
