@@ -1,8 +1,8 @@
 #pragma once
 
-// What the fuzzing programs share. A program is a body that is given bytes; it may throw
-// contraflow::Error, and nothing else. Built for libFuzzer it is the whole program; built for
-// replay.cpp it is one of many that are given the files of their corpora.
+// What the fuzzing programs share. Each is a body that is given bytes; it may throw
+// contraflow::Error, and nothing else. All are compiled together, with libfuzzer.cpp, which runs one
+// of them, or with replay.cpp, which gives each the files of its corpus.
 
 #include <algorithm>
 #include <array>
@@ -151,16 +151,7 @@ inline std::string safetensors_of(const std::string& text) {
 }  // namespace fuzz
 
 // Begins the body of the program <name>.
-#ifdef CONTRAFLOW_FUZZ_REPLAY
-#define CONTRAFLOW_FUZZ_PROGRAM(name, input)                                \
-  static void fuzz_##name(std::string_view input);                          \
-  static const fuzz::Registered registered_##name(#name, &fuzz_##name);     \
+#define CONTRAFLOW_FUZZ_PROGRAM(name, input)                            \
+  static void fuzz_##name(std::string_view input);                      \
+  static const fuzz::Registered registered_##name(#name, &fuzz_##name); \
   static void fuzz_##name(std::string_view input)
-#else
-#define CONTRAFLOW_FUZZ_PROGRAM(name, input)                                            \
-  static void fuzz_##name(std::string_view input);                                      \
-  extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {   \
-    return fuzz::run(&fuzz_##name, data, size);                                         \
-  }                                                                                     \
-  static void fuzz_##name(std::string_view input)
-#endif

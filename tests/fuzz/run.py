@@ -3,7 +3,7 @@
 
     cmake -S . -B build-fuzz -G Ninja -D CMAKE_CXX_COMPILER=clang++ -D CONTRAFLOW_FUZZ=ON
     cmake --build build-fuzz --target fuzz
-    tests/fuzz/run.py build-fuzz/tests/fuzz --runs 1000000
+    tests/fuzz/run.py build-fuzz/tests/fuzz/fuzz --runs 1000000
 
 What a program finds worth keeping goes into a folder below --output, never into the corpora of the
 repository. A finding is there too, as <name>/crash-..., timeout-..., oom-... or leak-...; when it is
@@ -25,33 +25,34 @@ FINDINGS = ("crash-*", "timeout-*", "oom-*", "leak-*")
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("programs", type=pathlib.Path, help="folder of the programs fuzz_*")
+    parser.add_argument("program", type=pathlib.Path, help="the program that is all of them")
     parser.add_argument("names", nargs="*", help="such as safetensors; default: all")
     parser.add_argument("--runs", type=int, default=100_000, help="of each program")
     parser.add_argument("--jobs", type=int, default=2, help="programs at a time")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--max-len", type=int, default=1024, help="bytes of an input")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("fuzz-out"))
     return parser.parse_args()
 
 
-def command(program, name, output, runs, seed):
-    line = [program, output / "corpus", HERE / "corpus" / name]
+def command(program, name, output, options):
+    line = [program.resolve(), output / "corpus", HERE / "corpus" / name]
     dictionary = HERE / "dictionaries" / name
     if dictionary.exists():
         line.append(f"-dict={dictionary}")
     return [str(word) for word in line] + [
-        f"-runs={runs}", f"-seed={seed}", "-max_len=4096", "-rss_limit_mb=2048", "-timeout=10",
-        "-print_final_stats=1", f"-artifact_prefix={output}/"]
+        f"-runs={options.runs}", f"-seed={options.seed}", f"-max_len={options.max_len}", "-rss_limit_mb=2048",
+        "-timeout=10", "-print_final_stats=1", f"-artifact_prefix={output}/"]
 
 
-def run(program, name, options):
+def run(name, options):
     output = (options.output / name).resolve()
     (output / "corpus").mkdir(parents=True, exist_ok=True)
     # What LibTorch keeps until the process ends is not ours to report.
-    environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
+    environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0", "CONTRAFLOW_FUZZ_PROGRAM": name}
     began = time.monotonic()
     with open(output / "log", "w") as log:
-        code = subprocess.run(command(program, name, output, options.runs, options.seed), env=environment,
+        code = subprocess.run(command(options.program, name, output, options), env=environment,
                               stdout=log, stderr=log).returncode
     seconds = time.monotonic() - began
     text = (output / "log").read_text(errors="replace")
@@ -62,14 +63,9 @@ def run(program, name, options):
 
 def main():
     options = arguments()
-    programs = {path.name.removeprefix("fuzz_"): path.resolve()
-                for path in sorted(options.programs.glob("fuzz_*")) if os.access(path, os.X_OK)}
-    names = options.names or list(programs)
-    missing = [name for name in names if name not in programs]
-    if missing or not names:
-        sys.exit(f"run: no program in {options.programs} for: {', '.join(missing) or 'anything'}")
+    names = options.names or sorted(folder.name for folder in (HERE / "corpus").iterdir())
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(lambda name: run(programs[name], name, options), names))
+        results = list(pool.map(lambda name: run(name, options), names))
     print(f"{'program':<20}{'runs':>10}{'seconds':>9}  findings")
     for name, runs, seconds, code, findings in results:
         said = ", ".join(path.name for path in findings) or ("none" if code == 0 else f"answered {code}")

@@ -81,6 +81,7 @@ def clip_files():
                                       "9": {"content": "<pad>", "normalized": True}},
              "model_max_length": 9}
     yield "added", parts("", text(VOCABULARY | {"<pad>": 9}), MERGES, text(added))
+    yield "added_beyond", parts("", text(VOCABULARY), MERGES, text(added))
     yield "merge_of_three", parts("", text(VOCABULARY), "t h e\n")
     yield "id_out_of_range", parts("", text(VOCABULARY | {"x": 1 << 40}), "")
 
@@ -108,8 +109,9 @@ def piece(text, score, kind):
 
 def charsmap(key=b"\xef\xbc\x92", value=b"2"):
     """A map of one text to another as SentencePiece keeps it: a trie in a double array, and texts."""
-    units = [0] * 256 * (len(key) + 2)
-    place = 0
+    nothing = 1 << 31  # no byte is labelled so
+    units = [nothing] * 256 * (len(key) + 2)
+    place = units[0] = 0
     for i, byte in enumerate(key):
         base = 256 * (i + 1)
         units[place] |= (place ^ base) << 10
@@ -117,7 +119,7 @@ def charsmap(key=b"\xef\xbc\x92", value=b"2"):
         units[place] = byte
     base = 256 * (len(key) + 1)
     units[place] |= (place ^ base) << 10 | 1 << 8
-    units[base] = 1 << 31  # the text at 0
+    units[base] = nothing | 0  # the text at 0
     trie = struct.pack(f"<{len(units)}I", *units)
     return struct.pack("<I", len(trie)) + trie + value + b"\0"
 
@@ -140,6 +142,10 @@ def t5_files():
     yield "model", model()
     yield "model_with_map", model(charsmap())
     yield "model_cut", model()[:-7]
+    yield "map_out_of_array", model(charsmap()[:4 + 4 * 256 - 1] + b"\xff" * 3 + charsmap()[4 + 4 * 256 + 2:])
+    yield "map_too_long", model(struct.pack("<I", 4 * 256 * 5) + charsmap()[4:])
+    yield "map_without_end", model(charsmap()[:-1])
+    yield "map_in_circle", model(struct.pack("<II", 1024, 0) + bytes(1024))
     vocabulary = [[text, score] for text, score, _ in PIECES]
     normalizer = {"type": "Precompiled",
                   "precompiled_charsmap": base64.b64encode(charsmap(b"B", b"b")[:2052 + 2048]).decode()}
@@ -179,23 +185,46 @@ def adapters():
     swapped = lines("diffusion_model.final_layer.adaLN_modulation.1.lora_A.weight F8_E4M3 1 2",
                     "diffusion_model.final_layer.adaLN_modulation.1.lora_B.weight F8_E4M3 4 1")
     yield "swapped", parts("{}", swapped)
+    yield "dimensions", parts("{}", lines("diffusion_model.final_layer.adaLN_modulation.1.lora_A.weight U8 0 4611686018427387904",
+                                          "diffusion_model.final_layer.adaLN_modulation.1.lora_B.weight U8 4 0"))
+    yield "backtracking", parts(text({"alpha_pattern": {"(.*)*(.*)*x(a|a|b)*y": 1}, "transformer.alpha_pattern": {"(a+)+$": 1}}), diffusers)
+    yield "parentheses", parts(text({"alpha_pattern": {"(" * 900: 1}}), diffusers)
+    yield "counts", parts(text({"alpha_pattern": {"((a{0,99}){0,99}){0,99}": 1}}), diffusers)
     yield "dora", parts(text({"use_dora": True}), lines("base_model.model.a.lora_magnitude_vector F32 4"))
     yield "empty_layers", parts("{}", lines("diffusion_model.final_layer.linear.lora_A.weight U8 0 4"))
 
 
 STATE = lines("@version 3", "@epoch 1", "@order 1", "@run 7", "@seed 0", "@gradient_steps 1",
-              "@forward_evaluations 2", "@backward_evaluations 2", "@nanoseconds 5",
-              "loss_scale F64 2", "current/output.weight F32 2 2")
+              "@forward_evaluations 2", "@backward_evaluations 2", "@nanoseconds 5", "loss_scale F64 2",
+              "current.frequencies F32 4", "current.gate F32 1 8", "current.input_bias F32 2",
+              "current.input_weight F32 2 10", "current.output_bias F32 2", "current.output_weight F32 2 2")
+SHAPES = ["2 10", "2", "2 2", "2", "1 8"]
 
 
 def checkpoints():
     text = json.dumps
-    steps = {"optimizer": "AdamW", "steps": {"0": 1}}
-    tensors = lines("exp_avg.0 F32 2 2", "exp_avg_sq.0 F32 2 2")
+    steps = {"optimizer": "AdamW", "steps": {str(i): 1 for i in range(len(SHAPES))}}
+    tensors = lines(*(f"exp_avg{end}.{i} F32 {shape}" for i, shape in enumerate(SHAPES) for end in ("", "_sq")))
     yield "adamw", parts(text(steps), text({"optimizer.json": "1"}), STATE, tensors)
     yield "archive", parts(text({"optimizer": "archive", "archive": {"a": ["int", 1]}}), "", STATE, tensors)
     yield "order", parts(text(steps), "{}", lines("@version 3", "@order 9223372036854775807"), "")
+    yield "scale", parts(text(steps), "", STATE.replace("loss_scale F64 2", "loss_scale F32 1"), tensors)
+    yield "steps", parts(text(steps | {"steps": {"0": 1e300}}), "", STATE, tensors)
     yield "words", parts('{"optimizer": "AdamW", "steps": {"0x": 1.5}}', "[]", "@version three\n", "")
+
+
+def optimizer_archive():
+    options = {name: ["double", 0.0] for name in ("dampening", "lr", "momentum", "weight_decay")}
+    group = {"options": ["archive", options | {"nesterov": ["bool", False]}],
+             "params/0": ["string", "94"], "params/size": ["tensor", "tensor.2"]}
+    archive = {"param_groups": ["archive", {"param_groups/0": ["archive", group],
+                                            "param_groups/size": ["tensor", "tensor.1"]}],
+               "pytorch_version": ["string", "1.5.0"],
+               "state": ["archive", {"94": ["archive", {"momentum_buffer": ["tensor", "tensor.0"]}]}]}
+    tensors = lines("tensor.0 F32 2", "tensor.1 I64", "tensor.2 I64")
+    yield "sgd", parts(json.dumps({"optimizer": "archive", "archive": archive}), tensors)
+    yield "tuple", parts(json.dumps({"optimizer": "archive", "archive": {
+        "a": ["tuple", [["int", 1], ["none", None], ["tuple", []]]]}}), "")
 
 
 def prompts():
@@ -264,7 +293,7 @@ def base64_texts():
 
 PROGRAMS = {"base64": base64_texts} | {
     body.__name__: body for body in [settings, safetensors, image, clip_tokenizer, clip_files, t5_files, adapters,
-                                     checkpoints, prompts, row_file, judge_answer, judge_score, configurations]}
+                                     checkpoints, optimizer_archive, prompts, row_file, judge_answer, judge_score, configurations]}
 
 
 def main():

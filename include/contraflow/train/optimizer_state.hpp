@@ -4,12 +4,14 @@
 /// What an optimiser keeps between its steps, as tensors and JSON.
 
 #include <charconv>
+#include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <limits>
 #include <map>
 #include <memory>
+#include <new>
 #include <sstream>
-#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <typeinfo>
@@ -260,11 +262,13 @@ inline void load_state(torch::optim::Optimizer& optimizer, const OptimizerState&
     if (found != own) throw Error("optimizer", "a state of " + own, found);
     is_adamw ? detail::AdamWStates::load(optimizer, state)
              : detail::ArchivedStates::load(optimizer, state);
+  } catch (const Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
   } catch (const c10::Error& failure) {
     throw Error("optimizer", "the state of this optimiser", failure.what_without_backtrace());
-  } catch (const nlohmann::json::exception& failure) {
-    throw Error("optimizer", "the state of this optimiser", failure.what());
-  } catch (const std::logic_error& failure) {  // no such tensor, no such number
+  } catch (const std::exception& failure) {  // no such tensor, a value of another kind
     throw Error("optimizer", "the state of this optimiser", failure.what());
   }
 }
