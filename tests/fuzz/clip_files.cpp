@@ -1,5 +1,6 @@
-// A folder of CLIP's tokenizer with any files makes a tokenizer or is refused. Parts: tokenizer.json,
-// vocab.json, merges.txt, tokenizer_config.json, special_tokens_map.json; an empty one is missing.
+// A folder of CLIP's tokenizer with any files makes a tokenizer or is refused. Parts:
+// tokenizer.json, vocab.json, merges.txt, tokenizer_config.json, special_tokens_map.json; an empty
+// one is missing.
 
 #include <string_view>
 

@@ -1,8 +1,8 @@
 #pragma once
 
 // What the fuzzing programs share. Each is a body that is given bytes; it may throw
-// contraflow::Error, and nothing else. All are compiled together, with libfuzzer.cpp, which runs one
-// of them, or with replay.cpp, which gives each the files of its corpus.
+// contraflow::Error, and nothing else. All are compiled together, with libfuzzer.cpp, which runs
+// one of them, or with replay.cpp, which gives each the files of its corpus.
 
 #include <algorithm>
 #include <array>
@@ -142,8 +142,7 @@ inline std::string safetensors_of(const std::string& text) {
     header[name] = {{"dtype", dtype}, {"shape", shape}, {"data_offsets", {end, end + bytes}}};
     end += bytes;
   }
-  const std::string json =
-      header.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const std::string json = header.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   constexpr std::uint64_t most = 1 << 14;
   return with_length(json + std::string(std::min(end, most), '\1'), json.size());
 }

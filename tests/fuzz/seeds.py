@@ -221,8 +221,9 @@ def optimizer_archive():
                                             "param_groups/size": ["tensor", "tensor.1"]}],
                "pytorch_version": ["string", "1.5.0"],
                "state": ["archive", {"94": ["archive", {"momentum_buffer": ["tensor", "tensor.0"]}]}]}
-    tensors = lines("tensor.0 F32 2", "tensor.1 I64", "tensor.2 I64")
+    tensors = lines("tensor.0 F32 2", "tensor.1 U8", "tensor.2 U8")  # sizes: all bytes are 1
     yield "sgd", parts(json.dumps({"optimizer": "archive", "archive": archive}), tensors)
+    yield "sizes", parts(json.dumps({"optimizer": "archive", "archive": archive}), tensors.replace("U8", "I64"))
     yield "tuple", parts(json.dumps({"optimizer": "archive", "archive": {
         "a": ["tuple", [["int", 1], ["none", None], ["tuple", []]]]}}), "")
 

@@ -23,8 +23,9 @@ bool matches(const std::string& pattern, const std::string& module) {
 
 TEST_CASE("a pattern of layers is a name, its end, or a regular expression of them") {
   const std::string module = "transformer_blocks.0.attn.to_q";
-  for (const char* pattern : {"transformer_blocks.0.attn.to_q", "attn.to_q", "to_q", "attn.to.q",
-                              "to_[qk]", ".*to_q", "(x|attn).to_q", "transformer_blocks\\.\\d+\\..*"}) {
+  for (const char* pattern :
+       {"transformer_blocks.0.attn.to_q", "attn.to_q", "to_q", "attn.to.q", "to_[qk]", ".*to_q",
+        "(x|attn).to_q", "transformer_blocks\\.\\d+\\..*"}) {
     INFO(pattern);
     CHECK(matches(pattern, module));
   }
@@ -40,10 +41,11 @@ TEST_CASE("patterns that would take all time or all of the stack are refused, or
   CHECK_FALSE(matches("(a+)+b", std::string(300, 'a')));
   CHECK_FALSE(matches("(.*)*(.*)*x", std::string(300, 'a')));
   const std::string deep(200'000, '(');
-  const std::vector<std::string> refused{deep, "((a{0,999}){0,999}){0,999}", "(?=.*(?=.*a))a",
-                                         "(?!a)b", "(a)\\1", "("};
+  const std::vector<std::string> refused{
+      deep, "((a{0,999}){0,999}){0,999}", "(?=.*(?=.*a))a", "(?!a)b", "(a)\\1", "("};
   for (const std::string& pattern : refused) {
-    check_error([&] { LayerPattern(pattern, "config"); }, "config", "regular expressions in alpha_pattern");
+    check_error([&] { LayerPattern(pattern, "config"); }, "config",
+                "regular expressions in alpha_pattern");
   }
 }
 

@@ -230,8 +230,8 @@ struct ChatJudge {
         [&](std::int64_t i, std::int64_t) { return about(bytes[i], questions[std::size_t(i)]); },
         [&](const std::string& answer, std::int64_t) {
           PartialScores score = detail::missing_scores(1);
-          score.scores[0] = detail::score_of(
-              service.url, detail::chat_answer(service.url, answer), pattern, least, greatest);
+          score.scores[0] = detail::score_of(service.url, detail::chat_answer(service.url, answer),
+                                             pattern, least, greatest);
           return score;
         });
     return detail::without_broken(result.scores, images);
