@@ -31,8 +31,14 @@ def arguments():
     parser.add_argument("--jobs", type=int, default=2, help="programs at a time")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--max-len", type=int, default=1024, help="bytes of an input")
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("fuzz-out"))
-    return parser.parse_args()
+    parser.add_argument("--output", type=pathlib.Path, help="default: out, beside the program")
+    options = parser.parse_args()
+    options.output = (options.output or options.program.parent / "out").resolve()
+    return options
+
+
+def findings_in(output):
+    return {path for pattern in FINDINGS for path in output.glob(pattern)}
 
 
 def command(program, name, output, options):
@@ -46,8 +52,9 @@ def command(program, name, output, options):
 
 
 def run(name, options):
-    output = (options.output / name).resolve()
+    output = options.output / name
     (output / "corpus").mkdir(parents=True, exist_ok=True)
+    before = findings_in(output)
     # What LibTorch keeps until the process ends is not ours to report.
     environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0", "CONTRAFLOW_FUZZ_PROGRAM": name}
     began = time.monotonic()
@@ -57,8 +64,7 @@ def run(name, options):
     seconds = time.monotonic() - began
     text = (output / "log").read_text(errors="replace")
     made = re.search(r"stat::number_of_executed_units: *(\d+)", text)
-    findings = [path for pattern in FINDINGS for path in output.glob(pattern)]
-    return name, int(made.group(1)) if made else 0, seconds, code, findings
+    return name, int(made.group(1)) if made else 0, seconds, code, sorted(findings_in(output) - before)
 
 
 def main():

@@ -188,7 +188,7 @@ def adapters():
     yield "dimensions", parts("{}", lines("diffusion_model.final_layer.adaLN_modulation.1.lora_A.weight U8 0 4611686018427387904",
                                           "diffusion_model.final_layer.adaLN_modulation.1.lora_B.weight U8 4 0"))
     yield "backtracking", parts(text({"alpha_pattern": {"(.*)*(.*)*x(a|a|b)*y": 1}, "transformer.alpha_pattern": {"(a+)+$": 1}}), diffusers)
-    yield "parentheses", parts(text({"alpha_pattern": {"(" * 900: 1}}), diffusers)
+    yield "parentheses", parts(text({"alpha_pattern": {"(" * 450: 1}}), diffusers)
     yield "counts", parts(text({"alpha_pattern": {"((a{0,99}){0,99}){0,99}": 1}}), diffusers)
     yield "dora", parts(text({"use_dora": True}), lines("base_model.model.a.lora_magnitude_vector F32 4"))
     yield "empty_layers", parts("{}", lines("diffusion_model.final_layer.linear.lora_A.weight U8 0 4"))

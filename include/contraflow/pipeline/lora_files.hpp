@@ -55,12 +55,12 @@ inline std::map<std::string, std::int64_t> ranks_of(const std::map<std::string, 
 /// that are more have a bounded size and are matched in polynomial time.
 class LayerPattern {
  public:
-  /// @throws Error naming the source, for one that is no regular expression, longer than 1000
+  /// @throws Error naming the source, for one that is no regular expression, longer than 500
   /// bytes, or with counts, look-ahead or references in it
   LayerPattern(const std::string& pattern, const std::string& source) : pattern_(pattern) {
     if (is_name()) return;
     const auto has = [&](const char* part) { return pattern.find(part) != std::string::npos; };
-    if (pattern.size() > 1000 || has("{") || has("(?=") || has("(?!")) {
+    if (pattern.size() > 500 || has("{") || has("(?=") || has("(?!")) {
       throw Error(source, "short regular expressions in alpha_pattern, without {, (?= and (?!",
                   excerpt(pattern));
     }
