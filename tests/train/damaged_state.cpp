@@ -1,13 +1,13 @@
 // What stands in the files of a checkpoint is not trusted: what no run can have written is refused,
 // and leaves a trainer as it was.
 
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
 
 #include <catch2/catch_test_macros.hpp>
-#include <torch/optim/sgd.h>
 
 #include <contraflow/model/mlp.hpp>
 #include <contraflow/train/checkpoint.hpp>
