@@ -2,11 +2,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include <ATen/ATen.h>
 
 #include <contraflow/io/image.hpp>
+
+#include "fuzz/harness.hpp"
 
 namespace {
 
@@ -17,11 +20,14 @@ std::vector<std::uint8_t> start_of(std::uint8_t which) {
   return which % 2 == 0 ? png : jpeg;
 }
 
-// Inputs are changes of a valid file, pairs of place and byte: random bytes seldom begin a file.
-std::vector<std::uint8_t> file_of(const std::uint8_t* data, std::size_t size) {
-  if (size == 0 || data[0] % 4 == 3) return {data, data + size};
+// Most inputs are changes of a valid file, triples of two bytes for the place and one for the byte,
+// since random bytes seldom begin a file. The first byte decides.
+std::vector<std::uint8_t> file_of(std::string_view input) {
+  const std::vector<std::uint8_t> data(input.begin(), input.end());
+  if (data.empty()) return data;
+  if (data[0] % 4 == 3) return {data.begin() + 1, data.end()};
   std::vector<std::uint8_t> bytes = start_of(data[0]);
-  for (std::size_t i = 1; i + 2 < size; i += 3) {
+  for (std::size_t i = 1; i + 2 < data.size(); i += 3) {
     bytes[(std::size_t{data[i]} << 8 | data[i + 1]) % bytes.size()] = data[i + 2];
   }
   return bytes;
@@ -29,10 +35,4 @@ std::vector<std::uint8_t> file_of(const std::uint8_t* data, std::size_t size) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  try {
-    contraflow::decode_image(file_of(data, size));
-  } catch (const contraflow::Error&) {
-  }
-  return 0;
-}
+CONTRAFLOW_FUZZ_PROGRAM(image, input) { contraflow::decode_image(file_of(input)); }

@@ -116,6 +116,11 @@ TEST_CASE("a file that is none, is damaged or is another one is not opened") {
   }
   cf::write_safetensors(path, {{"a", at::ones({2})}}, metadata);
   CHECK_FALSE(cf::RowFile::open(path, metadata).has_value());
+  // Checksums are numbers of eight bytes, of one row at least.
+  for (const at::Tensor& sums : {at::zeros({0}, at::kLong), at::zeros({3}, at::kByte)}) {
+    cf::write_safetensors(path, {{"checksum", sums}}, metadata);
+    CHECK_FALSE(cf::RowFile::open(path, metadata).has_value());
+  }
   CHECK_FALSE(begun(path).read(2).has_value());  // replaced
 }
 

@@ -189,6 +189,16 @@ TEST_CASE("special tokens are taken from the files that are there") {
   CHECK(ids == std::vector<std::int64_t>{begin, 2, 1, begin, end, 1, 1, 1, 1});
 }
 
+TEST_CASE("a token that is added beyond the vocabulary counts as one of it") {
+  const TemporaryDirectory directory;
+  cf::write_clip_tokenizer(directory.path(), {}, {.length = 4});
+  write_all(directory / "tokenizer_config.json",
+            R"({"model_max_length": 4, "added_tokens_decoder": {"600": {"content": "<new>"}}})");
+  const cf::ClipTokenizer tokenizer(directory.path());
+  CHECK(tokenizer.encode("<new>").ids[1] == 600);
+  CHECK(tokenizer.vocabulary_size() == 601);
+}
+
 TEST_CASE("a folder that does not fit together is refused") {
   const TemporaryDirectory directory;
   const auto vocabulary = directory / "vocab.json";

@@ -160,9 +160,9 @@ class RowFile {
     safetensors::check_layout(path_, header, size - data_);
     metadata_ = std::move(header.metadata);
     const auto found = header.entries.find(sums);
-    if (found == header.entries.end() || found->second.shape.size() != 1) {
-      throw Error(path_, "a file of rows, with their checksums", "none");
-    }
+    const bool has_rows = found != header.entries.end() && found->second.dtype == "I64" &&
+                          found->second.shape.size() == 1 && found->second.shape[0] >= 1;
+    if (!has_rows) throw Error(path_, "a file of rows, with their checksums", "none");
     rows_ = std::int64_t(found->second.shape[0]);
     sums_ = data_ + found->second.data_offsets[0];
     header.entries.erase(found);
@@ -173,7 +173,7 @@ class RowFile {
     const auto dtype = std::find_if(safetensors::dtypes.begin(), safetensors::dtypes.end(),
                                     [&](const auto& known) { return known.name == entry.dtype; });
     const bool has_rows = !entry.shape.empty() && std::int64_t(entry.shape[0]) == rows_;
-    if (!has_rows || rows_ == 0) throw Error(path_, "as many rows of each tensor", excerpt(name));
+    if (!has_rows) throw Error(path_, "as many rows of each tensor", excerpt(name));
     return {data_ + entry.data_offsets[0],
             (entry.data_offsets[1] - entry.data_offsets[0]) / std::uint64_t(rows_),
             TensorInfo{name, dtype->type, {entry.shape.begin() + 1, entry.shape.end()}}};

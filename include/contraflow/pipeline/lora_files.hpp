@@ -4,7 +4,9 @@
 /// Adapters on disk, in the formats that diffusers and peft read.
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <map>
@@ -46,17 +48,67 @@ inline std::map<std::string, std::int64_t> ranks_of(const std::map<std::string, 
   return ranks;
 }
 
+/// A pattern of layers in a configuration of peft: a name, or the end of one that begins at a dot,
+/// or a regular expression of them.
+///
+/// The file is not trusted: names are compared without the library's regular expressions, and those
+/// that are more have a bounded size and are matched in polynomial time.
+class LayerPattern {
+ public:
+  /// @throws Error naming the source, for one that is no regular expression, longer than 500
+  /// bytes, or with counts, look-ahead or references in it
+  LayerPattern(const std::string& pattern, const std::string& source) : pattern_(pattern) {
+    if (is_name()) return;
+    const auto has = [&](const char* part) { return pattern.find(part) != std::string::npos; };
+    if (pattern.size() > 500 || has("{") || has("(?=") || has("(?!")) {
+      throw Error(source, "short regular expressions in alpha_pattern, without {, (?= and (?!",
+                  excerpt(pattern));
+    }
+    try {
+      expression_.emplace("(.*\\.)?(" + pattern + ")", syntax);
+    } catch (const std::regex_error&) {
+      throw Error(source, "regular expressions in alpha_pattern", excerpt(pattern));
+    }
+  }
+
+  bool matches(const std::string& module) const {
+    if (expression_) return std::regex_match(module, *expression_);
+    if (module.size() < pattern_.size()) return false;
+    const std::size_t begin = module.size() - pattern_.size();
+    const bool is_whole = begin == 0 || module[begin - 1] == '.';
+    return is_whole && std::equal(pattern_.begin(), pattern_.end(), module.begin() + begin,
+                                  [](char a, char b) { return a == b || a == '.'; });
+  }
+
+ private:
+#ifdef __GLIBCXX__
+  // By breadth: its search by depth takes time that is exponential in the length of a name.
+  static constexpr auto syntax = std::regex::ECMAScript | std::regex_constants::__polynomial;
+#else
+  static constexpr auto syntax = std::regex::ECMAScript;
+#endif
+
+  bool is_name() const {
+    return std::all_of(pattern_.begin(), pattern_.end(), [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '_' || c == '.' || c == '-';
+    });
+  }
+
+  std::string pattern_;
+  std::optional<std::regex> expression_;
+};
+
 /// What a configuration of peft says of the scale of layers.
 struct PeftScales {
-  std::optional<double> alpha = {};                          ///< of all; else each has its rank
-  std::vector<std::pair<std::regex, double>> patterns = {};  ///< by the name's end
-  bool is_rank_stabilised = false;                           ///< the scale is alpha / sqrt(r)
+  std::optional<double> alpha = {};  ///< of all; else each has its rank
+  bool is_rank_stabilised = false;   ///< the scale is alpha / sqrt(r)
+  std::vector<std::pair<LayerPattern, double>> patterns = {};
 
   /// alpha of a module, such that its scale is alpha / r.
   double alpha_of(const std::string& module, std::int64_t rank) const {
     double own = alpha.value_or(double(rank));
     for (const auto& [pattern, value] : patterns) {
-      if (std::regex_match(module, pattern)) {
+      if (pattern.matches(module)) {
         own = value;
         break;
       }
@@ -103,12 +155,8 @@ inline PeftScales scales_of(const nlohmann::json& config, const std::string& pre
   if (const auto* patterns = given("alpha_pattern")) {
     if (!patterns->is_object()) throw Error(source, "an object as alpha_pattern", patterns->dump());
     for (const auto& [pattern, value] : patterns->items()) {
-      const double alpha = number(value, "alpha_pattern of " + pattern);
-      try {
-        scales.patterns.emplace_back("(.*\\.)?(" + pattern + ")", alpha);
-      } catch (const std::regex_error&) {
-        throw Error(source, "regular expressions in alpha_pattern", pattern);
-      }
+      scales.patterns.emplace_back(LayerPattern(pattern, source),
+                                   number(value, "alpha_pattern of " + pattern));
     }
   }
   return scales;

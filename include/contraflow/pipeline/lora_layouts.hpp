@@ -275,7 +275,8 @@ inline LoraWeights in_diffusers_layout(const LoraWeights& weights, const std::st
     const bool is_up = part == LoraWeights::up_suffix && known.is_original;
     const bool is_swapped = module.find("adaLN") != std::string::npos &&
                             down != weights.tensors.end() && down->second.dim() == 2 &&
-                            tensor.dim() == 2 && tensor.size(0) == 2 * down->second.size(1);
+                            tensor.dim() == 2 && tensor.size(0) % 2 == 0 &&
+                            tensor.size(0) / 2 == down->second.size(1);
     const auto rows = is_up ? rows_of_layers(tensor, known.layers.size(), is_swapped, name, source)
                             : std::vector<Tensor>(known.layers.size(), tensor);
     for (std::size_t i = 0; i < rows.size(); ++i) add(known.layers[i] + part, rows[i]);

@@ -124,6 +124,20 @@ inline std::string chat_answer(const std::string& url, const std::string& body) 
   return answer.at(text).get<std::string>();
 }
 
+// The score in an answer, from [least, greatest] to [0, 1].
+inline float score_of(const std::string& url, std::string answer,
+                      const std::optional<std::regex>& pattern, double least, double greatest) {
+  constexpr std::size_t most = 4096;  // regular expressions take stack by the character
+  if (answer.size() > most) answer.erase(0, answer.size() - most);
+  const auto found = pattern ? last_found(answer, *pattern) : score_in(answer);
+  const auto number = found ? number_in(*found) : std::nullopt;
+  if (!number || *number < least || *number > greatest) {
+    const std::string range = shown(least) + " to " + shown(greatest);
+    throw Error(url, "an answer with a score from " + range, excerpt(answer));
+  }
+  return float((*number - least) / (greatest - least));
+}
+
 }  // namespace detail
 
 /// A vision-language model that is asked about each image: behind vLLM, SGLang, llama.cpp or any
@@ -216,8 +230,8 @@ struct ChatJudge {
         [&](std::int64_t i, std::int64_t) { return about(bytes[i], questions[std::size_t(i)]); },
         [&](const std::string& answer, std::int64_t) {
           PartialScores score = detail::missing_scores(1);
-          score.scores[0] =
-              score_of(service.url, detail::chat_answer(service.url, answer), pattern);
+          score.scores[0] = detail::score_of(service.url, detail::chat_answer(service.url, answer),
+                                             pattern, least, greatest);
           return score;
         });
     return detail::without_broken(result.scores, images);
@@ -272,19 +286,6 @@ struct ChatJudge {
     if (!model.empty()) request["model"] = model;
     return {request.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
             frame + a_token * std::size_t(max_tokens)};
-  }
-
-  float score_of(const std::string& address, std::string answer,
-                 const std::optional<std::regex>& pattern) const {
-    constexpr std::size_t most = 4096;  // regular expressions take stack by the character
-    if (answer.size() > most) answer.erase(0, answer.size() - most);
-    const auto found = pattern ? detail::last_found(answer, *pattern) : detail::score_in(answer);
-    const auto number = found ? detail::number_in(*found) : std::nullopt;
-    if (!number || *number < least || *number > greatest) {
-      const std::string range = shown(least) + " to " + shown(greatest);
-      throw Error(address, "an answer with a score from " + range, excerpt(answer));
-    }
-    return float((*number - least) / (greatest - least));
   }
 };
 

@@ -139,6 +139,7 @@ class ClipTokenizer {
 
   void take_specials(const clip_bpe::Configuration& configuration) {
     const auto add = [&](const std::string& text, std::int64_t id, bool normalized) {
+      vocabulary_size_ = std::max(vocabulary_size_, id + 1);
       icu::UnicodeString pattern = icu::UnicodeString::fromUTF8(text);
       for (const clip_bpe::Special& known : specials_) {
         if (known.text == pattern) return;

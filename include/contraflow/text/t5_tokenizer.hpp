@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -15,6 +16,7 @@
 #include <contraflow/core/error.hpp>
 #include <contraflow/io/file.hpp>
 #include <contraflow/text/tokens.hpp>
+#include <contraflow/text/unigram_check.hpp>
 #include <contraflow/text/unigram_files.hpp>
 
 /// @file
@@ -85,9 +87,16 @@ class T5Tokenizer {
   }
 
   void load(std::string_view model, const std::string& source) {
+    unigram::expects_sound_model(model, source);
     auto processor = std::make_shared<sentencepiece::SentencePieceProcessor>();
-    const auto status = processor->LoadFromSerializedProto({model.data(), model.size()});
-    if (!status.ok()) throw Error(source, "a SentencePiece model", status.ToString());
+    try {
+      const auto status = processor->LoadFromSerializedProto({model.data(), model.size()});
+      if (!status.ok()) throw Error(source, "a SentencePiece model", status.ToString());
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& failure) {  // of Darts, for texts that it takes no trie of
+      throw Error(source, "a SentencePiece model", failure.what());
+    }
     end_ = processor->eos_id();
     if (end_ < 0) throw Error(source, "a model with the token </s>", "none");
     pad_ = std::max(processor->pad_id(), 0);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <exception>
 #include <filesystem>
@@ -16,6 +17,7 @@
 
 #include <contraflow/core/checksum.hpp>
 #include <contraflow/io/file.hpp>
+#include <contraflow/io/json.hpp>
 #include <contraflow/io/safetensors.hpp>
 #include <contraflow/observe/report.hpp>
 #include <contraflow/train/optimizer_state.hpp>
@@ -46,10 +48,10 @@ inline std::map<std::string, std::int64_t> counts_in(
     const std::map<std::string, std::string>& metadata, const std::filesystem::path& path) {
   std::map<std::string, std::int64_t> counts;
   for (const auto& [name, text] : metadata) {
-    try {
-      counts[name] = std::stoll(text);
-    } catch (const std::exception&) {
-      throw Error(path.string(), "a whole number as " + name, text);
+    const char* end = text.data() + text.size();
+    const auto [read, fault] = std::from_chars(text.data(), end, counts[name]);
+    if (fault != std::errc() || read != end) {
+      throw Error(path.string(), "a whole number as " + name, excerpt(text));
     }
   }
   return counts;
@@ -83,12 +85,8 @@ inline void write_optimizer(torch::optim::Optimizer& optimizer,
 }
 
 inline OptimizerState read_optimizer(const std::filesystem::path& checkpoint) {
-  const std::filesystem::path path = checkpoint / "optimizer.json";
-  const MappedFile file(path.string());
-  const std::string text(file.bytes(), file.size());
-  auto values = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (values.is_discarded()) throw Error(path.string(), "JSON", "something else");
-  return {read_safetensors(checkpoint / "optimizer.safetensors").tensors, std::move(values)};
+  return {read_safetensors(checkpoint / "optimizer.safetensors").tensors,
+          read_json(checkpoint / "optimizer.json")};
 }
 
 }  // namespace detail
@@ -132,6 +130,8 @@ inline KnownCheckpoint known_checkpoint(const std::filesystem::path& checkpoint)
       const auto found = counts.find(name);
       return found == counts.end() ? 0 : found->second;
     };
+    expects_count(count("epoch"), "epoch");
+    expects_count(count("order"), "order");
     return {checkpoint, true, count("epoch"), count("run"), count("order")};
   } catch (const Error&) {
     return {checkpoint};

@@ -3,6 +3,7 @@
 /// @file
 /// Scaling of the loss for float16.
 
+#include <cmath>
 #include <cstdint>
 #include <optional>
 
@@ -51,9 +52,16 @@ class LossScale {
   /// The factor and the number of good steps since it changed, float64 [2].
   Tensor state() const { return at::tensor({factor_, double(good_steps_)}, at::kDouble); }
   /// Takes over what state() gave.
+  /// @throws Error for anything else
   void load(const Tensor& state) {
-    factor_ = state[0].item<double>();
-    good_steps_ = std::int64_t(state[1].item<double>());
+    const bool fits = state.dim() == 1 && state.size(0) == 2 && state.scalar_type() == at::kDouble;
+    if (!fits) throw Error("loss_scale", "a factor and a count, float64 [2]", shape_text(state));
+    const double factor = state[0].item<double>(), good_steps = state[1].item<double>();
+    constexpr double most = 1e15;  // a count that float64 holds
+    expects(std::isfinite(factor) && factor > 0, "loss_scale", "a factor above 0", factor);
+    expects(good_steps >= 0 && good_steps <= most, "loss_scale", "a count of steps", good_steps);
+    factor_ = factor;
+    good_steps_ = std::int64_t(good_steps);
   }
 
  private:

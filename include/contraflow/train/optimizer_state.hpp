@@ -3,12 +3,17 @@
 /// @file
 /// What an optimiser keeps between its steps, as tensors and JSON.
 
+#include <charconv>
+#include <cstddef>
 #include <cstdint>
+#include <exception>
+#include <limits>
 #include <map>
 #include <memory>
+#include <new>
 #include <sstream>
-#include <stdexcept>
 #include <string>
+#include <system_error>
 #include <typeinfo>
 #include <utility>
 #include <vector>
@@ -41,7 +46,7 @@ inline std::vector<Tensor> parameters_of(torch::optim::Optimizer& optimizer) {
 /// AdamW, whose state is read and replaced as it is: large, and in every run.
 struct AdamWStates {
   using Own = torch::optim::AdamWParamState;
-  static constexpr const char* format = "AdamW";
+  static constexpr const char* kind = "AdamW";
 
   static bool fits(torch::optim::Optimizer& optimizer) {
     const auto& type = typeid(optimizer);
@@ -49,7 +54,7 @@ struct AdamWStates {
   }
 
   static OptimizerState state_of(torch::optim::Optimizer& optimizer) {
-    OptimizerState state{{}, {{"optimizer", format}, {"steps", nlohmann::json::object()}}};
+    OptimizerState state{{}, {{"optimizer", kind}, {"steps", nlohmann::json::object()}}};
     const std::vector<Tensor> parameters = parameters_of(optimizer);
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       const auto found = optimizer.state().find(parameters[i].unsafeGetTensorImpl());
@@ -70,11 +75,13 @@ struct AdamWStates {
     const std::vector<Tensor> parameters = parameters_of(optimizer);
     std::vector<std::unique_ptr<Own>> fresh(parameters.size());
     for (const auto& [index, steps] : state.values.at("steps").items()) {
-      const std::size_t i = std::stoull(index);
+      const std::size_t i = number_of(index);
       if (i >= parameters.size()) {
         throw Error("optimizer", "a state of " + shown(parameters.size()) + " parameters",
                     "one of parameter " + index);
       }
+      const bool is_count = steps.is_number_integer() && steps.get<std::int64_t>() >= 0;
+      if (!is_count) throw Error("optimizer", "a count of steps", steps.dump());
       fresh[i] = std::make_unique<Own>();
       fresh[i]->step(steps.get<std::int64_t>());
       fresh[i]->exp_avg(tensor_of(state, "exp_avg." + index, parameters[i]));
@@ -90,6 +97,15 @@ struct AdamWStates {
   }
 
  private:
+  /// A parameter's number; one that no parameter has for a text that is none.
+  static std::size_t number_of(const std::string& index) {
+    std::size_t number = 0;
+    const char* end = index.data() + index.size();
+    const auto [read, fault] = std::from_chars(index.data(), end, number);
+    const bool is_number = fault == std::errc() && read == end && index == shown(number);
+    return is_number ? number : std::numeric_limits<std::size_t>::max();
+  }
+
   static Tensor tensor_of(const OptimizerState& state, const std::string& name,
                           const Tensor& parameter) {
     const auto found = state.tensors.find(name);
@@ -107,14 +123,14 @@ struct AdamWStates {
 /// Any other optimiser: the archive that it saves itself into, taken apart in memory. Each value is
 /// a list of its kind and itself; a tensor is its name.
 struct ArchivedStates {
-  static constexpr const char* format = "archive";
+  static constexpr const char* kind = "archive";
 
   static OptimizerState state_of(torch::optim::Optimizer& optimizer) {
     torch::serialize::OutputArchive out;
     optimizer.save(out);
     OptimizerState state;
     const nlohmann::json tree = tree_of(read_back(out), state);
-    state.values = {{"optimizer", format}, {"archive", tree}};
+    state.values = {{"optimizer", kind}, {"archive", tree}};
     return state;
   }
 
@@ -200,15 +216,20 @@ struct ArchivedStates {
     }
   }
 
+  static std::int64_t whole(const nlohmann::json& value) {
+    if (!value.is_number_integer()) throw Error("optimizer", "a whole number", value.dump());
+    return value.get<std::int64_t>();
+  }
+
   static c10::IValue value_of(const nlohmann::json& leaf, const OptimizerState& state) {
-    const auto kind = leaf.at(0).get<std::string>();
+    const auto type = leaf.at(0).get<std::string>();
     const nlohmann::json& value = leaf.at(1);
-    if (kind == "tensor") return state.tensors.at(value.get<std::string>());
-    if (kind == "int") return value.get<std::int64_t>();
-    if (kind == "bool") return value.get<bool>();
-    if (kind == "double") return value.get<double>();
-    if (kind == "string") return value.get<std::string>();
-    if (kind == "none") return {};
+    if (type == "tensor") return state.tensors.at(value.get<std::string>());
+    if (type == "int") return whole(value);
+    if (type == "bool") return value.get<bool>();
+    if (type == "double") return value.get<double>();
+    if (type == "string") return value.get<std::string>();
+    if (type == "none") return {};
     std::vector<c10::IValue> elements;
     for (const auto& element : value) elements.push_back(value_of(element, state));
     return c10::ivalue::Tuple::create(std::move(elements));
@@ -235,17 +256,19 @@ inline OptimizerState state_of(torch::optim::Optimizer& optimizer) {
 /// @throws Error if it is of another optimiser, or does not fit
 inline void load_state(torch::optim::Optimizer& optimizer, const OptimizerState& state) {
   const bool is_adamw = detail::AdamWStates::fits(optimizer);
-  const std::string own = is_adamw ? detail::AdamWStates::format : detail::ArchivedStates::format;
+  const std::string own = is_adamw ? detail::AdamWStates::kind : detail::ArchivedStates::kind;
   try {
     const auto found = state.values.at("optimizer").get<std::string>();
     if (found != own) throw Error("optimizer", "a state of " + own, found);
     is_adamw ? detail::AdamWStates::load(optimizer, state)
              : detail::ArchivedStates::load(optimizer, state);
+  } catch (const Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
   } catch (const c10::Error& failure) {
     throw Error("optimizer", "the state of this optimiser", failure.what_without_backtrace());
-  } catch (const nlohmann::json::exception& failure) {
-    throw Error("optimizer", "the state of this optimiser", failure.what());
-  } catch (const std::logic_error& failure) {  // no such tensor, no such number
+  } catch (const std::exception& failure) {  // no such tensor, a value of another kind
     throw Error("optimizer", "the state of this optimiser", failure.what());
   }
 }

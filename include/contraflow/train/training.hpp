@@ -30,6 +30,12 @@ inline std::int64_t new_run_number() {
   return static_cast<std::int64_t>(((high << 32U | low) >> 1U) | 1U);
 }
 
+/// Throws Error unless a number can be the count of anything in a run, and counted further.
+inline void expects_count(std::int64_t count, const char* name) {
+  constexpr std::int64_t most = std::int64_t{1} << 62;
+  expects(count >= 0 && count <= most, name, "a count of a run", count);
+}
+
 }  // namespace detail
 
 /// The state of a trainer between two epochs, without the optimiser's own.
@@ -119,20 +125,26 @@ class Training {
   /// Takes over what state() gave: all of it, or nothing where an error is thrown.
   /// @throws Error naming what is missing or of another composition
   void load(const TrainerState& state) {
-    const auto count = [&](const char* name) {
+    const auto number = [&](const char* name) {
       const auto found = state.counts.find(name);
       if (found == state.counts.end()) throw Error("state", "a count named " + shown(name), "none");
       return found->second;
     };
+    const auto count = [&](const char* name) {
+      detail::expects_count(number(name), name);
+      return number(name);
+    };
     const EvaluationCount evaluations{count("forward_evaluations"), count("backward_evaluations")};
     const std::int64_t epoch = count("epoch"), steps = count("gradient_steps");
-    const auto seed = static_cast<std::uint64_t>(count("seed"));
+    const auto seed = static_cast<std::uint64_t>(number("seed"));
     const double seconds = static_cast<double>(count("nanoseconds")) * 1e-9;
     const auto run = state.counts.find("run");
     const auto scale = state.tensors.find("loss_scale");
     if (scale == state.tensors.end()) throw Error("state", "a tensor named loss_scale", "none");
+    LossScale loaded = loss_scale();
+    loaded.load(scale->second);
     policy_.load(state.tensors);
-    loss_scale().load(scale->second);
+    loss_scale() = loaded;
     learner_.step().resume(steps);
     learner_.evaluations() = counted_ = evaluations;
     epoch_ = epoch;
