@@ -256,7 +256,8 @@ TEST_CASE("nothing is printed") {
   const Tensor noise = cf::normal({1, 3, 64, 64}, generator).sigmoid();
   CHECK(written_by([] { write(STDERR_FILENO, "said", 4); }) == "said");
   const std::string said = written_by([&] {
-    for (const auto mode : {tesseract::PSM_AUTO, tesseract::PSM_SPARSE_TEXT}) {
+    for (const auto mode :
+         {tesseract::PSM_AUTO, tesseract::PSM_SINGLE_WORD, tesseract::PSM_SPARSE_TEXT}) {
       const Ocr reward({.page_segmentation = mode});
       for (const Tensor& images :
            {picture("cat"), noise, at::ones({1, 3, 80, 192}), at::zeros({1, 3, 1, 1}),
