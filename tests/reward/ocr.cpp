@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <future>
@@ -254,9 +255,10 @@ TEST_CASE("a language that there is no data of is named, with the folder") {
 TEST_CASE("nothing is printed") {
   cf::Generator generator = cf::seeded(3);
   const Tensor noise = cf::normal({1, 3, 64, 64}, generator).sigmoid();
-  CHECK(written_by([] { write(STDERR_FILENO, "said", 4); }) == "said");
+  CHECK(written_by([] { std::fputs("said", stderr); }) == "said");
   const std::string said = written_by([&] {
-    for (const auto mode : {tesseract::PSM_AUTO, tesseract::PSM_SPARSE_TEXT}) {
+    for (const auto mode :
+         {tesseract::PSM_AUTO, tesseract::PSM_SINGLE_WORD, tesseract::PSM_SPARSE_TEXT}) {
       const Ocr reward({.page_segmentation = mode});
       for (const Tensor& images :
            {picture("cat"), noise, at::ones({1, 3, 80, 192}), at::zeros({1, 3, 1, 1}),
