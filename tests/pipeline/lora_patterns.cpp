@@ -42,7 +42,7 @@ TEST_CASE("patterns that would take all time or all of the stack are refused, or
   CHECK_FALSE(matches("(.*)*(.*)*x", std::string(300, 'a')));
   const std::string deep(200'000, '(');
   const std::vector<std::string> refused{
-      deep, "((a{0,999}){0,999}){0,999}", "(?=.*(?=.*a))a", "(?!a)b", "(a)\\1", "("};
+      deep, "(a{0,99}){0,99}", "(?=.*(?=.*a))a", "(?!a)b", "(a)\\1", "("};
   for (const std::string& pattern : refused) {
     check_error([&] { LayerPattern(pattern, "config"); }, "config",
                 "regular expressions in alpha_pattern");

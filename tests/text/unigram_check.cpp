@@ -103,10 +103,10 @@ TEST_CASE("a map with more keys in each other than there is room for is refused"
 }
 
 TEST_CASE("a model whose map is broken is refused, whichever it is") {
-  for (const char field : {3, 5}) {
+  for (const unsigned field : {3U, 5U}) {
     std::string part, model;
     cf::unigram::append_bytes(part, 2, map_of({0, 0}));
-    cf::unigram::append_bytes(model, unsigned(field), part);
+    cf::unigram::append_bytes(model, field, part);
     check_error([&] { cf::unigram::expects_sound_model(model, "model"); }, "model",
                 "a map of characters");
   }
