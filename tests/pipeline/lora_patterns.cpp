@@ -41,8 +41,8 @@ TEST_CASE("patterns that would take all time or all of the stack are refused, or
   CHECK_FALSE(matches("(a+)+b", std::string(300, 'a')));
   CHECK_FALSE(matches("(.*)*(.*)*x", std::string(300, 'a')));
   const std::string deep(200'000, '(');
-  const std::vector<std::string> refused{
-      deep, "(a{0,99}){0,99}", "(?=.*(?=.*a))a", "(?!a)b", "(a)\\1", "("};
+  const std::vector<std::string> refused{deep,     "(a{0,99}){0,99}", "(?=.*(?=.*a))a",
+                                         "(?!a)b", "(a)\\1",          "("};
   for (const std::string& pattern : refused) {
     check_error([&] { LayerPattern(pattern, "config"); }, "config",
                 "regular expressions in alpha_pattern");
