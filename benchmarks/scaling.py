@@ -4,7 +4,7 @@ measurement.
     benchmarks/scaling.py                 the tables, as Markdown
     benchmarks/scaling.py --page FILE     compares them with those of a page
     benchmarks/scaling.py --local BUILD   measures 1, 2 and 4 processes of `scenes` of a build folder,
-                                          and what the same model says of 2 and 4 from 1
+                                          beside what a division without loss would give
 
 The time of an epoch is that of the rank that has most to do, and of what all do together:
 
@@ -51,8 +51,8 @@ class Transformer:
         return 2 * (image + text + joint + dual)
 
     def adapter(self, rank):
-        """Numbers of an adapter on the attention of both streams: 8 layers a block, 4 more in some."""
-        return rank * 2 * self.width * (8 * self.layers + 4 * self.dual_layers)
+        """Numbers of an adapter on the attention of both streams: 8 layers a block, the last less one."""
+        return rank * 2 * self.width * (8 * self.layers - 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +86,9 @@ class Epoch:
     gradient_steps: int = 1
     recompute: bool = True  # activations are computed again
 
-    def sample_flop(self, transformer):
-        backward = 2 + (1 if self.recompute else 0)
+    def sample_flop(self, transformer, trains_all):
+        """Backward, activations take what forward took, and trained weights that once more."""
+        backward = 1 + (1 if trains_all else 0) + (1 if self.recompute else 0)
         velocities = self.collection_steps + self.times * (self.roles + backward)
         return velocities * transformer.forward_flop()
 
@@ -102,7 +103,8 @@ def step_seconds(machine, numbers):
 
 
 def epoch_seconds(ranks, epoch, trained, machine=Machine(), transformer=Transformer()):
-    samples = epoch.most_samples(ranks) * epoch.sample_flop(transformer) / machine.flop
+    flop = epoch.sample_flop(transformer, trained == transformer.weights)
+    samples = epoch.most_samples(ranks) * flop / machine.flop
     together = step_seconds(machine, trained) + machine.sum_seconds(trained, ranks)
     return samples + epoch.gradient_steps * together
 
@@ -162,12 +164,11 @@ def local(build, cores):
                 check=True, stdout=subprocess.DEVNULL,
             )
             measured[ranks] = median_epoch(output / "run.jsonl")
-    print("| processes | measured, s | model, s | bytes an epoch |\n|---|---|---|---|")
+    print("| processes | measured, s | without loss, s | bytes an epoch |\n|---|---|---|---|")
     alone = measured[1][0]
     for ranks, (seconds, sent) in measured.items():
-        # 24 prompts divide; more processes than cores share them, and memory speed is not the limit.
-        model = alone / min(ranks, cores)
-        print(f"| {ranks} | {seconds:.2f} | {model:.2f} | {sent:.0f} |")
+        # 24 prompts divide; more processes than cores share them.
+        print(f"| {ranks} | {seconds:.2f} | {alone / min(ranks, cores):.2f} | {sent:.0f} |")
 
 
 def main():

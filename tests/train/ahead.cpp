@@ -205,10 +205,12 @@ TEST_CASE("an epoch that is given up is made again from the same samples") {
   };
   auto whole = make();
   whole.run(5);
-  for (const int asked : {1, 6, 8, 10}) {
+  // The samples of the epoch are there; those of the next one are made, then it is learnt.
+  for (const int asked : {1, 3, 6, 8, 11}) {
     INFO("given up at question " << asked);
     auto broken = make();
-    broken.run(2);
+    broken.run_epoch();
+    broken.run_epoch();
     int questions = 0;
     broken.watch(cf::EpochWatch([&] { return ++questions == asked; }));
     CHECK_THROWS_AS(broken.run_epoch(), cf::EpochGivenUp);
@@ -223,13 +225,25 @@ TEST_CASE("what Ahead cannot be is refused") {
   auto ahead = trainer(cf::Ahead{1});
   ahead.run(1);
   const auto state = ahead.state();
-  auto plain = trainer();
-  const auto before = going_on_from(plain);
-  laws::check_error([&] { plain.load(state); }, "ahead", "1, as in the run whose state it is");
-  auto none = trainer(cf::Ahead{0});
-  laws::check_error([&] { none.load(state); }, "ahead", "1, as in the run whose state it is");
+  const auto before = going_on_from(ahead);
   auto incomplete = state;
   incomplete.tensors.erase(incomplete.tensors.lower_bound("ahead."));
   laws::check_error([&] { ahead.load(incomplete); }, "state", "a tensor named ahead.old");
-  CHECK(small::same_bits(before.first, going_on_from(plain).first));
+  auto negative = state;
+  negative.counts.at("ahead_steps") = -1;
+  laws::check_error([&] { ahead.load(negative); }, "ahead_steps", "a count of a run, got -1");
+  CHECK(small::same_bits(before.first, going_on_from(ahead).first));
+}
+
+TEST_CASE("a run may go on without Ahead, and with it again") {
+  auto ahead = trainer(cf::Ahead{1});
+  ahead.run(2);
+  auto plain = trainer();
+  plain.load(ahead.state());
+  CHECK(small::same_bits(small::state_of(plain), small::state_of(ahead)));
+  plain.run(3);
+  auto again = trainer(cf::Ahead{1});
+  again.load(plain.state());
+  CHECK(again.run_epoch().find("staleness") == 0.0);
+  CHECK(again.run_epoch().find("staleness") == 1.0);
 }

@@ -1,9 +1,12 @@
 // Runs that are interrupted in the middle of an epoch.
 
+#include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include <catch2/catch_test_macros.hpp>
 #include <torch/optim/adam.h>
@@ -30,12 +33,14 @@ class Interrupts {
   static constexpr bool on_every_rank = true;
   explicit Interrupts(std::int64_t at) : at_(at) {}
   std::string interruption() const { return ++asked_ >= at_ ? "enough" : ""; }
-  void operator()(const cf::EpochReport&) const {}
+  void operator()(const cf::EpochReport&) const { behind_.push_back(asked_); }
   std::int64_t asked() const { return asked_; }
+  std::int64_t asked_in(std::size_t epochs) const { return behind_.at(epochs - 1); }
 
  private:
   std::int64_t at_;
   mutable std::int64_t asked_ = 0;
+  mutable std::vector<std::int64_t> behind_;  ///< each epoch
 };
 
 /// Evaluates when all were told.
@@ -72,13 +77,14 @@ template <class Make>
 void check_interruptions(const Make& make) {
   auto whole = make(), none = make(), one = make(), counted = make();
   whole.run(3);
-  const Interrupts first(never), both(never);
-  one.run(1, first);
-  counted.run(2, both);
-  REQUIRE(both.asked() > first.asked() + 5);
-  const std::int64_t stride = std::max<std::int64_t>(1, first.asked() / 8);
-  for (std::int64_t at = 1; at <= both.asked(); at += stride) {
-    INFO("asked for the time " << at << " of " << both.asked());
+  one.run(1);
+  const Interrupts counts(never);
+  counted.run(3, counts);
+  const std::int64_t first = counts.asked_in(1), both = counts.asked_in(2);
+  REQUIRE(both > first + 5);
+  const std::int64_t stride = std::max<std::int64_t>(1, first / 8);
+  for (std::int64_t at = 1; at <= both; at += stride) {
+    INFO("asked for the time " << at << " of " << both);
     const TemporaryDirectory folder;
     auto run = make();
     const cf::RunReport report =
@@ -86,9 +92,9 @@ void check_interruptions(const Make& make) {
     REQUIRE(report.stopped);
     CHECK(report.reason == "enough");
     CHECK(report.epochs == run.epoch());
-    const bool is_first = at <= first.asked();
+    const bool is_first = at <= first;
     REQUIRE(run.epoch() == (is_first ? 0 : 1));
-    check_same_bits(run, is_first ? none : one);
+    check_same_bits(is_first ? none : one, run);
     run.run(3);
     check_same_bits(run, whole);
     auto resumed = make();
@@ -149,6 +155,15 @@ TEST_CASE("so is one of several steps, of another optimiser, with a scale of the
                        cf::Grpo{} + 0.1 * cf::FlowMatching{}, collection(),
                        cf::Learning{.gradient_steps = 2, .inner_epochs = 2}, optimization);
   });
+}
+
+TEST_CASE("so is one whose next samples are made before") {
+  for (const std::int64_t steps : {1, 3}) {
+    check_interruptions([&] {
+      return cf::Trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, collection(),
+                         cf::Learning{.gradient_steps = steps}, cf::Ahead{1});
+    });
+  }
 }
 
 TEST_CASE("so are epochs of stored samples and of data") {
@@ -213,16 +228,19 @@ TEST_CASE("an observer's own evaluation is given up too, and the epoch stands") 
 
 TEST_CASE("one rank that is interrupted ends the epoch of all") {
   constexpr int ranks = 3;
-  for (const int who : {0, 2}) {
+  for (const int ahead_and_who : {0, 2, 10, 12}) {
+    const int who = ahead_and_who % 10;
+    const cf::Ahead ahead{ahead_and_who / 10};
     for (const std::int64_t at : {3, 9, 14, 17}) {
-      INFO("rank " << who << ", asked for the time " << at);
+      INFO("rank " << who << ", asked for the time " << at << ", ahead " << ahead.epochs);
       // Catch is told by one thread.
       std::vector<cf::RunReport> reports(ranks);
       std::vector<std::map<std::string, cf::Tensor>> whole(ranks), interrupted(ranks);
       cf::Team(ranks).run([&](const cf::TeamRank& team) {
         const auto make = [&] {
           return cf::Trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, collection(),
-                             cf::Learning{.gradient_steps = 2}, team);
+                             cf::Learning{.gradient_steps = 2}, ahead,
+                             cf::EvaluationOptions{.every = 1, .samples = 4}, team);
         };
         const auto rank = static_cast<std::size_t>(team.rank());
         auto one = make(), other = make();
@@ -267,16 +285,26 @@ TEST_CASE("a signal in the middle of an epoch ends the run at the epoch before")
 }
 
 TEST_CASE("a judge that is slow is not waited for") {
-  const auto slow = [](const cf::Tensor& x0) {
-    std::this_thread::sleep_for(std::chrono::seconds(2));
-    return x0.sum(1);
-  };
-  cf::Collection asynchronous = collection();
-  asynchronous.asynchronous_scoring = true;
-  auto trainer = cf::Trainer(small::policy(), cf::Euler{}, slow, cf::Nft{}, asynchronous);
-  // Five steps of the solver ask; the sixth time is the wait for the judge.
-  const Interrupts interrupts(6);
-  const cf::RunReport report = trainer.run(3, interrupts);
-  CHECK(report.epochs == 0);
-  CHECK(report.stopped);
+  for (const bool is_ahead : {false, true}) {
+    std::atomic<bool> may_answer{false}, has_answered{false};
+    const auto slow = [&](const cf::Tensor& x0) {
+      for (int i = 0; i < 2000 && !may_answer; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+      has_answered = true;
+      return x0.sum(1);
+    };
+    cf::Collection batched = collection();
+    batched.asynchronous_scoring = true;
+    batched.rollout_batch = 5;
+    auto trainer = cf::Trainer(small::policy(), cf::Euler{}, slow, cf::Nft{}, batched,
+                               cf::Ahead{is_ahead ? 1 : 0});
+    // Three batches of five steps, with Ahead of two epochs; the next time is the wait for the
+    // judge.
+    const cf::RunReport report = trainer.run(3, Interrupts(is_ahead ? 31 : 16));
+    CHECK(report.epochs == 0);
+    CHECK(report.stopped);
+    CHECK(!has_answered);
+    may_answer = true;
+  }
 }

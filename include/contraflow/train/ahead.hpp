@@ -21,10 +21,12 @@ namespace contraflow {
 /// Scores the samples of the next epoch while one is learnt: a component of a Trainer, for rewards
 /// that wait, such as judges over a network.
 ///
-/// An epoch then takes the longer of scoring, and of collecting and learning, not their sum. The
-/// samples of an epoch were made by the policy as it was one epoch before, and are learnt against
-/// that policy: its weights are kept until then, so that the method stays exact and only its data
-/// are older. Rewards are asked by threads of their own, for two epochs at a time.
+/// An epoch then takes the longer of scoring, and of collecting and learning, not their sum. Its
+/// samples were made by the policy as it was one epoch before, whose weights are kept until then. A
+/// method that is defined relative to who collected, by the role `old` or by recorded densities,
+/// learns against those weights, so that only its data are older; one that is not (regression on
+/// good samples, Dpo) takes them as they are. Rewards are called by a thread of the trainer's, one
+/// batch after the other; evaluations wait for it.
 struct Ahead {
   std::int64_t epochs = 1;  ///< 0: an epoch is scored before it is learnt; 1
 };
@@ -63,8 +65,11 @@ class WithValues {
   }
   WithValues(const WithValues&) = delete;
   ~WithValues() {
-    const at::NoGradGuard no_gradient;
-    for (const auto& [name, tensor] : own_) tensor.copy_(before_.at(name));
+    try {
+      const at::NoGradGuard no_gradient;
+      for (const auto& [name, tensor] : own_) tensor.copy_(before_.at(name));
+    } catch (...) {  // a device that fails has thrown before, which is to be told
+    }
   }
 
  private:
@@ -90,7 +95,8 @@ inline bool has_next_epoch(const TrainerState& state) { return state.counts.cont
 template <class Record>
 NextEpoch<Record> next_epoch_in(const TrainerState& state,
                                 const std::map<std::string, Tensor>& own) {
-  NextEpoch<Record> next{{}, state.counts.at(ahead_count)};
+  NextEpoch<Record> next{{}, state.counts.at(ahead_count), {}};
+  expects_count(next.gradient_steps, ahead_count.c_str());
   for (const auto& [name, tensor] : own) {
     const std::string stored = ahead_prefix + name;
     const auto found = state.tensors.find(stored);

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <future>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +21,7 @@
 #include <contraflow/train/prompts.hpp>
 #include <contraflow/train/rollout.hpp>
 #include <contraflow/train/score_sheet.hpp>
+#include <contraflow/train/scoring_thread.hpp>
 
 namespace contraflow {
 
@@ -41,9 +43,6 @@ struct ScoredRollout {
   std::int64_t size() const { return ids().defined() ? ids().size(0) : 0; }
 };
 
-/// Scores of an epoch's samples that are still computed.
-using PendingScores = std::vector<std::future<ScoreSheet>>;
-
 /// How scores become rewards: a component of a Trainer.
 struct Scoring {
   /// What a score counts as that a reward failed to give. Where a judge fails on bad samples alone,
@@ -58,7 +57,8 @@ class Scorer {
   /// @param rewards a bag of rewards
   /// @param advantage of the samples of a group
   /// @param prompts which give references to the rewards; must outlive the scorer
-  /// @param asynchronous whether a batch is scored while the next one is made
+  /// @param asynchronous whether batches are scored by a thread of the scorer's, one after the
+  ///   other, while the next ones are made
   /// @param communicator of the ranks that have a part of the samples each
   /// @param scoring settings
   Scorer(R rewards, A advantage, const Prompts& prompts, bool asynchronous, Comm communicator = {},
@@ -66,17 +66,21 @@ class Scorer {
       : rewards_(std::move(rewards)),
         advantage_(std::move(advantage)),
         prompts_(prompts),
-        asynchronous_(asynchronous),
         communicator_(std::move(communicator)),
-        scoring_(scoring) {
+        scoring_(scoring),
+        thread_(asynchronous ? std::make_unique<detail::ScoringThread>() : nullptr) {
     static_assert(explain_advantage<A>());
   }
 
   /// The rewards.
   const R& rewards() const { return rewards_; }
 
-  /// Forgets what an epoch that was ended by an exception has left unfinished.
-  void reset() { sheets_.clear(); }
+  /// Forgets what an epoch that was ended by an exception has left unfinished: a batch that is
+  /// being scored is not waited for, and those behind it are not scored.
+  void reset() {
+    if (thread_) thread_->leave();
+    sheets_.clear();
+  }
 
   /// Epochs in a row, up to the last, in which no sample had a score.
   std::int64_t unscored_epochs() const { return unscored_epochs_; }
@@ -90,11 +94,12 @@ class Scorer {
   /// @param prompt the number of each sample's prompt, int64 [B]
   void begin(const Tensor& x0, const Tensor& prompt) {
     if (x0.size(0) == 0) return;
-    const auto policy = asynchronous_ ? std::launch::async : std::launch::deferred;
-    sheets_.push_back(std::async(policy, [this, x0, reference = reference_of(prompts_, prompt)] {
+    auto score = [this, x0, reference = reference_of(prompts_, prompt)] {
       const at::NoGradGuard no_gradient;
       return rewards_.score(x0, reference);
-    }));
+    };
+    sheets_.push_back(thread_ ? thread_->add(std::move(score))
+                              : std::async(std::launch::deferred, std::move(score)));
   }
 
   /// What was begun since this was last called: the scores of an epoch.
@@ -107,11 +112,15 @@ class Scorer {
   /// @param pending its scores
   /// @param watch is asked meanwhile
   static void wait(const PendingScores& pending, const EpochWatch& watch = {}) {
-    using namespace std::chrono_literals;
-    for (const auto& sheet : pending) {
-      while (watch.is_on() && sheet.wait_for(100ms) == std::future_status::timeout) watch.check();
-      sheet.wait();
-    }
+    for (const auto& sheet : pending) wait(sheet, watch);
+  }
+
+  /// Whether a thread of the scorer's calls the rewards.
+  bool is_asynchronous() const { return thread_ != nullptr; }
+  /// Waits until that thread calls them no more, so that they can be called by another.
+  /// @param watch is asked meanwhile
+  void wait_for_thread(const EpochWatch& watch = {}) {
+    if (thread_) wait(thread_->add([] { return ScoreSheet{}; }), watch);
   }
 
   /// Ends the scoring of what was begun last: collective.
@@ -155,6 +164,11 @@ class Scorer {
   }
 
  private:
+  static void wait(const std::future<ScoreSheet>& sheet, const EpochWatch& watch) {
+    using namespace std::chrono_literals;
+    while (watch.is_on() && sheet.wait_for(100ms) == std::future_status::timeout) watch.check();
+    sheet.wait();
+  }
   /// The sheet of this rank's samples.
   static ScoreSheet sheet_of(PendingScores pending) {
     std::vector<ScoreSheet> sheets;
@@ -273,12 +287,12 @@ class Scorer {
   R rewards_;
   A advantage_;
   const Prompts& prompts_;
-  bool asynchronous_;
   [[no_unique_address]] Comm communicator_;
   Scoring scoring_;
   PendingScores sheets_;
   std::int64_t unscored_epochs_ = 0;
   std::string last_failure_;
+  std::unique_ptr<detail::ScoringThread> thread_;  ///< goes first: it calls the rewards
 };
 
 }  // namespace contraflow

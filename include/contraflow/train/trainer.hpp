@@ -104,7 +104,9 @@ class OnlineTrainer
   /// Evaluates on prompts of another source with the same kind of condition and reference.
   template <class OtherPrompts>
   Evaluation evaluate(const OtherPrompts& prompts) {
-    if (next_ && next_->samples) scorer_.wait(next_->samples->scores, this->watch_);
+    if (scorer_.is_asynchronous()) {
+      this->watch_.together(this->communicator_, [&] { scorer_.wait_for_thread(this->watch_); });
+    }
     return evaluator_.evaluate(this->policy_, scorer_.rewards(), prompts, sample_shape(),
                                this->communicator_, this->watch_);
   }
@@ -133,7 +135,8 @@ class OnlineTrainer
   }
 
   /// What a checkpoint needs, see Training; with Ahead the weights too that collect the epoch to
-  /// come, whose samples are made again by whoever goes on from it.
+  /// come, whose samples are made again by whoever goes on from it. Who goes on without Ahead
+  /// leaves them out and collects with the weights of then.
   TrainerState state() {
     TrainerState state = Base::state();
     if (next_) detail::add_next_epoch(state, *next_);
@@ -143,9 +146,8 @@ class OnlineTrainer
   /// @throws Error naming what is missing, or of another composition
   void load(const TrainerState& state) {
     std::optional<NextEpoch> next;
-    if (detail::has_next_epoch(state)) {
-      expects(ahead_ > 0, "ahead", "1, as in the run whose state it is", ahead_);
-      if constexpr (Parts::looks_ahead) {
+    if constexpr (Parts::looks_ahead) {
+      if (ahead_ > 0 && detail::has_next_epoch(state)) {
         next = detail::next_epoch_in<Record>(state, this->policy_.tensors_of(O::collector));
       }
     }
@@ -200,7 +202,7 @@ class OnlineTrainer
                                                                this->communicator_.rank(),
                                                                this->communicator_.size(),
                                                                this->watch_};
-    scorer_.reset();
+    if (ahead_ == 0) scorer_.reset();
     this->watch_.together(this->communicator_, [&] {
       made.rollout = rollout_of(context);
       if (ahead_ == 0) scorer_.wait(this->watch_);
@@ -246,6 +248,7 @@ class OnlineTrainer
       const auto collector = as_known_collector(now);
       learn(std::move(samples), report, warn);
     } catch (...) {
+      scorer_.reset();
       now.samples.reset();
       next_ = std::move(now);
       throw;

@@ -30,6 +30,18 @@ inline std::int64_t new_run_number() {
   return static_cast<std::int64_t>(((high << 32U | low) >> 1U) | 1U);
 }
 
+/// Another value of a number, while this lives.
+class ForATime {
+ public:
+  ForATime(std::int64_t& number, std::int64_t value)
+      : number_(number), before_(std::exchange(number, value)) {}
+  ForATime(const ForATime&) = delete;
+  ~ForATime() { number_ = before_; }
+
+ private:
+  std::int64_t &number_, before_;
+};
+
 /// Throws Error unless a number can be the count of anything in a run, and counted further.
 inline void expects_count(std::int64_t count, const char* name) {
   constexpr std::int64_t most = std::int64_t{1} << 62;
@@ -66,7 +78,7 @@ class Training {
   RunReport run(std::int64_t epochs, Os&&... observers) {
     expects_same_start(communicator_, start(epochs));
     agree_on_run_number();
-    until_ = epochs;
+    const detail::ForATime until(until_, epochs);
     return run_loop(self(), epochs, observers...);
   }
   /// Lets the epochs to come be given up half-way: run_epoch() then throws EpochGivenUp, and all is
@@ -174,6 +186,7 @@ class Training {
   /// up.
   template <class Epoch>
   EpochReport undone_if_given_up(std::int64_t steps, Epoch&& epoch) {
+    if constexpr (HasBytesSent<Comm>) sent_ = communicator_.bytes_sent();
     if (!watch_.is_on()) return epoch();
     const EvaluationCount evaluations = learner_.evaluations();
     // Nobody asks behind the last step: where it is the only one, nothing has changed before.
@@ -275,14 +288,13 @@ class Training {
     }
   }
 
-  /// Adds what the ranks took since the last report: bytes that they gave to each other, all
-  /// together, and the host's memory of the largest: collective.
+  /// Adds what the ranks took in the epoch: bytes that they gave to each other, all together, and
+  /// the host's memory of the largest: collective.
   void add_exchange(EpochReport& report) {
     if constexpr (HasBytesSent<Comm>) {
       const std::int64_t sent = communicator_.bytes_sent();
       const Tensor all = communicator_.gather(
           at::tensor({sent - sent_, std::int64_t(peak_memory())}).unsqueeze(0));
-      sent_ = sent;
       report.add("ranks/bytes", double(all.select(1, 0).sum().template item<std::int64_t>()));
       report.add("ranks/peak_memory", double(all.select(1, 1).max().template item<std::int64_t>()));
     }
@@ -298,7 +310,7 @@ class Training {
   }
 
   EvaluationCount counted_;  ///< of all ranks, up to the last epoch
-  std::int64_t sent_ = 0;    ///< by this rank, up to the last report
+  std::int64_t sent_ = 0;    ///< by this rank, up to the epoch under way
   std::int64_t run_number_ = detail::new_run_number();
 
   static P prepared(P policy) {
