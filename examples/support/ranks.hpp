@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -37,6 +38,7 @@ class Ranks {
     if (!is_alone_) all_.broadcast(tensors);
   }
   bool agree(bool flag) const { return is_alone_ ? flag : all_.agree(flag); }
+  std::int64_t bytes_sent() const { return is_alone_ ? 0 : all_.bytes_sent(); }
 
  private:
   contraflow::Mpi all_;

@@ -115,8 +115,10 @@ inline std::vector<OtherSetting> other_settings(const RunRecord& before, const R
   const auto value = [](const RunRecord& record, const std::string& name) {
     return record.at("settings").value(name, RunRecord());
   };
-  // A flag that a program did not have yet is one that was not given.
-  const auto is_off = [](const RunRecord& one) { return one.is_null() || one == RunRecord(false); };
+  // A flag or a number that a program did not have yet is one that was not given.
+  const auto is_off = [](const RunRecord& one) {
+    return one.is_null() || one == RunRecord(false) || one == RunRecord(0);
+  };
   std::vector<OtherSetting> others;
   RunRecord names = before.at("settings");
   names.update(now.at("settings"));

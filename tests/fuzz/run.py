@@ -20,6 +20,8 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+# A model of SentencePiece with a map of characters has at least 1024 bytes of it.
+MAX_LEN = {"t5_files": 8192}
 FINDINGS = ("crash-*", "timeout-*", "oom-*", "leak-*")
 
 
@@ -30,7 +32,7 @@ def arguments():
     parser.add_argument("--runs", type=int, default=100_000, help="of each program")
     parser.add_argument("--jobs", type=int, default=2, help="programs at a time")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--max-len", type=int, default=1024, help="bytes of an input")
+    parser.add_argument("--max-len", type=int, help="bytes of an input; default: what a program needs")
     parser.add_argument("--output", type=pathlib.Path, help="default: out, beside the program")
     options = parser.parse_args()
     options.output = (options.output or options.program.parent / "out").resolve()
@@ -47,7 +49,8 @@ def command(program, name, output, options):
     if dictionary.exists():
         line.append(f"-dict={dictionary}")
     return [str(word) for word in line] + [
-        f"-runs={options.runs}", f"-seed={options.seed}", f"-max_len={options.max_len}", "-rss_limit_mb=2048",
+        f"-runs={options.runs}", f"-seed={options.seed}",
+        f"-max_len={options.max_len or MAX_LEN.get(name, 1024)}", "-rss_limit_mb=2048",
         "-timeout=10", "-print_final_stats=1", f"-artifact_prefix={output}/"]
 
 

@@ -143,7 +143,7 @@ def t5_files():
     yield "model_with_map", model(charsmap())
     yield "model_cut", model()[:-7]
     yield "map_out_of_array", model(charsmap()[:4 + 4 * 256 - 1] + b"\xff" * 3 + charsmap()[4 + 4 * 256 + 2:])
-    yield "map_too_long", model(struct.pack("<I", 4 * 256 * 5) + charsmap()[4:])
+    yield "map_too_long", model(struct.pack("<I", 4 * 256 * 5 + 1024) + charsmap()[4:])
     yield "map_without_end", model(charsmap()[:-1])
     yield "map_in_circle", model(struct.pack("<II", 1024, 0) + bytes(1024))
     vocabulary = [[text, score] for text, score, _ in PIECES]

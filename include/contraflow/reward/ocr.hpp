@@ -66,6 +66,13 @@ class OcrReader {
       throw Error("language", "languages that Tesseract has data of in " + data_folder(),
                   options.language);
     }
+    // Where the data are of its older engine alone, Tesseract takes that in silence.
+    int engine = 0;
+    api_.GetIntVariable("tessedit_ocr_engine_mode", &engine);
+    if (engine != tesseract::OEM_LSTM_ONLY) {
+      throw Error("language", "data of Tesseract's LSTM engine in " + data_folder(),
+                  options.language + " without them");
+    }
     api_.SetPageSegMode(options.page_segmentation);
   }
 
