@@ -115,6 +115,12 @@ TEST_CASE("what the ranks give to each other is reported") {
   CHECK(bytes[0] == bytes[1]);
   CHECK(memory[0] > 1e6);
   CHECK(memory[0] == memory[1]);
+
+  // One by itself gives nothing to anybody, and its reports are the same in each run.
+  cf::EpochReport of_one;
+  cf::Team(1).run([&](const cf::TeamRank& rank) { of_one = trainer_of(rank).run_epoch(); });
+  CHECK(!of_one.knows("ranks/bytes"));
+  CHECK(!of_one.knows("ranks/peak_memory"));
 }
 
 TEST_CASE("ranks refuse together a folder that is another run's") {

@@ -24,6 +24,8 @@
 #include <contraflow/core/error.hpp>
 #include <contraflow/io/safetensors_header.hpp>
 
+#include "observe/temporary_directory.hpp"
+
 namespace fuzz {
 
 using Body = void (*)(std::string_view input);
@@ -72,27 +74,11 @@ std::array<std::string, count> parts(std::string_view input) {
 // A folder in memory, where the system has one: readers take paths.
 class Folder {
  public:
-  Folder() {
-    std::error_code unreadable;
-    const bool has_memory = std::filesystem::is_directory("/dev/shm", unreadable);
-    const std::filesystem::path above =
-        has_memory ? "/dev/shm" : std::filesystem::temp_directory_path();
-    std::string name = (above / "contraflow-fuzz-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) std::abort();
-    path_ = name;
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
-  const std::filesystem::path& path() const { return path_; }
+  const std::filesystem::path& path() const { return directory_.path(); }
 
   // Writes a file, or removes it where there is nothing to write.
   std::filesystem::path write(const std::string& name, std::string_view bytes) const {
-    std::filesystem::path file = path_ / name;
+    std::filesystem::path file = directory_ / name;
     if (bytes.empty()) {
       ::unlink(file.c_str());
       return file;
@@ -106,7 +92,13 @@ class Folder {
   }
 
  private:
-  std::filesystem::path path_;
+  static std::filesystem::path above() {
+    std::error_code unreadable;
+    const bool has_memory = std::filesystem::is_directory("/dev/shm", unreadable);
+    return has_memory ? "/dev/shm" : std::filesystem::temp_directory_path();
+  }
+
+  TemporaryDirectory directory_{above()};
 };
 
 // A length of eight bytes, and what follows it.

@@ -12,8 +12,10 @@
 /// A directory of a test's own, gone with the object.
 class TemporaryDirectory {
  public:
-  TemporaryDirectory() {
-    std::string name = (std::filesystem::temp_directory_path() / "contraflow-XXXXXX").string();
+  /// @param above where it is made
+  explicit TemporaryDirectory(
+      const std::filesystem::path& above = std::filesystem::temp_directory_path()) {
+    std::string name = (above / "contraflow-XXXXXX").string();
     if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary directory");
     path_ = name;
   }

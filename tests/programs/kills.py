@@ -5,8 +5,8 @@ usage: kills.py <program and its words...> --kills <number>
 
 The program is started with `--output <folder>`, killed, started again with `--resume`, and killed
 again, until it ends by itself; then its results are compared, and another run is begun until there
-were as many kills as asked for. Weights, pictures and numbers must have the same bits; seconds and
-memory are nobody's results.
+were as many kills as asked for. Weights, pictures and numbers must have the same bits; seconds are
+nobody's results.
 """
 
 import argparse
@@ -29,11 +29,11 @@ def start(words, folder, *more):
 
 
 def without_seconds(value, columns=None):
-    """A value of JSON without what took time, or memory."""
+    """A value of JSON without what took time."""
     if isinstance(value, dict):
         columns = value["curve"] if is_names(value.get("curve")) else columns
         return {name: without_seconds(one, columns) for name, one in value.items()
-                if "seconds" not in name and name != "ranks/peak_memory"}
+                if "seconds" not in name}
     if isinstance(value, list):
         is_row = columns is not None and len(value) == len(columns) and value != columns
         kept = [one for i, one in enumerate(value) if not (is_row and columns[i] == "seconds")]

@@ -226,18 +226,20 @@ class Training {
     report.backward_evaluations = evaluations().backward;
   }
 
-  P policy_;                                                       ///< is trained
-  Source source_;                                                  ///< of conditions
-  std::uint64_t seed_;                                             ///< of everything that is drawn
-  [[no_unique_address]] Comm communicator_;                        ///< of the ranks
-  Learner<P, O, Source, Comm> learner_;                            ///< makes the gradient steps
-  std::int64_t epoch_ = 0;                                         ///< epochs finished
-  std::int64_t until_ = std::numeric_limits<std::int64_t>::max();  ///< epochs of the run, in total
-  double seconds_ = 0;                                             ///< of training so far
-  StartOfRank settings_;  ///< in which the ranks must agree
-  EpochWatch watch_;      ///< asked whether an epoch is to be given up
+  P policy_;                                 ///< is trained
+  Source source_;                            ///< of conditions
+  std::uint64_t seed_;                       ///< of everything that is drawn
+  [[no_unique_address]] Comm communicator_;  ///< of the ranks
+  Learner<P, O, Source, Comm> learner_;      ///< makes the gradient steps
+  std::int64_t epoch_ = 0;                   ///< epochs finished
+  std::int64_t until_ = endless;             ///< epochs of the run under way, in total
+  double seconds_ = 0;                       ///< of training so far
+  StartOfRank settings_;                     ///< in which the ranks must agree
+  EpochWatch watch_;                         ///< asked whether an epoch is to be given up
 
  private:
+  static constexpr std::int64_t endless = std::numeric_limits<std::int64_t>::max();
+
   /// All that gradient steps change.
   struct Before {
     TrainerState trainer;
@@ -288,10 +290,11 @@ class Training {
     }
   }
 
-  /// Adds what the ranks took in the epoch: bytes that they gave to each other, all together, and
-  /// the host's memory of the largest: collective.
+  /// Adds what several ranks took in the epoch: bytes that they gave to each other, all together,
+  /// and the host's memory of the largest: collective.
   void add_exchange(EpochReport& report) {
     if constexpr (HasBytesSent<Comm>) {
+      if (communicator_.size() == 1) return;
       const std::int64_t sent = communicator_.bytes_sent();
       const Tensor all = communicator_.gather(
           at::tensor({sent - sent_, std::int64_t(peak_memory())}).unsqueeze(0));
