@@ -3,6 +3,8 @@
 # Most of the time of a small file goes into what it has in common with the others: headers, and
 # templates that LibTorch and the library make of them.
 
+find_package(Python3 REQUIRED COMPONENTS Interpreter)
+
 # contraflow_batches(<name> <variable> <lines> <source>...) puts sources into the value of <variable>
 # that hold the given ones, several each for as long as they stay below <lines> lines. Files that open
 # a namespace of others or have a main function are left as they are.
@@ -43,9 +45,39 @@ function(_contraflow_batch name variable)
   endif()
   get_filename_component(stem "${first}" NAME_WE)
   set(batch "${CMAKE_CURRENT_BINARY_DIR}/batches/${name}_from_${stem}.cpp")
-  set(script "${PROJECT_SOURCE_DIR}/cmake/batch.py")
-  add_custom_command(OUTPUT "${batch}"
-    COMMAND "${Python3_EXECUTABLE}" "${script}" "${batch}" ${ARGN}
-    DEPENDS "${script}" ${ARGN} COMMENT "" VERBATIM)
+  _contraflow_write_batch("${batch}" ${ARGN})
   set(${variable} "${batch}" PARENT_SCOPE)
+endfunction()
+
+function(_contraflow_write_batch batch)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "PROGRAMS" "" "")
+  set(script "${PROJECT_SOURCE_DIR}/cmake/batch.py")
+  set(mode)
+  if(arg_PROGRAMS)
+    set(mode --programs)
+  endif()
+  add_custom_command(OUTPUT "${batch}"
+    COMMAND "${Python3_EXECUTABLE}" "${script}" ${mode} "${batch}" ${arg_UNPARSED_ARGUMENTS}
+    DEPENDS "${script}" ${arg_UNPARSED_ARGUMENTS} COMMENT "" VERBATIM)
+endfunction()
+
+# Makes <name> a program of several sources that have a main function each. It is the one of them by
+# whose name it is called, and beside it lies a link of each name to it.
+function(contraflow_batch_of_programs name)
+  set(batch "${CMAKE_CURRENT_BINARY_DIR}/batches/${name}.cpp")
+  _contraflow_write_batch("${batch}" PROGRAMS ${ARGN})
+  add_executable(${name} "${batch}")
+  foreach(source IN LISTS ARGN)
+    get_filename_component(program "${source}" NAME_WE)
+    contraflow_link(${name} ${program})
+  endforeach()
+endfunction()
+
+# Lets a program be called by another name too.
+function(contraflow_link target name)
+  set(link "$<TARGET_FILE_DIR:${target}>/${name}")
+  add_custom_command(TARGET ${target} POST_BUILD
+    COMMAND ${CMAKE_COMMAND} -E create_symlink "$<TARGET_FILE_NAME:${target}>" "${link}"
+            || ${CMAKE_COMMAND} -E copy "$<TARGET_FILE:${target}>" "${link}"
+    VERBATIM)
 endfunction()
