@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <shared_mutex>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -50,9 +51,7 @@ class OcrReader {
  public:
   /// @throws Error if there is no such language
   explicit OcrReader(const OcrOptions& options) {
-    // What Tesseract sets while it loads a language is in part of the whole process.
-    static std::mutex turn;
-    const std::lock_guard lock(turn);
+    const std::lock_guard alone(process_state());
     // Among it where its messages and Leptonica's go, which are for whoever runs it by hand.
     static std::once_flag is_quiet;
     std::call_once(is_quiet, [&] {
@@ -79,6 +78,7 @@ class OcrReader {
   /// The text of an image, in UTF-8; empty where there is none.
   /// @param pixels uint8 [H, W, 3], contiguous
   std::string read(const Tensor& pixels) {
+    const std::shared_lock beside_others(process_state());
     constexpr int channels = 3, credible_resolution = 70;
     const int height = static_cast<int>(pixels.size(0)), width = static_cast<int>(pixels.size(1));
     // What was read before would be in its dictionary.
@@ -91,6 +91,13 @@ class OcrReader {
   }
 
  private:
+  // What Tesseract sets while it loads a language is in part of the whole process, and looked at by
+  // whoever reads.
+  static std::shared_mutex& process_state() {
+    static std::shared_mutex mutex;
+    return mutex;
+  }
+
   // Where some of several languages are missing, Tesseract goes on with the others.
   bool has_all(const std::string& languages) const {
     std::vector<std::string> loaded;
