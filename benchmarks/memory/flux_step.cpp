@@ -90,8 +90,8 @@ void gradient_step(const Settings& settings) {
   std::vector<Tensor> base;
   for (const auto& [name, weight] : cf::named_weights(*network)) base.push_back(weight);
   std::cout << phases.table().text() << "base " << support::gibibytes(bytes(base)) << ", adapter "
-            << support::gibibytes(bytes(policy.parameters())) << ", velocity finite: "
-            << v.isfinite().all().item<bool>() << '\n';
+            << support::gibibytes(bytes(policy.parameters()))
+            << ", velocity finite: " << v.isfinite().all().item<bool>() << '\n';
 }
 
 /// Root mean square of a difference over that of what is expected.
@@ -116,8 +116,8 @@ std::vector<std::string> errors_of(
   const at::NoGradGuard no_gradient;
   const Tensor exact = made(at::kFloat, false);
   std::vector<std::string> row{name};
-  for (const auto& [dtype, int8] :
-       {std::pair(at::kFloat, true), std::pair(at::kBFloat16, false), std::pair(at::kBFloat16, true)}) {
+  for (const auto& [dtype, int8] : {std::pair(at::kFloat, true), std::pair(at::kBFloat16, false),
+                                    std::pair(at::kBFloat16, true)}) {
     row.push_back(support::fixed(100 * distance(made(dtype, int8), exact), 3) + " %");
   }
   return row;

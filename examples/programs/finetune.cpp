@@ -108,9 +108,7 @@ struct Settings {
     return guidance.value_or(model.is_flux() ? 3.5 : is_grpo() ? 4.5 : 1.0);
   }
   /// FLUX.1 is told the guidance scale; a second pass is Stable Diffusion's way.
-  double two_pass_scale() const {
-    return model.is_flux() ? model.true_guidance : guidance_scale();
-  }
+  double two_pass_scale() const { return model.is_flux() ? model.true_guidance : guidance_scale(); }
   Sde sde_of_grpo() const {
     if (sde == "cps") return {cf::Cps{.noise_level = noise_level}};
     return {cf::FlowSde{.noise_level = noise_level}};
@@ -172,10 +170,18 @@ void expects_own_folder(const Settings& settings) {
 /// Throws Error where the checkpoints that are to be gone on from would mean something else.
 /// @return the other settings that differ, each in a sentence
 std::vector<std::string> changed_settings(const Settings& settings) {
-  static const std::set<std::string> decisive{
-      "tiny", "tiny-flux", "int8",     "method", "rank", "alpha",
-      "seed", "guidance",  "negative", "lora",   "lora-without-text-encoders",
-      "true-guidance"};
+  static const std::set<std::string> decisive{"tiny",
+                                              "tiny-flux",
+                                              "int8",
+                                              "method",
+                                              "rank",
+                                              "alpha",
+                                              "seed",
+                                              "guidance",
+                                              "negative",
+                                              "lora",
+                                              "lora-without-text-encoders",
+                                              "true-guidance"};
   std::vector<std::string> changes;
   if (!settings.resume || !fs::exists(settings.run_file())) return changes;
   if (cf::checkpoints_in(settings.checkpoints()).empty()) return changes;

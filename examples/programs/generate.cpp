@@ -47,9 +47,7 @@ struct Settings {
 
   double guidance_scale() const { return guidance.value_or(model.is_flux() ? 3.5 : 4.5); }
   /// FLUX.1 is told the guidance scale; a second pass is Stable Diffusion's way.
-  double two_pass_scale() const {
-    return model.is_flux() ? model.true_guidance : guidance_scale();
-  }
+  double two_pass_scale() const { return model.is_flux() ? model.true_guidance : guidance_scale(); }
 };
 
 /// Calls @p f with the solver of a name.

@@ -80,7 +80,9 @@ void int8_training(Load&& load, const cf::LoraOptions& lora, const cf::TextCondi
   };
   auto whole = run_of(BlockWeights::int8), first = run_of(BlockWeights::int8),
        second = run_of(BlockWeights::int8), other = run_of(BlockWeights::as_placed);
-  const auto base = [](auto& run) { return cf::named_weights(*cf::module_of(run.policy().model())); };
+  const auto base = [](auto& run) {
+    return cf::named_weights(*cf::module_of(run.policy().model()));
+  };
   const auto before = base(second);
   const TemporaryDirectory folder;
   whole.run(4);

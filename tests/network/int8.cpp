@@ -145,7 +145,8 @@ TEST_CASE("what is no weight, or not finite, is refused by name") {
 TEST_CASE("a layer in 8 bits is the layer of the weight that it stands for, gradients too") {
   for (const auto dtype : {at::kDouble, at::kFloat, at::kBFloat16}) {
     const cf::Int8Weight weight = cf::quantised(doubles({7, 5}).to(dtype));
-    for (const std::vector<std::int64_t>& shape : {std::vector<std::int64_t>{5}, {3, 5}, {2, 3, 5}}) {
+    for (const std::vector<std::int64_t>& shape :
+         {std::vector<std::int64_t>{5}, {3, 5}, {2, 3, 5}}) {
       for (const bool has_bias : {true, false}) {
         const auto run = [&](auto&& layer) {
           const Tensor x = doubles(shape, 2).to(dtype).requires_grad_();
@@ -156,9 +157,8 @@ TEST_CASE("a layer in 8 bits is the layer of the weight that it stands for, grad
           if (has_bias) all.push_back(b.grad());
           return all;
         };
-        const auto got = run([&](const Tensor& x, const Tensor& b) {
-          return cf::int8_linear(x, weight, b);
-        });
+        const auto got =
+            run([&](const Tensor& x, const Tensor& b) { return cf::int8_linear(x, weight, b); });
         const auto expected = run([&](const Tensor& x, const Tensor& b) {
           return at::linear(x, cf::dequantised(weight), b);
         });

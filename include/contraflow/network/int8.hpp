@@ -36,8 +36,8 @@ template <class F>
 void for_blocks_of_rows(const Tensor& matrix, F&& f) {
   constexpr std::int64_t numbers = 1 << 22;
   const std::int64_t rows = matrix.size(0);
-  const std::int64_t block = std::max<std::int64_t>(
-      1, numbers / std::max<std::int64_t>(1, matrix.size(1)));
+  const std::int64_t block =
+      std::max<std::int64_t>(1, numbers / std::max<std::int64_t>(1, matrix.size(1)));
   for (std::int64_t first = 0; first < rows; first += block) {
     f(first, std::min(block, rows - first));
   }

@@ -30,9 +30,9 @@ inline Tensor unfilled(at::IntArrayRef shape, at::ScalarType dtype = at::kFloat)
 /// Whether a weight has no values yet, as unfilled() makes them.
 inline bool is_unfilled(const Tensor& weight) {
   const auto strides = weight.strides();
-  const bool is_one_number = weight.numel() > 0 && weight.is_floating_point() &&
-                             std::all_of(strides.begin(), strides.end(),
-                                         [](std::int64_t stride) { return stride == 0; });
+  const bool is_one_number =
+      weight.numel() > 0 && weight.is_floating_point() &&
+      std::all_of(strides.begin(), strides.end(), [](std::int64_t stride) { return stride == 0; });
   return is_one_number && std::isnan(weight.as_strided({}, {}).item<double>());
 }
 

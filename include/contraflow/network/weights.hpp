@@ -51,7 +51,7 @@ template <class Layer, class Module>
 std::map<std::string, Layer*> linear_layers(Module& network) {
   std::map<std::string, Layer*> layers;
   const std::function<void(const std::string&, Module&)> note = [&](const std::string& name,
-                                                                     Module& module) {
+                                                                    Module& module) {
     auto* layer = dynamic_cast<Layer*>(&module);
     if (layer != nullptr) layers.emplace(name.empty() ? "weight" : name + ".weight", layer);
   };
@@ -145,8 +145,8 @@ inline void expects_same_names(const std::map<std::string, Tensor>& own,
 ///
 /// The network takes over the tensors themselves where dtype and device already are as wanted, so
 /// that the weights of a mapped file are never copied; what is converted leaves memory as it goes.
-/// Layers that keep_in_int8() spoke to take theirs in 8 bits, one after the other: the network never
-/// is in memory in floating point.
+/// Layers that keep_in_int8() spoke to take theirs in 8 bits, one after the other: the network
+/// never is in memory in floating point.
 /// @param network whose parameters and buffers are replaced
 /// @param weights by the dotted names of the network, floating-point
 /// @param source named in errors, such as the file

@@ -115,8 +115,8 @@ class LoraPolicy {
   LoraWeights weights(Role role) const { return lora_.weights(name_of(role)); }
 
   /// Every tensor of every role's adapter, as "role.module.lora_A.weight", and what they mean
-  /// depends on: "lora_alpha", and "lora_int8_layers", the number of the base's layers that are kept
-  /// in 8 bits, where there are any. The base is not part.
+  /// depends on: "lora_alpha", and "lora_int8_layers", the number of the base's layers that are
+  /// kept in 8 bits, where there are any. The base is not part.
   std::map<std::string, Tensor> state() {
     std::map<std::string, Tensor> all;
     for (const std::string& role : lora_.names()) {
@@ -129,7 +129,8 @@ class LoraPolicy {
   }
 
   /// Takes over what state() gave: all of it, or nothing where an error is thrown.
-  /// @throws Error if a tensor is missing or has another shape, or the adapters had another alpha or
+  /// @throws Error if a tensor is missing or has another shape, or the adapters had another alpha
+  /// or
   ///   another number of layers in 8 bits below them
   void load(const std::map<std::string, Tensor>& tensors) {
     const auto given = tensors.find("lora_alpha");
