@@ -15,6 +15,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -58,12 +59,30 @@ using Rewards = cf::pipeline::DecodedRewards<support::ImageRewards>;
 using Prompts = cf::pipeline::StoredPrompts<cf::Records>;
 using Warnings = std::vector<cf::Warning>;
 
+/// The noise of GRPO, of one kind or the other: trainers are compiled once.
+struct Sde {
+  std::variant<cf::FlowSde, cf::Cps> kind = {};
+
+  using State = cf::TransitionState;
+  State init(const cf::Tensor& x) const {
+    return std::visit([&](const auto& sde) { return sde.init(x); }, kind);
+  }
+  cf::Transition transition(const cf::Step& step) const {
+    return std::visit([&](const auto& sde) { return sde.transition(step); }, kind);
+  }
+  template <class V>
+  cf::Tensor step(V& velocity, const cf::Tensor& x, const cf::Step& step, State& state,
+                  cf::Generator& generator) const {
+    return cf::step_by_transition(*this, velocity, x, step, state, generator);
+  }
+};
+
 struct Settings {
   support::text_to_image::Model model;
   support::text_to_image::Adapter lora;
   fs::path prompt_file, evaluation_prompt_file, output = "out/finetune";
   std::vector<std::string> rewards = {"colourfulness"};
-  std::string method = "nft", negative;
+  std::string method = "nft", sde = "flow", negative;
   std::int64_t epochs = 100, prompts = 48, group = 24, size = 512;
   std::int64_t gradient_steps = 1, ahead = 0, micro_batch = 4, rollout_batch = 8, rank = 32;
   std::int64_t encode_ahead = 256;
@@ -88,8 +107,12 @@ struct Settings {
   double guidance_scale() const {
     return guidance.value_or(model.is_flux() ? 3.5 : is_grpo() ? 4.5 : 1.0);
   }
-  /// A second pass is Stable Diffusion's way.
-  double two_pass_scale() const { return model.is_flux() ? 1.0 : guidance_scale(); }
+  /// FLUX.1 is told the guidance scale; a second pass is Stable Diffusion's way.
+  double two_pass_scale() const { return model.is_flux() ? model.true_guidance : guidance_scale(); }
+  Sde sde_of_grpo() const {
+    if (sde == "cps") return {cf::Cps{.noise_level = noise_level}};
+    return {cf::FlowSde{.noise_level = noise_level}};
+  }
   cf::LoraOptions adapter() const {
     cf::LoraOptions options{.rank = rank, .alpha = alpha};
     if (model.is_flux()) options.targets = cf::flux::lora_options().targets;
@@ -147,9 +170,18 @@ void expects_own_folder(const Settings& settings) {
 /// Throws Error where the checkpoints that are to be gone on from would mean something else.
 /// @return the other settings that differ, each in a sentence
 std::vector<std::string> changed_settings(const Settings& settings) {
-  static const std::set<std::string> decisive{
-      "tiny", "tiny-flux", "method",   "rank", "alpha",
-      "seed", "guidance",  "negative", "lora", "lora-without-text-encoders"};
+  static const std::set<std::string> decisive{"tiny",
+                                              "tiny-flux",
+                                              "int8",
+                                              "method",
+                                              "rank",
+                                              "alpha",
+                                              "seed",
+                                              "guidance",
+                                              "negative",
+                                              "lora",
+                                              "lora-without-text-encoders",
+                                              "true-guidance"};
   std::vector<std::string> changes;
   if (!settings.resume || !fs::exists(settings.run_file())) return changes;
   if (cf::checkpoints_in(settings.checkpoints()).empty()) return changes;
@@ -272,7 +304,7 @@ void train_by_method(Parts parts) {
   const auto velocity_kl = settings.kl_weight() * cf::VelocityKl{};
   const auto transition_kl = settings.kl_weight() * cf::TransitionKl{};
   const cf::DpmSolver<2> ode;
-  const cf::FlowSde sde{.noise_level = settings.noise_level};
+  const Sde sde = settings.sde_of_grpo();
   if (method == "nft") {
     return train(std::move(parts), ode, cf::Nft{.beta = settings.beta} + velocity_kl);
   }
@@ -283,7 +315,7 @@ void train_by_method(Parts parts) {
   const cf::Grpo grpo{.clip_range = settings.clip_range};
   if (method == "grpo") return train(std::move(parts), sde, grpo + transition_kl);
   if (method == "grpo-fast") {
-    return train(std::move(parts), cf::Window<cf::FlowSde, cf::DpmSolver<2>>{.sde = sde},
+    return train(std::move(parts), cf::Window<Sde, cf::DpmSolver<2>>{.sde = sde},
                  grpo + transition_kl);
   }
   train(std::move(parts), sde, cf::GrpoGuard{.clip_range = settings.clip_range} + transition_kl);
@@ -343,7 +375,7 @@ void run(const Settings& settings, const support::Ranks& ranks) {
   phases.begin("loading the networks");
   const auto vae = folder.vae({.dtype = at::kFloat, .device = at::Device(settings.model.device)});
   const auto transformer =
-      folder.transformer(settings.model.placement(), settings.guidance_scale(), settings.recompute);
+      folder.transformer(settings.model.transformer(settings.guidance_scale(), settings.recompute));
   const cf::TextCondition negative = store->condition(at::full({1}, store->size() - 1, at::kLong));
   cf::LoraPolicyOptions options{.average_every = settings.is_grpo() ? 8 : 1, .seed = settings.seed};
   if (settings.lora.is_given()) options.start = settings.lora.read();
@@ -404,6 +436,10 @@ void add_options(CLI::App& app, Settings& settings) {
   number("--beta", settings.beta, "NFT: strength of the implicit branches");
   number("--clip-range", settings.clip_range, "GRPO: clipping of the ratio");
   number("--noise-level", settings.noise_level, "GRPO: strength of the sampler's noise");
+  app.add_option("--sde", settings.sde,
+                 "GRPO: the sampler's noise, that of Flow-GRPO, the default, or that of Flow-CPS: "
+                 "flow or cps")
+      ->check(CLI::IsMember({"flow", "cps"}));
   app.add_option("--kl", settings.kl,
                  "Weight of the KL term; 1e-4, for GRPO of Stable Diffusion 0.04 by default")
       ->check(support::finite());
@@ -466,9 +502,8 @@ void complete(Settings& settings, CLI::App& app, int ranks) {
   take(app, settings.model.is_flux() ? flux_defaults : sd3_defaults);
   if (settings.model.is_flux()) {
     take(app, settings.is_grpo() ? flux_grpo_defaults : flux_nft_defaults);
-    cf::expects(settings.negative.empty(), "--negative",
-                "none for FLUX.1, which is fine-tuned without a second pass", settings.negative);
   }
+  support::text_to_image::expects_guidance_of_model(app, settings.model, settings.negative);
   if (settings.model.tiny) take(app, tiny_defaults);
   if (settings.model.tiny_flux) take(app, tiny_flux_defaults);
   at::set_num_threads(settings.threads);

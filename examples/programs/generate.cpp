@@ -42,12 +42,12 @@ struct Settings {
   int images = 1;
   std::int64_t batch = 1, height = 1024, width = 1024;
   std::optional<double> guidance;
-  double true_guidance = 1, lora_scale = 1;
+  double lora_scale = 1;
   std::uint64_t seed = 0;
 
   double guidance_scale() const { return guidance.value_or(model.is_flux() ? 3.5 : 4.5); }
   /// FLUX.1 is told the guidance scale; a second pass is Stable Diffusion's way.
-  double two_pass_scale() const { return model.is_flux() ? true_guidance : guidance_scale(); }
+  double two_pass_scale() const { return model.is_flux() ? model.true_guidance : guidance_scale(); }
 };
 
 /// Calls @p f with the solver of a name.
@@ -77,7 +77,7 @@ class Bar {
 
 cf::Tensor latents_of(const Settings& settings, const support::Folder& folder,
                       const cf::TextCondition& encoded, std::int64_t prompts) {
-  const auto model = folder.transformer(settings.model.placement(), settings.guidance_scale());
+  const auto model = folder.transformer(settings.model.transformer(settings.guidance_scale()));
   cf::Lora lora(model.module());
   if (settings.lora.is_given()) {
     lora.add("adapter", settings.lora.read(), settings.lora.path.string());
@@ -127,21 +127,6 @@ void write_images(const Settings& settings, const cf::Vae& vae, const cf::Tensor
   support::text_to_image::write_sheet(settings.output / "contact_sheet.html", "Images", pictures);
 }
 
-/// A second pass is asked for by other options for one model than for the other.
-void expects_guidance_of_model(const CLI::App& app, const Settings& settings) {
-  const bool negative = app.count("--negative") > 0, second = settings.true_guidance > 1;
-  if (!settings.model.is_flux()) {
-    cf::expects(app.count("--true-guidance") == 0, "--true-guidance",
-                "a model of FLUX.1 (here --guidance is that of a second pass)",
-                settings.true_guidance);
-    return;
-  }
-  cf::expects(second || !negative, "--negative", "--true-guidance above 1 beside it, for FLUX.1",
-              settings.negative);
-  cf::expects(negative || !second, "--true-guidance", "--negative beside it, if only \"\"",
-              settings.true_guidance);
-}
-
 void run(const Settings& settings) {
   support::Phases phases;
   cf::make_folder(settings.output);
@@ -189,10 +174,6 @@ int main(int argc, char** argv) try {
   app.add_option("--guidance", settings.guidance,
                  "Guidance scale, 4.5 by default, at most 1: none; for FLUX.1 what it is told, 3.5")
       ->check(support::finite());
-  app.add_option("--true-guidance", settings.true_guidance,
-                 "FLUX.1: guidance by a second pass with the negative prompt; at most 1: none")
-      ->check(support::finite())
-      ->capture_default_str();
   app.add_option("--solver", settings.solver, "euler, heun, dpm2, dpm3, flow-sde or cps")
       ->check(CLI::IsMember({"euler", "heun", "dpm2", "dpm3", "flow-sde", "cps"}))
       ->capture_default_str();
@@ -228,7 +209,7 @@ int main(int argc, char** argv) try {
     unless_given("--width", settings.width, std::int64_t{64});
     unless_given("--t5-tokens", settings.model.t5_tokens, std::optional(std::int64_t{20}));
   }
-  expects_guidance_of_model(app, settings);
+  support::text_to_image::expects_guidance_of_model(app, settings.model, settings.negative);
   run(settings);
 } catch (const std::exception& failure) {
   return support::failed("generate", failure);

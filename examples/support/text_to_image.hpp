@@ -45,6 +45,14 @@ struct PromptSettings {
   cf::Placement placement = {};
 };
 
+/// How the transformer is loaded, whatever the model.
+struct TransformerSettings {
+  cf::Placement placement = {};
+  cf::pipeline::BlockWeights blocks = cf::pipeline::BlockWeights::as_placed;
+  double guidance = 3.5;  ///< that FLUX.1 is told
+  bool recompute = false;
+};
+
 /// Whether the folder of a model is one of FLUX.1, by its model_index.json.
 inline bool is_flux(const std::filesystem::path& folder) {
   const std::filesystem::path index = folder / "model_index.json";
@@ -73,13 +81,12 @@ class Folder {
     if (const auto* flux = of_flux()) return flux->grid(steps, shape);
     return of_sd3().grid(steps);
   }
-  /// @param guidance that FLUX.1 is told
-  Transformer transformer(const cf::Placement& placement, double guidance,
-                          bool recompute = false) const {
+  Transformer transformer(const TransformerSettings& settings) const {
+    const auto& [placement, blocks, guidance, recompute] = settings;
     if (const auto* flux = of_flux()) {
-      return Transformer(flux->transformer(placement, guidance, {.recompute = recompute}));
+      return Transformer(flux->transformer(placement, guidance, {.recompute = recompute}, blocks));
     }
-    return Transformer(of_sd3().transformer(placement, {.recompute = recompute}));
+    return Transformer(of_sd3().transformer(placement, {.recompute = recompute}, blocks));
   }
   std::shared_ptr<cf::Vae> vae(const cf::Placement& placement) const {
     return common().vae(placement);

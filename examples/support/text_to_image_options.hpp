@@ -17,6 +17,7 @@
 
 #include "files.hpp"
 #include "html.hpp"
+#include "options.hpp"
 #include "text_to_image.hpp"
 
 namespace support::text_to_image {
@@ -30,10 +31,16 @@ struct Model {
   at::ScalarType dtype = at::kBFloat16;
   std::string device = "cpu";
   std::optional<std::int64_t> t5_tokens;  ///< unset: as many as is usual for the model
-  bool without_t5 = false;
+  bool without_t5 = false, int8 = false;
+  double true_guidance = 1;
 
   cf::Placement placement() const { return {.dtype = dtype, .device = at::Device(device)}; }
   PromptSettings prompts() const { return {t5_tokens, without_t5, placement()}; }
+  /// @param guidance that FLUX.1 is told
+  TransformerSettings transformer(double guidance, bool recompute = false) const {
+    using cf::pipeline::BlockWeights;
+    return {placement(), int8 ? BlockWeights::int8 : BlockWeights::as_placed, guidance, recompute};
+  }
   /// Found out before a tiny one is written.
   bool is_flux() const { return tiny ? tiny_flux : support::is_flux(folder); }
 };
@@ -52,6 +59,10 @@ inline std::string name_of(at::ScalarType dtype) {
 }
 
 inline void add_options(CLI::App& app, Model& model) {
+  app.add_option("--true-guidance", model.true_guidance,
+                 "FLUX.1: guidance by a second pass with the negative prompt; at most 1: none, the "
+                 "default")
+      ->check(finite());
   app.add_option("--model", model.folder,
                  "Stable Diffusion 3, 3.5 or FLUX.1 as downloaded, in the layout of diffusers");
   app.add_flag("--tiny", model.tiny,
@@ -60,6 +71,8 @@ inline void add_options(CLI::App& app, Model& model) {
       "--tiny-flux", [&model] { model.tiny = model.tiny_flux = true; }, "The same of FLUX.1");
   app.add_option("--dtype", model.dtype, "Precision of the networks: float32, bfloat16 or float16")
       ->transform(CLI::CheckedTransformer(dtypes(), CLI::ignore_case));
+  app.add_flag("--int8", model.int8,
+               "Keep the weights of the transformer's blocks in 8 bits, rounded as they are read");
   app.add_option("--device", model.device, "Where the networks run, such as cpu or cuda")
       ->capture_default_str();
   app.add_option("--t5-tokens", model.t5_tokens,
@@ -67,6 +80,22 @@ inline void add_options(CLI::App& app, Model& model) {
       ->check(CLI::Range(1, 512));
   app.add_flag("--without-t5", model.without_t5,
                "Leave the third text encoder of Stable Diffusion out");
+}
+
+/// A second pass is asked for by other options for one model than for the other.
+inline void expects_guidance_of_model(const CLI::App& app, const Model& model,
+                                      const std::string& negative_prompt) {
+  const bool negative = app.count("--negative") > 0, second = model.true_guidance > 1;
+  if (!model.is_flux()) {
+    cf::expects(app.count("--true-guidance") == 0, "--true-guidance",
+                "a model of FLUX.1 (here --guidance is that of a second pass)",
+                model.true_guidance);
+    return;
+  }
+  cf::expects(second || !negative, "--negative", "--true-guidance above 1 beside it, for FLUX.1",
+              negative_prompt);
+  cf::expects(negative || !second, "--true-guidance", "--negative beside it, if only \"\"",
+              model.true_guidance);
 }
 
 /// An adapter that is asked for.

@@ -40,12 +40,12 @@ class Folder : public ModelFolder {
   /// @param placement dtype and device
   /// @param guidance scale that is told to it, see Model
   /// @param run what is done for training
+  /// @param blocks how they keep their weights
   /// @throws Error naming the file at fault
-  Model transformer(const Placement& placement = {}, double guidance = 3.5,
-                    FluxRunOptions run = {}) const {
-    auto network = std::make_shared<FluxNetwork>(transformer_options());
-    load_transformer(*network, placement);
-    return Model(std::move(network), guidance, run);
+  Model transformer(const Placement& placement = {}, double guidance = 3.5, FluxRunOptions run = {},
+                    BlockWeights blocks = BlockWeights::as_placed) const {
+    return Model(loaded_transformer<FluxNetwork>(transformer_options(), placement, blocks),
+                 guidance, run);
   }
 
   /// The text encoder of CLIP; frozen.

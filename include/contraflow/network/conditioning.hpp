@@ -62,7 +62,7 @@ class Conditioning {
             shape_text(prompts.sequence));
     expects_last(prompts.sequence, 3, options_.text_size, "condition.sequence");
     expects_last(prompts.pooled, 2, options_.pooled_size, "condition.pooled");
-    const auto dtype = context_->weight().scalar_type();
+    const auto dtype = context_->dtype();
     return {time(t) + pooled_->forward(prompts.pooled.to(dtype)),
             context_->forward(prompts.sequence.to(dtype))};
   }

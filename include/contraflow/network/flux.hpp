@@ -17,6 +17,7 @@
 #include <contraflow/network/recompute.hpp>
 #include <contraflow/network/rotary.hpp>
 #include <contraflow/network/text_condition.hpp>
+#include <contraflow/network/weights.hpp>
 
 namespace contraflow {
 
@@ -288,6 +289,13 @@ class FluxNetwork : public torch::nn::Module {
     const Tensor all =
         at::cat({at::zeros({text, positions.size(1)}, positions.options()), positions});
     return rotary_table(all, options_.axes_dims_rope);
+  }
+
+  /// Lets the linear layers of all blocks keep their weights in 8 bits, see keep_in_int8(); those
+  /// before and behind the blocks are small, decide most, and stay.
+  void keep_blocks_in_int8() {
+    for (const auto& block : blocks_) keep_in_int8(*block);
+    for (const auto& block : single_blocks_) keep_in_int8(*block);
   }
 
   /// The settings.

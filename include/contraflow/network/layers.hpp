@@ -13,6 +13,7 @@
 #include <torch/nn/module.h>
 
 #include <contraflow/core/tensor.hpp>
+#include <contraflow/network/int8.hpp>
 #include <contraflow/network/linear.hpp>
 #include <contraflow/network/placing.hpp>
 
@@ -75,8 +76,9 @@ struct LowRank {
 /// A linear layer that has room for low-rank adapters.
 ///
 /// `y = x W' + b + scale (x A') B'` with the active adapter, `y = x W' + b` without. The base may
-/// be in half precision under an adapter in float32. Adapters are not parameters of the module, so
-/// the names of a published state dict stay as they are; contraflow::Lora owns them.
+/// be in half precision under an adapter in float32, or keep its weight in 8 bits. Adapters are not
+/// parameters of the module, so the names of a published state dict stay as they are;
+/// contraflow::Lora owns them.
 /// @par Shape
 /// x [..., in]; result [..., out]
 class LoraLinear : public torch::nn::Module {
@@ -91,17 +93,40 @@ class LoraLinear : public torch::nn::Module {
 
   /// The layer, in the dtype of its weights.
   Tensor forward(const Tensor& x) const {
-    const Tensor base = linear(x, {weight_, bias_});
+    const Tensor base = int8_ ? int8_linear(x, *int8_, bias_) : linear(x, weights());
     const LowRank* adapter = active();
     if (adapter == nullptr) return base;
     const Tensor narrow = linear(x.to(adapter->down.scalar_type()), {adapter->down});
     return at::add(base, linear(narrow, {adapter->up}).to(base.scalar_type()), adapter->scale);
   }
 
-  /// [out, in].
-  const Tensor& weight() const { return weight_; }
-  /// Weight and bias.
+  /// [out, in]; whole numbers where it is kept in 8 bits.
+  const Tensor& weight() const { return int8_ ? int8_->values : weight_; }
+  /// Floating-point type that the layer computes in.
+  at::ScalarType dtype() const { return int8_ ? int8_->dtype : weight_.scalar_type(); }
+  /// Weight and bias of a layer that is_plain().
   LinearWeights weights() const { return {weight_, bias_}; }
+  /// Whether the layer is a weight in floating point and no adapter.
+  bool is_plain() const { return !int8_ && active() == nullptr; }
+
+  /// The weight in 8 bits, where it is kept so.
+  const std::optional<Int8Weight>& int8() const { return int8_; }
+  /// Keeps the weight in 8 bits from now on: the parameter "weight" is gone, the buffers "weight"
+  /// and "weight_scale" stand in its place, and the bias is frozen.
+  void keep_in_int8(const Int8Weight& weight) {
+    if (int8_) {
+      int8_->values.set_data(weight.values);
+      int8_->scale.set_data(weight.scale);
+      int8_->dtype = weight.dtype;
+      return;
+    }
+    parameters_.erase("weight");
+    weight_ = Tensor();
+    if (bias_.defined()) bias_.set_requires_grad(false);
+    // Tensors of their own: those of another layer may have other values given.
+    int8_ = Int8Weight{register_buffer("weight", weight.values.detach()),
+                       register_buffer("weight_scale", weight.scale.detach()), weight.dtype};
+  }
 
   /// The adapters by index; those that this layer lacks have no tensors.
   std::vector<LowRank>& adapters() { return adapters_; }
@@ -120,6 +145,7 @@ class LoraLinear : public torch::nn::Module {
 
  private:
   Tensor weight_, bias_;
+  std::optional<Int8Weight> int8_;
   std::vector<LowRank> adapters_;
   std::shared_ptr<AdapterSelection> selection_;
 };
@@ -268,10 +294,10 @@ inline Tensor sinusoid(const Tensor& t, std::int64_t features) {
 
 namespace detail {
 
-/// Two layers with an activation between them; one operation where neither has an adapter.
+/// Two layers with an activation between them; one operation where both are plain.
 template <class Activation>
 Tensor two_layers(const Tensor& x, const LoraLinear& first, const LoraLinear& second) {
-  if (first.active() == nullptr && second.active() == nullptr) {
+  if (first.is_plain() && second.is_plain()) {
     return mlp<Activation>(x, {first.weights(), second.weights()});
   }
   return second.forward(activation_of<Activation>(first.forward(x)));

@@ -268,6 +268,12 @@ class MmditNetwork : public torch::nn::Module {
         .flatten(1, 2);
   }
 
+  /// Lets the linear layers of all blocks keep their weights in 8 bits, see keep_in_int8(); those
+  /// before and behind the blocks are small, decide most, and stay.
+  void keep_blocks_in_int8() {
+    for (const auto& block : blocks_) keep_in_int8(*block);
+  }
+
   /// The settings.
   const MmditOptions& options() const { return options_; }
   /// The joint blocks, in their order.

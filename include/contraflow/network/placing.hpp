@@ -3,6 +3,8 @@
 /// @file
 /// Modules under dotted names, with weights that take no memory until they are given values.
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -24,6 +26,14 @@ namespace contraflow {
 /// @param dtype floating-point
 inline Tensor unfilled(at::IntArrayRef shape, at::ScalarType dtype = at::kFloat) {
   return at::full({}, std::numeric_limits<double>::quiet_NaN(), dtype).expand(shape);
+}
+/// Whether a weight has no values yet, as unfilled() makes them.
+inline bool is_unfilled(const Tensor& weight) {
+  const auto strides = weight.strides();
+  const bool is_one_number =
+      weight.numel() > 0 && weight.is_floating_point() &&
+      std::all_of(strides.begin(), strides.end(), [](std::int64_t stride) { return stride == 0; });
+  return is_one_number && std::isnan(weight.as_strided({}, {}).item<double>());
 }
 
 namespace detail {

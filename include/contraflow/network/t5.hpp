@@ -75,7 +75,7 @@ class T5Layer : public torch::nn::Module {
     const Tensor normalised = feed_forward_norm_->forward(y);
     const Tensor inside = gelu_tanh(gate_->forward(normalised)) * widen_->forward(normalised);
     // The last weight may be wider than the others; see t5_weights().
-    return y + narrow_->forward(inside.to(narrow_->weight().scalar_type()));
+    return y + narrow_->forward(inside.to(narrow_->dtype()));
   }
 
   /// What attention adds by distance, [1, heads, L, L].

@@ -24,6 +24,12 @@
 
 namespace contraflow::pipeline {
 
+/// How the blocks of a transformer keep the weights of their linear layers.
+enum class BlockWeights {
+  as_placed,  ///< in the dtype of its Placement
+  int8        ///< in 8 bits, rounded as they are read: half of bfloat16; for a base under adapters
+};
+
 /// A folder in the layout of diffusers, as it is downloaded: what all models of this layout share.
 ///
 /// Each call loads one component, and what it returns owns it: text encoders can be gone before the
@@ -119,12 +125,18 @@ class ModelFolder {
   }
 
  protected:
-  /// Loads the transformer's weights.
+  /// A transformer with its weights.
+  /// @tparam Network such as FluxNetwork
   /// @throws Error naming the file at fault
-  void load_transformer(torch::nn::Module& network, const Placement& placement) const {
+  template <class Network, class Options>
+  std::shared_ptr<Network> loaded_transformer(const Options& options, const Placement& placement,
+                                              BlockWeights blocks) const {
+    auto network = std::make_shared<Network>(options);
+    if (blocks == BlockWeights::int8) network->keep_blocks_in_int8();
     const std::filesystem::path folder = folder_of("transformer");
-    load_weights(network, read_weights(folder, "diffusion_pytorch_model").tensors, folder.string(),
+    load_weights(*network, read_weights(folder, "diffusion_pytorch_model").tensors, folder.string(),
                  placement);
+    return network;
   }
 
  private:

@@ -114,19 +114,24 @@ class LoraPolicy {
   /// The values of a role's adapter, to be written to a file.
   LoraWeights weights(Role role) const { return lora_.weights(name_of(role)); }
 
-  /// Every tensor of every role's adapter, as "role.module.lora_A.weight", and "lora_alpha": what
-  /// they mean depends on it. The base is not part.
+  /// Every tensor of every role's adapter, as "role.module.lora_A.weight", and what they mean
+  /// depends on: "lora_alpha", and "lora_int8_layers", the number of the base's layers that are
+  /// kept in 8 bits, where there are any. The base is not part.
   std::map<std::string, Tensor> state() {
     std::map<std::string, Tensor> all;
     for (const std::string& role : lora_.names()) {
       for (const auto& [name, tensor] : lora_.tensors(role)) all.emplace(role + "." + name, tensor);
     }
     all.emplace("lora_alpha", alphas());
+    const std::int64_t rounded = int8_layer_count(*module_of(model_));
+    if (rounded > 0) all.emplace(int8_layers, at::full({1}, rounded, at::kLong));
     return all;
   }
 
   /// Takes over what state() gave: all of it, or nothing where an error is thrown.
   /// @throws Error if a tensor is missing or has another shape, or the adapters had another alpha
+  /// or
+  ///   another number of layers in 8 bits below them
   void load(const std::map<std::string, Tensor>& tensors) {
     const auto given = tensors.find("lora_alpha");
     if (given == tensors.end()) throw Error("state", "a tensor named lora_alpha", "none");
@@ -135,10 +140,22 @@ class LoraPolicy {
       throw Error("alpha", "that of the adapters in the state, " + range_text(given->second),
                   range_text(own));
     }
+    expects_same_base(tensors);
     restore(state(), tensors);
   }
 
  private:
+  static constexpr const char* int8_layers = "lora_int8_layers";
+
+  void expects_same_base(const std::map<std::string, Tensor>& tensors) const {
+    const auto given = tensors.find(int8_layers);
+    const auto before = given == tensors.end() ? 0 : given->second.sum().item<std::int64_t>();
+    const std::int64_t own = int8_layer_count(*module_of(model_));
+    if (own == before) return;
+    throw Error("base", shown(before) + " layers in 8 bits, as under the adapters in the state",
+                shown(own));
+  }
+
   /// alpha of each adapted layer, in the order of their names, float64.
   Tensor alphas() const {
     const LoraWeights current = weights(Role::current);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <contraflow/model/concept.hpp>
+#include <contraflow/network/weights.hpp>
 #include <contraflow/policy/average.hpp>
 #include <contraflow/policy/concept.hpp>
 #include <contraflow/policy/role_tensors.hpp>
@@ -23,8 +24,10 @@ class SingleModel {
   using Available = Roles<Role::current>;
 
   /// @param model is trained itself: the caller's holder keeps seeing its weights
+  /// @throws Error if it keeps weights in 8 bits
   explicit SingleModel(M model) : model_(std::move(model)) {
     static_assert(explain_trainable<M>());
+    expects_trainable_weights(*module_of(model_));
   }
 
   /// The velocity of the model.

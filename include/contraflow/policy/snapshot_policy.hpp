@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <contraflow/network/weights.hpp>
 #include <contraflow/policy/average.hpp>
 #include <contraflow/policy/concept.hpp>
 #include <contraflow/policy/role_tensors.hpp>
@@ -38,9 +39,11 @@ class SnapshotPolicy {
 
   /// @param model is trained itself: the caller's holder keeps seeing its weights
   /// @param options how the snapshots follow
+  /// @throws Error if the model keeps weights in 8 bits, or an option is out of range
   explicit SnapshotPolicy(M model, SnapshotOptions options = {})
       : current_(std::move(model)), options_(std::move(options)) {
     static_assert(explain_trainable<M>());
+    expects_trainable_weights(*module_of(current_));
     expects(options_.average_every >= 1, "average_every", "at least 1", options_.average_every);
     average_.emplace(frozen());
   }

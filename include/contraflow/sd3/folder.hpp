@@ -40,11 +40,13 @@ class Folder : public ModelFolder {
   /// Shape of the transformer.
   MmditOptions transformer_options() const { return mmdit_options(settings("transformer")); }
   /// The transformer.
+  /// @param placement dtype and device
+  /// @param run what is done for training
+  /// @param blocks how they keep their weights
   /// @throws Error naming the file at fault
-  Mmdit transformer(const Placement& placement = {}, MmditRunOptions run = {}) const {
-    auto network = std::make_shared<MmditNetwork>(transformer_options());
-    load_transformer(*network, placement);
-    return Mmdit(std::move(network), run);
+  Mmdit transformer(const Placement& placement = {}, MmditRunOptions run = {},
+                    BlockWeights blocks = BlockWeights::as_placed) const {
+    return Mmdit(loaded_transformer<MmditNetwork>(transformer_options(), placement, blocks), run);
   }
 
   /// One of the two CLIP text encoders; frozen.
