@@ -17,7 +17,10 @@ namespace devices {
 /// A GPU where there is one, else the device that counts.
 inline at::Device other() {
   static const at::Device device = [] {
-    if (at::hasCUDA()) return at::Device(at::kCUDA, 0);
+    if (at::hasCUDA()) {
+      at::globalContext().setAllowTF32CuDNN(false);  // convolutions as wide as those of the host
+      return at::Device(at::kCUDA, 0);
+    }
     counting::register_device();
     return counting::device;
   }();

@@ -12,6 +12,9 @@
 #include <contraflow/objective/velocity_kl.hpp>
 #include <contraflow/solver/dpm_solver.hpp>
 #include <contraflow/solver/window.hpp>
+#include <contraflow/toy/mixture.hpp>
+#include <contraflow/train/pretrain.hpp>
+#include <contraflow/train/reward_gradient.hpp>
 
 #include "device/devices.hpp"
 #include "device/flows.hpp"
@@ -98,4 +101,36 @@ TEST_CASE("adapters on a transformer are trained to the same everywhere") {
                      cf::PromptRows(flows::text_rows(device)));
     });
   }
+}
+
+TEST_CASE("data of the host pre-train a model anywhere") {
+  check([](const at::Device& device) {
+    cf::MlpVelocity model({.width = 16, .depth = 2, .seed = 1});
+    model->to(device);
+    cf::pretrain(model, cf::toy::ring(),
+                 cf::Pretraining{.steps = 4, .batch = 16, .report_every = 2},
+                 cf::Optimization{.optimizer = small::descent(0.05)});
+    small::State state;
+    for (const auto& item : model->named_parameters()) {
+      state.emplace(item.key(), item.value().detach().cpu());
+    }
+    return state;
+  });
+}
+
+TEST_CASE("the gradient of a reward is the same everywhere") {
+  check([](const at::Device& device) {
+    const auto reward = cf::differentiable([](const Tensor& x0) { return -x0.square().mean(1); });
+    cf::Optimization optimization;
+    optimization.optimizer = small::descent(0.05);
+    cf::RewardGradientTrainer trainer(
+        flows::points(device), reward, cf::Refl{.last_steps = 3},
+        cf::RewardAscent{.batch = 8, .steps = 2, .grid = cf::uniform_grid(5)}, optimization,
+        cf::Seed{3}, cf::PromptRows(at::arange(3, device)));
+    trainer.run_epoch();
+    CHECK(trainer.gradient_steps() == 2);
+    small::State state = small::state_of(trainer);
+    for (auto& [name, tensor] : state) tensor = tensor.cpu();
+    return state;
+  });
 }
