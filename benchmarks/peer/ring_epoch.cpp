@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
@@ -25,9 +26,11 @@ using cf::Tensor;
 
 namespace {
 
-auto trainer_of_ring() {
+auto trainer_of_ring(const at::Device& device) {
+  cf::MlpVelocity model({});
+  model->to(device);
   return cf::Trainer(
-      cf::SnapshotPolicy(cf::MlpVelocity({})), cf::DpmSolver<2>{}, cf::toy::InModes{{1, 4}},
+      cf::SnapshotPolicy(std::move(model)), cf::DpmSolver<2>{}, cf::toy::InModes{{1, 4}},
       cf::Nft{} + 1e-4 * cf::VelocityKl{},
       cf::Collection{.prompts_per_epoch = 8, .group_size = 24, .grid = cf::uniform_grid(10)});
 }
@@ -85,10 +88,12 @@ void write_check(const std::filesystem::path& path, const cf::EvaluationCount& e
 int main(int argc, char** argv) {
   int epochs = 200, threads = 1;
   bool composed = false;
+  std::string device = "cpu";
   std::filesystem::path file;
   CLI::App app("Seconds an epoch of NFT on the ring task");
   app.add_option("--epochs", epochs, "epochs to run")->check(CLI::PositiveNumber);
   app.add_option("--threads", threads, "threads of an operation")->check(CLI::PositiveNumber);
+  app.add_option("--device", device, "cpu or cuda");
   app.add_flag("--composed", composed, "layers of LibTorch's operations, without fused kernels");
   app.add_option("--write", file, "safetensors file for ring_epoch_jax.py --check");
   CLI11_PARSE(app, argc, argv);
@@ -97,7 +102,7 @@ int main(int argc, char** argv) {
   std::optional<cf::ComposedOnly> only;
   if (composed) only.emplace();
 
-  auto trainer = trainer_of_ring();
+  auto trainer = trainer_of_ring(device);
   peer::time_epochs(trainer, epochs, [&](int i) {
     if (i == 0 && !file.empty()) write_check(file, trainer.evaluations());
   });

@@ -1,6 +1,6 @@
 """The NFT epoch of the ring task in PyTorch, the same sizes as ring_epoch.cpp.
 
-Usage: ring_epoch.py [--epochs N] [--threads T] [--mode eager|compile] [--per-time]
+Usage: ring_epoch.py [--epochs N] [--threads T] [--mode eager|compile] [--per-time] [--device cpu|cuda]
 
 Prints seconds an epoch and those of the processor (medians). Written as a careful user of PyTorch
 would write it: all times of all samples in one batch, fused AdamW, no host synchronisation. With
@@ -85,9 +85,12 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--mode", choices=["eager", "compile"], default="eager")
     parser.add_argument("--per-time", action="store_true")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
+    torch.set_default_device(options.device)
+    wait = torch.cuda.synchronize if options.device == "cuda" else lambda: None
 
     current = MlpVelocity()
     old, reference, average = (copy.deepcopy(current) for _ in range(3))
@@ -128,6 +131,7 @@ def main():
             torch._foreach_lerp_(list(average.parameters()), current_weights, 1 - decay)
             decay = min(0.001 * step, 0.5)
             torch._foreach_lerp_(list(old.parameters()), current_weights, 1 - decay)
+        wait()
         seconds.append(time.perf_counter() - start)
         processor.append(time.process_time() - clock)
     medians = [statistics.median(t[len(t) // 5:]) for t in (seconds, processor)]

@@ -42,12 +42,14 @@ struct SlowJudge {
   }
 };
 
-auto trainer_of(int threads, double judge_seconds, int ahead) {
-  cf::SnapshotPolicy policy(cf::OnThreads(SceneFlow(), threads),
+auto trainer_of(const at::Device& device, int threads, double judge_seconds, int ahead) {
+  SceneFlow model;
+  cf::move_weights(*model.module(), {.device = device});
+  cf::SnapshotPolicy policy(cf::OnThreads(std::move(model), threads),
                             cf::SnapshotOptions{.old_decay = cf::Ramp{.rate = 0.02, .max = 0.95},
                                                 .average_decay = cf::WarmingUp{.max = 0.97}});
   const Tensor numbers = scenes::training_prompts();
-  const Tensor tokens = scenes::catalogue().all_tokens().index_select(0, numbers);
+  const Tensor tokens = scenes::catalogue().all_tokens().index_select(0, numbers).to(device);
   return cf::Trainer(
       std::move(policy), cf::DpmSolver<2>{}, SlowJudge{judge_seconds},
       cf::Nft{.beta = 0.5, .optimality = cf::Optimality{.clip = 1}} + 0.03 * cf::VelocityKl{},
@@ -100,11 +102,13 @@ int main(int argc, char** argv) {
   int epochs = 10, threads = 1, ahead = 0;
   double judge_seconds = 0;
   bool composed = false;
+  std::string device = "cpu";
   std::filesystem::path file;
   CLI::App app("Seconds an epoch of NFT on the scenes task");
   app.add_option("--epochs", epochs, "epochs to run")->check(CLI::PositiveNumber);
   app.add_option("--threads", threads, "threads between which batches are divided")
       ->check(CLI::PositiveNumber);
+  app.add_option("--device", device, "cpu or cuda");
   app.add_flag("--composed", composed, "layers of LibTorch's operations, without fused kernels");
   app.add_option("--judge-seconds", judge_seconds, "that a judge takes to answer")
       ->check(CLI::NonNegativeNumber);
@@ -117,7 +121,7 @@ int main(int argc, char** argv) {
   std::optional<cf::ComposedOnly> only;
   if (composed) only.emplace();
 
-  auto trainer = trainer_of(threads, judge_seconds, ahead);
+  auto trainer = trainer_of(device, threads, judge_seconds, ahead);
   peer::time_epochs(trainer, epochs, [&](int i) {
     if (i == 0 && !file.empty()) write_check(file, trainer.evaluations());
   });

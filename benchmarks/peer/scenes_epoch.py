@@ -183,7 +183,7 @@ class Detector:
         best, shape = x[:, 1:5].topk(2, 1)
         known = occupied & (best[:, 0] - best[:, 1] > 0.6)
         shape = F.one_hot(shape[:, 0], 4) * known.unsqueeze(2)
-        nearest, colour = (x[:, 5:].transpose(1, 2).unsqueeze(2) - PALETTE).square().sum(3).min(2)
+        nearest, colour = (x[:, 5:].transpose(1, 2).unsqueeze(2) - PALETTE.to(x.device)).square().sum(3).min(2)
         colour = F.one_hot(colour, 6) * (nearest < 0.9 * 0.9).unsqueeze(2)
         asked = self.shapes[rows]
         right = clear & (occupied.sum(1) == asked.sum(1)) & (shape.sum(1) == asked).all(1)
@@ -375,17 +375,21 @@ def main():
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--check", metavar="FILE")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     if options.check:
         check(options.check)
         return
+    torch.set_default_device(options.device)
+    wait = torch.cuda.synchronize if options.device == "cuda" else lambda: None
     run = Run()
     seconds, processor = [], []
     for _ in range(options.epochs):
         start, clock = time.perf_counter(), time.process_time()
         run.epoch()
+        wait()
         seconds.append(time.perf_counter() - start)
         processor.append(time.process_time() - clock)
     medians = [statistics.median(t[len(t) // 5:]) for t in (seconds, processor)]

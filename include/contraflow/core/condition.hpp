@@ -27,7 +27,7 @@ inline Unconditional repeat(const Unconditional&, std::int64_t) { return {}; }
 inline std::int64_t batch_size(const Tensor& condition) { return condition.size(0); }
 /// The rows @p ids, int64 [K], of a tensor [B, ...]: [K, ...].
 inline Tensor select(const Tensor& condition, const Tensor& ids) {
-  return condition.index_select(0, ids.to(condition.device()));
+  return condition.index_select(0, on_device(ids, condition.device()));
 }
 /// The rows of both tensors.
 inline Tensor concatenate(const Tensor& first, const Tensor& second) {

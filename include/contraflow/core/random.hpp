@@ -175,7 +175,9 @@ inline std::uint64_t upper_product(std::uint64_t a, std::uint64_t b) {
 /// @throws Error if the generator has names for another number of rows
 inline Tensor normal(at::IntArrayRef shape, Generator& generator,
                      const at::TensorOptions& options = {}) {
-  return detail::drawn<philox::NormalNumbers>(shape, generator).to(options);
+  const Tensor numbers = detail::drawn<philox::NormalNumbers>(shape, generator);
+  const auto dtype = options.has_dtype() ? c10::typeMetaToScalarType(options.dtype()) : at::kFloat;
+  return on_device(numbers, options.device(), dtype);
 }
 
 /// Standard normal numbers of the shape, dtype and device of @p x.

@@ -53,6 +53,20 @@ T* data_of(const Tensor& x) {
   }
 }
 
+/// @p x on @p device, in its dtype or in @p dtype.
+///
+/// From the host to a GPU by way of pinned memory: a plain copy waits for all that the GPU has been
+/// given to do.
+inline Tensor on_device(const Tensor& x, const at::Device& device, at::ScalarType dtype) {
+  if (!x.is_cpu() || device.is_cpu()) return x.to(device, dtype);
+  const Tensor from = x.to(dtype);
+  const bool pins = device.is_cuda() || device.is_privateuseone();
+  return (pins ? from.pin_memory() : from).to(device, dtype, /*non_blocking=*/true);
+}
+inline Tensor on_device(const Tensor& x, const at::Device& device) {
+  return on_device(x, device, x.scalar_type());
+}
+
 /// Per-sample numbers shaped to broadcast over samples.
 /// @par Shape
 /// @p values [B], @p like [B, ...]; result [B, 1, ...] with the rank of @p like.
@@ -105,7 +119,8 @@ inline void expects_dtype(const Tensor& x, at::ScalarType dtype, const char* arg
   throw Error(argument, "dtype " + shown(dtype), shown(x.scalar_type()));
 }
 
-/// Throws Error unless @p x is int64 with numbers from 0 to @p limit - 1.
+/// Throws Error unless @p x is int64 with numbers from 0 to @p limit - 1; numbers on another device
+/// are not waited for.
 /// @param x labels, tokens, numbers of prompts
 /// @param limit one more than the largest
 /// @param argument what errors call @p x
@@ -113,7 +128,7 @@ inline void expects_dtype(const Tensor& x, at::ScalarType dtype, const char* arg
 inline void expects_below(const Tensor& x, std::int64_t limit, const char* argument,
                           const std::string& expected) {
   expects_dtype(x, at::kLong, argument);
-  if (x.numel() == 0) return;
+  if (x.numel() == 0 || !x.is_cpu()) return;
   const auto [low, high] = x.aminmax();
   const auto least = low.item<std::int64_t>(), most = high.item<std::int64_t>();
   if (least >= 0 && most < limit) return;

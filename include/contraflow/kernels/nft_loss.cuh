@@ -17,7 +17,8 @@ namespace detail {
 
 // A chunk is what one block sums. Its size, not the launch, fixes the order of the additions.
 inline constexpr int cuda_threads = 256;
-inline constexpr std::int64_t cuda_chunk = 64 * cuda_threads;
+// Small enough that the samples which fit the L2 cache are several chunks for every multiprocessor.
+inline constexpr std::int64_t cuda_chunk = 16 * cuda_threads;
 inline constexpr std::int64_t cuda_max_blocks = 1 << 20;
 
 template <class V, class X>
@@ -91,16 +92,18 @@ __global__ void nft_sums_kernel(NftLossArrays<V, X> arrays, NftLossSettings sett
   }
 }
 
+// Sums of a sample out of those of its chunks, by all threads of a block; the result is for thread
+// 0.
 inline __device__ NftSums<double> sum_of_parts(const NftSums<double>* parts, std::int64_t chunks) {
-  NftSums<double> sums;
-  for (std::int64_t c = 0; c < chunks; ++c) {
-    sums.plus_absolute += parts[c].plus_absolute;
-    sums.plus_square += parts[c].plus_square;
-    sums.minus_absolute += parts[c].minus_absolute;
-    sums.minus_square += parts[c].minus_square;
-    sums.kl_square += parts[c].kl_square;
+  NftSums<double> mine;
+  for (std::int64_t c = threadIdx.x; c < chunks; c += cuda_threads) {
+    mine.plus_absolute += parts[c].plus_absolute;
+    mine.plus_square += parts[c].plus_square;
+    mine.minus_absolute += parts[c].minus_absolute;
+    mine.minus_square += parts[c].minus_square;
+    mine.kl_square += parts[c].kl_square;
   }
-  return sums;
+  return sum_over_block(mine);
 }
 
 template <class Weighting, class V, class X>
@@ -115,10 +118,10 @@ __global__ void nft_gradient_kernel(NftLossArrays<V, X> arrays, NftLossSettings 
     const std::int64_t begin = item % chunks * cuda_chunk;
     const std::int64_t end =
         begin + cuda_chunk < arrays.elements ? begin + cuda_chunk : arrays.elements;
+    const NftSums<double> sums = sum_of_parts(parts + sample * chunks, chunks);
     if (threadIdx.x == 0) {
-      const NftSample terms =
-          nft_sample(sum_of_parts(parts + sample * chunks, chunks), weighting, settings, sample,
-                     arrays.batch, arrays.elements, arrays.t[sample], arrays.r[sample]);
+      const NftSample terms = nft_sample(sums, weighting, settings, sample, arrays.batch,
+                                         arrays.elements, arrays.t[sample], arrays.r[sample]);
       shared[0] = terms.slopes.w;
       shared[1] = terms.slopes.d;
       shared[2] = terms.slopes.kl;

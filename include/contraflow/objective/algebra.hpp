@@ -125,7 +125,7 @@ struct Sum {
     for_each_term([&](auto index, const auto& term) {
       using T = std::remove_cvref_t<decltype(term)>;
       TermShare& share = all[index()];
-      if constexpr (HasSignal<T>) share.signal = Tensor(term.signal(scores)).to(device);
+      if constexpr (HasSignal<T>) share.signal = on_device(term.signal(scores), device);
       if constexpr (HasKeep<T>) share.keep = only_some(term.keep(scores));
     });
     return all;
@@ -239,7 +239,7 @@ struct Sum {
   static Tensor signal_of(const TermShare& share, const Tensor& members, const Tensor& rows) {
     if (!share.signal.defined()) return {};
     const Tensor own = rows.defined() ? members.index_select(0, rows) : members;
-    return share.signal.index_select(0, own.to(share.signal.device()));
+    return share.signal.index_select(0, on_device(own, share.signal.device()));
   }
 
   template <std::size_t I, class Batch>
@@ -278,7 +278,7 @@ struct Sum {
     const Tensor rows = wanted_rows(share, members);
     if (rows.defined() && rows.numel() == 0) return;
     const Tensor loss = std::get<I>(terms).loss(
-        batch.template narrowed<typename T::Velocities>(on_device(rows, batch)),
+        batch.template narrowed<typename T::Velocities>(beside(rows, batch)),
         signal_of(share, members, rows), statistics);
     statistics.add(T::name, loss);
     add(total, loss.sum() * share.scale);
@@ -294,14 +294,14 @@ struct Sum {
     if (rows.defined() && rows.numel() == 0) return;
     const Tensor loss =
         std::get<I>(terms).loss_with(std::get<I + 1>(terms), weights[I + 1] / weights[I],
-                                     batch.template narrowed<Narrow>(on_device(rows, batch)),
+                                     batch.template narrowed<Narrow>(beside(rows, batch)),
                                      signal_of(share, members, rows), statistics);
     add(total, loss.sum() * share.scale);
   }
 
   template <class Batch>
-  static Tensor on_device(const Tensor& rows, const Batch& batch) {
-    return rows.defined() ? rows.to(batch.device()) : rows;
+  static Tensor beside(const Tensor& rows, const Batch& batch) {
+    return rows.defined() ? on_device(rows, batch.device()) : rows;
   }
   static void add(Tensor& total, const Tensor& loss) {
     total = total.defined() ? total + loss : loss;

@@ -102,7 +102,7 @@ struct TransitionRows {
     const auto column = [&](double Transition::*member) {
       std::vector<double> values;
       for (const Transition& each : steps) values.push_back(each.*member);
-      return at::tensor(values, at::kDouble).to(device, at::kFloat);
+      return on_device(at::tensor(values, at::kDouble), device, at::kFloat);
     };
     TransitionRows rows{column(&Transition::on_x), column(&Transition::on_v),
                         column(&Transition::std), column(&Transition::log_density_scale),

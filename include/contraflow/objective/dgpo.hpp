@@ -39,9 +39,9 @@ inline DgpoErrors dgpo_errors(const Tensor& v, const Tensor& v_old, const Tensor
 /// 2510.08425). Without gradient.
 /// @param errors of the samples
 /// @param advantage clipped, [B]
-/// @param group int64 [B], from 0
+/// @param group int64 [B], from 0: whole groups
 /// @param beta above 0
-/// @param group_size K, at least 1
+/// @param group_size K, at least 1: B is a multiple of it
 /// @param against whose errors are the other ones
 /// @return [G]
 inline Tensor dgpo_group_weight(const DgpoErrors& errors, const Tensor& advantage,
@@ -49,10 +49,11 @@ inline Tensor dgpo_group_weight(const DgpoErrors& errors, const Tensor& advantag
                                 DgpoAgainst against = DgpoAgainst::reference) {
   expects(beta > 0, "beta", "above 0", beta);
   expects(group_size >= 1, "group_size", "at least 1", group_size);
+  expects(group.numel() % group_size == 0, "group", "whole groups", group.numel());
   const Tensor& over = against == DgpoAgainst::reference ? errors.over_reference : errors.over_old;
   const Tensor excess = advantage * over * (beta / double(group_size));
-  const std::int64_t count = group.numel() > 0 ? group.max().item<std::int64_t>() + 1 : 0;
-  return at::zeros({count}, excess.options()).index_add(0, group, excess).sigmoid();
+  const Tensor none = at::zeros({group.numel() / group_size}, excess.options());
+  return none.index_add(0, group, excess).sigmoid();
 }
 
 /// Which samples have gone far enough, 1 or 0: those of an advantage above 0 with `exp(e_old -

@@ -129,9 +129,8 @@ class LoraPolicy {
   }
 
   /// Takes over what state() gave: all of it, or nothing where an error is thrown.
-  /// @throws Error if a tensor is missing or has another shape, or the adapters had another alpha
-  /// or
-  ///   another number of layers in 8 bits below them
+  /// @throws Error if a tensor is missing or has another shape, or the adapters had another alpha,
+  ///   or another number of layers in 8 bits below them
   void load(const std::map<std::string, Tensor>& tensors) {
     const auto given = tensors.find("lora_alpha");
     if (given == tensors.end()) throw Error("state", "a tensor named lora_alpha", "none");

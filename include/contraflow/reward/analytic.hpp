@@ -16,7 +16,7 @@ struct NegativeDistance {
   /// @par Shape
   /// @p x0 [B, ...]; result [B]
   Tensor operator()(const Tensor& x0) const {
-    return -(wide(x0) - target).square().flatten(1).sum(1);
+    return -(wide(x0) - on_device(target, x0.device())).square().flatten(1).sum(1);
   }
 };
 
@@ -27,7 +27,8 @@ struct WithinRadius {
   /// @par Shape
   /// @p x0 [B, D]; result [B]
   Tensor operator()(const Tensor& x0) const {
-    const Tensor distance = at::cdist(wide(x0), centres.to(wide(x0).options()));
+    const Tensor x = wide(x0);
+    const Tensor distance = at::cdist(x, on_device(centres, x.device(), x.scalar_type()));
     return (distance.amin(1) <= radius).to(at::kFloat);
   }
 };
@@ -39,7 +40,7 @@ struct LinearReward {
   /// @par Shape
   /// @p x0 [B, ...]; result [B]
   Tensor operator()(const Tensor& x0) const {
-    return (wide(x0) * direction).flatten(1).sum(1) + offset;
+    return (wide(x0) * on_device(direction, x0.device())).flatten(1).sum(1) + offset;
   }
 };
 

@@ -264,7 +264,7 @@ void fill_groups(ScoreSheet& sheet, std::int64_t row, const std::string& name, c
     const Tensor rows = at::tensor(own, at::kLong);
     ScoreSheet part = unscored(1, rows.numel(), /*may_abstain=*/true);
     fill(part, 0, name, [&] {
-      return group_scores(reward, x0.index_select(0, rows.to(x0.device())),
+      return group_scores(reward, x0.index_select(0, on_device(rows, x0.device())),
                           select(reference, rows));
     });
     sheet.scores[row].index_copy_(0, rows, part.scores[0]);

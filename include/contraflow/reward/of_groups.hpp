@@ -161,7 +161,7 @@ class PairwiseReward {
       second = at::cat({second, once});
     }
     const auto rows = [&](const Tensor& which) {
-      return x0.index_select(0, which.to(x0.device()));
+      return x0.index_select(0, on_device(which, x0.device()));
     };
     const Tensor winner = Tensor(ask(rows(first), rows(second), first)).to(at::kCPU, at::kLong);
     if (winner.sizes() != first.sizes()) {

@@ -33,7 +33,8 @@ class InModes {
   /// @par Shape
   /// @p x0 [B, D]; result [B]
   Tensor operator()(const Tensor& x0) const {
-    return (at::cdist(wide(x0), centres_).amin(1) <= radius_).to(at::kFloat);
+    const Tensor centres = on_device(centres_, x0.device());
+    return (at::cdist(wide(x0), centres).amin(1) <= radius_).to(at::kFloat);
   }
 
  private:

@@ -222,7 +222,7 @@ class Learner {
       const Tensor x0 = term.data(rollout.prompt, generator);
       expects_samples(x0, "data of a term");
       Rollout<Record>& own = epoch.data[I] = rollout;
-      own.x0 = x0.to(rollout.x0.options());
+      own.x0 = on_device(x0, rollout.x0.device(), rollout.x0.scalar_type());
       expects_like(own.x0, rollout.x0, "data of a term");
     }
   }

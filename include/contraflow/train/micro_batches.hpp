@@ -61,7 +61,7 @@ class ForwardPoints {
                        : drawn_times(names_, settings, grid, stream);
     per_sample_ = times_.size(1);
     rows_ = units.rows(per_sample_);
-    times_ = times_.t().reshape({-1}).repeat_interleave(units.size()).to(device());
+    times_ = on_device(times_.t().reshape({-1}).repeat_interleave(units.size()), device());
   }
 
   /// Times a sample.
@@ -77,7 +77,7 @@ class ForwardPoints {
   /// @tparam RoleSet of the batch's velocities, which are still undefined
   template <class RoleSet, class C>
   ForwardBatch<RoleSet, C> batch(std::int64_t first, std::int64_t last, C condition) const {
-    const Tensor own = members(first, last).to(device());
+    const Tensor own = on_device(members(first, last), device());
     const Tensor x0 = rollout_.x0.index_select(0, own);
     const Tensor t = times_.slice(0, first, last);
     const Tensor eps = noise(first, last, x0);
@@ -141,14 +141,14 @@ struct TransitionTables {
     const auto device = record.states.device();
     TransitionRows transition = TransitionRows::of(record.transitions, device);
     if (!record.dt.empty())
-      transition.dt = at::tensor(record.dt, at::kDouble).to(device, at::kFloat);
+      transition.dt = on_device(at::tensor(record.dt, at::kDouble), device, at::kFloat);
     if (tells_steps) {
       transition.steps = static_cast<std::int64_t>(record.transitions.size());
       transition.step = at::arange(transition.steps, at::device(device).dtype(at::kLong));
     }
-    return {std::move(transition), at::tensor(record.before, at::kLong).to(device),
-            at::tensor(record.after, at::kLong).to(device),
-            at::tensor(record.sigma, at::kDouble).to(device, at::kFloat)};
+    return {std::move(transition), on_device(at::tensor(record.before, at::kLong), device),
+            on_device(at::tensor(record.after, at::kLong), device),
+            on_device(at::tensor(record.sigma, at::kDouble), device, at::kFloat)};
   }
 };
 
@@ -168,12 +168,10 @@ class TransitionPoints {
     per_sample_ = settings.per_sample > 0 ? std::min(settings.per_sample, all) : all;
     const Tensor names = rollout.id.index_select(0, units.members.flatten());
     Generator generator = stream.stream(Purpose::transitions).rows(names);
-    steps_ = uniform({names.numel(), all}, generator)
-                 .argsort(/*dim=*/1, /*descending=*/false)
-                 .narrow(1, 0, per_sample_)
-                 .t()
-                 .reshape({-1})
-                 .to(rollout.x0.device());
+    const Tensor chosen = uniform({names.numel(), all}, generator)
+                              .argsort(/*dim=*/1, /*descending=*/false)
+                              .narrow(1, 0, per_sample_);
+    steps_ = on_device(chosen.t().reshape({-1}), rollout.x0.device());
     rows_ = units.rows(per_sample_);
   }
 
@@ -196,7 +194,7 @@ class TransitionPoints {
   TransitionBatch<RoleSet, C> batch(std::int64_t first, std::int64_t last, C condition) const {
     const Record& record = rollout_.record;
     const Tensor steps = steps_.slice(0, first, last);
-    const Tensor own = members(first, last).to(steps.device());
+    const Tensor own = on_device(members(first, last), steps.device());
     const std::int64_t samples = rollout_.size();
     const auto gathered = [&](const Tensor& of, const Tensor& major) {
       return of.flatten(0, 1).index_select(0, major * samples + own);

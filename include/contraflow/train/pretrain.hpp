@@ -88,7 +88,8 @@ class Pretrainer
 
  public:
   /// @param model a TrainableModel; its own weights are trained
-  /// @param data called as `data(count, generator)`, gives x0 [count, ...] or ConditionedData
+  /// @param data called as `data(count, generator)`, gives x0 [count, ...] or ConditionedData;
+  /// samples and conditions that are tensors go to the device of the model
   /// @param components any of them, in any order
   /// @throws Error if an option is out of range
   template <class... Components>
@@ -146,6 +147,7 @@ class Pretrainer
   void learn(std::uint64_t step, LearnReport& learnt) {
     Generator of_data = seeded(this->seed_).stream(Purpose::data, step);
     auto batch = data_(options_.batch, of_data);
+    const at::Device device = this->policy_.parameters().front().device();
     ScoredRollout<NothingRecorded> samples;
     Rollout<NothingRecorded>& rollout = samples.rollout;
     if constexpr (std::convertible_to<decltype(batch), Tensor>) {
@@ -153,9 +155,11 @@ class Pretrainer
       this->source_.set({}, rollout.x0.size(0));
     } else {
       rollout.x0 = batch.x0;
+      if constexpr (std::same_as<C, Tensor>) batch.condition = on_device(batch.condition, device);
       this->source_.set(std::move(batch.condition), rollout.x0.size(0));
     }
     expects_samples(rollout.x0, "data");
+    rollout.x0 = on_device(rollout.x0, device);
     rollout.prompt = rollout.group = rollout.id = at::arange(rollout.size(), at::kLong);
     samples.is_everywhere = true;
     this->learner_.learn(samples, grid_, seeded(this->seed_).stream(Purpose::order, step), learnt);

@@ -66,7 +66,7 @@ struct Rollout {
   std::int64_t size() const { return x0.size(0); }
   /// The samples @p rows, int64 [K].
   Rollout select(const Tensor& rows) const {
-    const Tensor here = rows.to(x0.device());
+    const Tensor here = on_device(rows, x0.device());
     return {x0.index_select(0, here), prompt.index_select(0, rows), group.index_select(0, rows),
             id.index_select(0, rows), record.select(here)};
   }
