@@ -98,6 +98,7 @@ def main():
     compute = torch.compile(losses) if options.mode == "compile" else losses
     collector = torch.compile(old) if options.mode == "compile" else old
     sigmas = [1 - i / STEPS for i in range(STEPS + 1)]
+    times = torch.tensor(sigmas[:-1])
     angles = torch.arange(8) * (2 * math.pi / 8)
     centres = (2 * torch.stack([angles.cos(), angles.sin()], 1))[[1, 4]]
     count = PROMPTS * GROUP
@@ -111,7 +112,7 @@ def main():
         advantage = (grouped - grouped.mean(1, keepdim=True)) / (reward.std(correction=0) + 1e-4)
         r = (advantage.clamp(-CLIP, CLIP) / (2 * CLIP) + 0.5).clamp(0, 1).flatten()
         order = torch.rand(count, STEPS).argsort(1)[:, :TIMES]
-        t = torch.tensor(sigmas[:-1])[order]
+        t = times[order]
         optimizer.zero_grad()
         if options.per_time:
             for j in range(TIMES):

@@ -142,4 +142,8 @@ TEST_CASE("nor does one of adapters on a transformer") {
     check([&] { return flows::images(device, true); }, cf::DpmSolver<2>{}, reward, objective,
           prompts);
   }
+  SECTION("prompts kept on the host") {
+    check([&] { return flows::images(device); }, cf::DpmSolver<2>{}, reward, objective,
+          cf::PromptRows(flows::text_rows(at::kCPU)));
+  }
 }

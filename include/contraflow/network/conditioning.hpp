@@ -63,8 +63,8 @@ class Conditioning {
     expects_last(prompts.sequence, 3, options_.text_size, "condition.sequence");
     expects_last(prompts.pooled, 2, options_.pooled_size, "condition.pooled");
     const auto dtype = context_->dtype();
-    return {time(t) + pooled_->forward(prompts.pooled.to(dtype)),
-            context_->forward(prompts.sequence.to(dtype))};
+    return {time(t) + pooled_->forward(on_device(prompts.pooled, t.device(), dtype)),
+            context_->forward(on_device(prompts.sequence, t.device(), dtype))};
   }
 
  private:

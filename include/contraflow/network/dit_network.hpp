@@ -97,7 +97,7 @@ class DitNetwork : public torch::nn::Module {
     detail::Embedded embedded = conditioning_(t, condition);
     const Tensor vector = silu(std::move(embedded.vector));
     Tensor x = patches_->forward(x_t.to(vector.scalar_type())).flatten(2).transpose(1, 2);
-    x = (x + positions_.to(x.options())).contiguous();
+    x = (x + on_device(positions_, x.device(), x.scalar_type())).contiguous();
     for (const auto& block : blocks_) x = through(*block, x, vector, embedded.sequence);
     const auto m = last_modulation_->forward(vector);
     return assembled(out_->forward(detail::modulated(detail::normalised_layer(x), m[0], m[1])));

@@ -256,12 +256,13 @@ class FluxNetwork : public torch::nn::Module {
   Tensor forward(const Tensor& tokens, const TextCondition& prompts, const FluxContext& context,
                  const FluxRunOptions& run = {}) const {
     expects_shapes(tokens, prompts, context);
-    const auto like = out_->weight().options().requires_grad(false);
-    const Tensor embedding = silu(embedded(context, prompts.pooled.to(like)));
-    Tensor image = tokens_->forward(tokens.to(like));
-    Tensor text = context_->forward(prompts.sequence.to(like));
+    const at::Device device = out_->weight().device();
+    const at::ScalarType dtype = out_->weight().scalar_type();
+    const Tensor embedding = silu(embedded(context, on_device(prompts.pooled, device, dtype)));
+    Tensor image = tokens_->forward(tokens.to(device, dtype));
+    Tensor text = context_->forward(on_device(prompts.sequence, device, dtype));
     const std::int64_t length = text.size(1);
-    const RotaryTable table = rotations(length, context.positions.to(like.device()));
+    const RotaryTable table = rotations(length, on_device(context.positions, device));
     for (const auto& block : blocks_) {
       std::tie(image, text) = through(*block, image, text, embedding, table, run);
     }

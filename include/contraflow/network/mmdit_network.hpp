@@ -237,13 +237,14 @@ class MmditNetwork : public torch::nn::Module {
   Tensor forward(const Tensor& x_t, const Tensor& t, const TextCondition& condition,
                  const MmditRunOptions& run = {}) const {
     expects_shapes(x_t, condition);
-    const auto like = out_->weight().options().requires_grad(false);
+    const at::Device device = out_->weight().device();
+    const at::ScalarType dtype = out_->weight().scalar_type();
     const std::int64_t rows = x_t.size(2) / options_.patch_size;
     const std::int64_t columns = x_t.size(3) / options_.patch_size;
-    const Tensor embedding = silu(embedded(t, condition.pooled.to(like)));
-    Tensor image = patches_->forward(x_t.to(like)).flatten(2).transpose(1, 2);
-    image = (image + positions(rows, columns).to(like)).contiguous();
-    Tensor text = context_->forward(condition.sequence.to(like));
+    const Tensor embedding = silu(embedded(t, on_device(condition.pooled, device, dtype)));
+    Tensor image = patches_->forward(x_t.to(device, dtype)).flatten(2).transpose(1, 2);
+    image = (image + positions(rows, columns).to(dtype)).contiguous();
+    Tensor text = context_->forward(on_device(condition.sequence, device, dtype));
     for (const auto& block : blocks_) {
       std::tie(image, text) = through(*block, image, text, embedding, run);
     }

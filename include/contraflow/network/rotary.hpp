@@ -40,7 +40,7 @@ inline RotaryTable rotary_table(const Tensor& positions, at::IntArrayRef channel
     const std::int64_t count = channels[std::size_t(axis)];
     expects(count >= 2 && count % 2 == 0, "channels", "even numbers", count);
     const Tensor share = at::arange(0, count, 2, at::kDouble) / double(count);
-    const Tensor frequency = at::pow(10000.0, -share).to(positions.device());
+    const Tensor frequency = on_device(at::pow(10000.0, -share), positions.device());
     angles.push_back(at::outer(positions.select(1, axis).to(at::kDouble), frequency));
   }
   const Tensor angle = at::cat(angles, 1);

@@ -80,7 +80,9 @@ class T5Layer : public torch::nn::Module {
 
   /// What attention adds by distance, [1, heads, L, L].
   Tensor bias(const Tensor& buckets) const {
-    return bias_->forward(buckets.to(bias_->weight().device())).permute({2, 0, 1}).unsqueeze(0);
+    return bias_->forward(on_device(buckets, bias_->weight().device()))
+        .permute({2, 0, 1})
+        .unsqueeze(0);
   }
 
  private:
