@@ -2,8 +2,8 @@
 #include <iostream>
 
 #include <contraflow/contraflow.hpp>
+#include <contraflow/objective/reward_gradient.hpp>
 #include <contraflow/toy/tasks.hpp>
-#include <contraflow/train/reward_gradient.hpp>
 
 namespace cf = contraflow;
 using cf::Tensor;
@@ -20,13 +20,14 @@ int main() {
   });
   //! [reward]
   //! [trainer]
-  auto trainer = cf::RewardGradientTrainer(
-      cf::SnapshotPolicy(model), reward, cf::DraftK<>{.last_steps = 3},
-      cf::RewardAscent{.batch = 64, .steps = 5, .grid = cf::uniform_grid(10)},
+  auto trainer = cf::Trainer(
+      cf::SnapshotPolicy(model), cf::Euler{}, reward,
+      cf::DraftK<>{.last_steps = 3} + 0.02 * cf::VelocityKl{},  // which keeps it near its start
+      cf::Collection{.prompts_per_epoch = 16, .group_size = 4, .grid = cf::uniform_grid(10)},
       cf::Optimization{.optimizer = cf::adamw({.learning_rate = 1e-3})});
   //! [trainer]
   const double before = trainer.evaluate().reward;
-  const cf::RunReport run = trainer.run(20);
+  const cf::RunReport run = trainer.run(100);
   const double after = trainer.evaluate().reward;
   std::cout << "reward before: " << before << ", after: " << after
             << ", of the last epoch: " << run.last.find("reward/mean").value_or(0) << '\n';

@@ -31,6 +31,8 @@ EXEMPT = {
     "Weighted": "made by weighted(), which is given the reward whole",
     "CollectorContext": "made by trainers, for collectors",
     "ForwardBatch": "made by trainers, for terms",
+    "PathBatch": "made by trainers, for terms",
+    "PathFunctions": "made by trainers, for terms",
     "ScoredRollout": "made by scorers, for learners",
     "TransitionBatch": "made by trainers, for terms",
 }

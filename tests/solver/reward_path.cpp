@@ -1,6 +1,8 @@
 // Ways from noise to samples: which of their steps carry gradients.
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include <catch2/catch_test_macros.hpp>
 
@@ -99,4 +101,32 @@ TEST_CASE("DRTune reaches early steps without a product of Jacobians") {
   cf::drtune_x0(velocity, x, two, {0}, 1).sum().backward();
   CHECK(relative_distance(w.grad()[0], -0.5 * x.sum()) < 1e-12);
   check_error([&] { cf::drtune_x0(velocity, x, two, {2}, 1); }, "train_steps", "of the grid");
+}
+
+TEST_CASE("DRTune on a chain that is there is DRTune on the chain that it makes") {
+  const std::vector<std::size_t> steps{0, 2, 3};
+  std::vector<Tensor> states;
+  Counting made, there, whole;
+  cf::Generator unused = cf::seeded(0);
+  {
+    const at::NoGradGuard no_gradient;
+    cf::integrate(cf::Euler{}, made, noise(), grid, unused,
+                  [&](const cf::Step& step, const Tensor& x, const Tensor&, const auto&) {
+                    if (std::count(steps.begin(), steps.end(), step.index) > 0) states.push_back(x);
+                  });
+  }
+  const Tensor x0 = cf::drtune_x0_of(there, at::stack(states), grid, steps);
+  const Tensor same = cf::drtune_x0(whole, noise(), grid, steps, 3);
+  CHECK(relative_distance(x0, same) < 1e-12);
+  CHECK(there.with == 3);
+  CHECK(there.without == 0);
+  x0.sin().sum().backward();
+  same.sin().sum().backward();
+  CHECK(relative_distance(there.weight.grad(), whole.weight.grad()) < 1e-12);
+  check_error([&] { cf::drtune_x0_of(there, at::stack(states), grid, {0, 2}); }, "states", "each");
+  check_error(
+      [&] {
+        cf::drtune_x0_of(there, at::stack(states), grid, {0, 2, 5});
+      },
+      "steps", "of the grid");
 }

@@ -13,12 +13,12 @@
 
 #include <contraflow/distributed/team.hpp>
 #include <contraflow/objective/regression.hpp>
+#include <contraflow/objective/reward_gradient.hpp>
 #include <contraflow/observe/stop_on_interrupt.hpp>
 #include <contraflow/toy/mixture.hpp>
 #include <contraflow/train/checkpoint.hpp>
 #include <contraflow/train/offline.hpp>
 #include <contraflow/train/pretrain.hpp>
-#include <contraflow/train/reward_gradient.hpp>
 
 #include "observe/temporary_directory.hpp"
 #include "train/small_runs.hpp"
@@ -106,12 +106,11 @@ void check_interruptions(const Make& make) {
 
 cf::Collection collection() { return small::options().collection; }
 
-template <class Path, class... More>
-auto climbing(const Path& path, std::int64_t steps, const More&... more) {
+template <class Term, class... More>
+auto climbing(const Term& term, std::int64_t steps, const More&... more) {
   const auto reward = cf::differentiable([](const cf::Tensor& x0) { return x0.sum(1); });
-  return cf::RewardGradientTrainer(
-      small::policy(), reward, path,
-      cf::RewardAscent{.batch = 12, .steps = steps, .grid = cf::uniform_grid(5)}, more...);
+  return cf::Trainer(small::policy(), cf::Euler{}, reward, term, collection(),
+                     cf::Learning{.gradient_steps = steps}, more...);
 }
 
 /// A run that is interrupted in the evaluation behind its first epoch keeps the epoch, without the

@@ -94,7 +94,7 @@ TEST_CASE("a policy with a role more keeps the laws of policies") {
     return cf::with_role<mine::teacher>(policy, cf::clone_of(policy.model(Role::current)));
   };
   using P = decltype(make());
-  static_assert(cf::Policy<P> && P::Available::size == 5);
+  static_assert(cf::Policy<P> && P::Available::size == 6);
   static_assert(P::Available::contains<mine::teacher> && P::Available::contains<Role::old>);
   P policy = make();
   policy.keep(P::Available{});

@@ -23,6 +23,8 @@ namespace contraflow {
 /// forward pass of one role and its backward pass, other roles may have run.
 class AdaptersInUse {
  public:
+  /// None: for what selects its adapters itself.
+  AdaptersInUse() = default;
   /// @param module root of the layers
   explicit AdaptersInUse(const torch::nn::Module& module) {
     for (const auto& layer : module.modules()) {
@@ -127,6 +129,17 @@ class Recomputed : public torch::autograd::Function<Recomputed> {
   }
 };
 
+inline std::vector<Tensor> recomputed_with(AdaptersInUse adapters,
+                                           const std::vector<Tensor>& weights,
+                                           TensorFunction function,
+                                           const std::vector<Tensor>& inputs) {
+  std::vector<Tensor> inputs_and_weights = inputs;
+  inputs_and_weights.insert(inputs_and_weights.end(), weights.begin(), weights.end());
+  const auto work =
+      c10::make_intrusive<Recomputation>(std::move(function), std::move(adapters), inputs);
+  return Recomputed::apply(work, at::TensorList(inputs_and_weights));
+}
+
 }  // namespace detail
 
 /// Calls @p function on @p inputs and forgets what happened inside; the backward pass computes it
@@ -144,14 +157,23 @@ std::vector<Tensor> recomputed(const torch::nn::Module& module, F function,
                                const std::vector<Tensor>& inputs) {
   if (!at::GradMode::is_enabled()) return function(inputs);
   AdaptersInUse adapters(module);
-  std::vector<Tensor> inputs_and_weights = inputs;
-  for (const Tensor& weight : adapters.tensors()) inputs_and_weights.push_back(weight);
+  std::vector<Tensor> weights = adapters.tensors();
   for (const Tensor& parameter : module.parameters()) {
-    if (parameter.requires_grad()) inputs_and_weights.push_back(parameter);
+    if (parameter.requires_grad()) weights.push_back(parameter);
   }
-  const auto work = c10::make_intrusive<detail::Recomputation>(
-      detail::TensorFunction(std::move(function)), std::move(adapters), inputs);
-  return detail::Recomputed::apply(work, at::TensorList(inputs_and_weights));
+  return detail::recomputed_with(std::move(adapters), weights, std::move(function), inputs);
+}
+
+/// The same of what selects its adapters itself, such as the velocity of a policy's role.
+/// @param weights all that @p function uses and that require gradients
+/// @param function from tensors to tensors; must draw no random numbers
+/// @param inputs any number of defined tensors
+/// @return what @p function returns
+template <class F>
+std::vector<Tensor> recomputed(const std::vector<Tensor>& weights, F function,
+                               const std::vector<Tensor>& inputs) {
+  if (!at::GradMode::is_enabled()) return function(inputs);
+  return detail::recomputed_with({}, weights, std::move(function), inputs);
 }
 
 }  // namespace contraflow

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include <contraflow/objective/concept.hpp>
 
@@ -54,6 +55,15 @@ struct OwnTerm {
   static constexpr bool contains = I == J;
 };
 
+/// A term on the path of the samples: each has states of its own.
+template <std::size_t I>
+struct PathTerm {
+  using At = RecordedPath;  ///< where
+  /// Whether a term is this one.
+  template <std::size_t J, class>
+  static constexpr bool contains = I == J;
+};
+
 namespace detail {
 
 /// The velocities that the terms of a selection need.
@@ -64,6 +74,27 @@ struct SelectedVelocities<Selection, std::index_sequence<I...>, Terms...> {
   using type = meta::Union<std::conditional_t<Selection::template contains<I, Terms>,
                                               typename Terms::Velocities, Roles<>>...>;
 };
+
+}  // namespace detail
+
+namespace detail {
+
+/// Who is to collect for a term; `current` where it does not mind.
+template <class T>
+consteval Role wanted_collector() {
+  if constexpr (HasCollectingRole<T>) {
+    return T::collector;
+  } else {
+    return T::Velocities::template contains<Role::old> ? Role::old : Role::current;
+  }
+}
+/// Whom the first term that minds names.
+template <class... Terms>
+consteval Role collector_of() {
+  Role role = Role::current;
+  ((role = role == Role::current ? wanted_collector<Terms>() : role), ...);
+  return role;
+}
 
 }  // namespace detail
 
@@ -104,6 +135,11 @@ struct Sum {
   static constexpr bool uses_forward = VelocitiesOf<TermsAt<ForwardProcess>>::size > 0;
   /// Whether a term looks at recorded transitions.
   static constexpr bool uses_transitions = VelocitiesOf<TermsAt<RecordedTransitions>>::size > 0;
+  /// Whether a term looks at the path of samples, for the gradient of the reward.
+  static constexpr bool uses_paths = (IsOnPath<Terms> || ...);
+  /// Whether a term compares samples, or takes their scores.
+  static constexpr bool compares_samples =
+      ((HasSignal<Terms> || HasKeep<Terms> || HasPairs<Terms> || HasGroups<Terms>) || ...);
   /// Whether a term has batches of its own.
   static constexpr bool has_own_batches = (HasOwnBatches<Terms> || ...);
   /// Whether a term needs the means of transitions.
@@ -113,9 +149,16 @@ struct Sum {
       "contraflow: a term that compares samples or looks at data does so on the forward process: "
       "declare `using Points = contraflow::ForwardProcess`");
 
-  /// Who collects: `old` where a term is defined relative to the policy that collected.
-  static constexpr Role collector =
-      AllVelocities::template contains<Role::old> ? Role::old : Role::current;
+  /// Who collects: whom a term names, or `old` where one is defined relative to the policy that
+  /// collected.
+  static constexpr Role collector = detail::collector_of<Terms...>();
+  static_assert(((detail::wanted_collector<Terms>() == Role::current ||
+                  detail::wanted_collector<Terms>() == detail::collector_of<Terms...>()) &&
+                 ...),
+                "contraflow: the terms of this sum are defined relative to different roles that "
+                "collect, such as `old` for Nft and `sampler` for Crd: train on one of them");
+  /// The roles that a policy keeps: whose velocities are needed, and who collects.
+  using KeptRoles = meta::Union<AllVelocities, Roles<collector>>;
 
   /// What each term takes of an epoch.
   /// @param scores of its samples
@@ -129,6 +172,41 @@ struct Sum {
       if constexpr (HasKeep<T>) share.keep = only_some(term.keep(scores));
     });
     return all;
+  }
+
+  /// The steps at which each term on paths wants states, in the order of the terms; none for
+  /// others.
+  /// @param grid of the rollout
+  /// @param stream of the epoch, by which steps are drawn
+  std::vector<std::vector<std::size_t>> path_steps(const TimeGrid& grid,
+                                                   const Generator& stream) const {
+    std::vector<std::vector<std::size_t>> all(size);
+    for_each_term([&](auto index, const auto& term) {
+      if constexpr (IsOnPath<std::remove_cvref_t<decltype(term)>>) {
+        Generator own = stream.stream(Purpose::times, index());
+        all[index()] = term.steps(grid, own);
+      }
+    });
+    return all;
+  }
+  /// Who collects behind so many gradient steps: `current` while a term says so.
+  Role collector_at(std::int64_t gradient_steps) const {
+    bool begins = false;
+    for_each_term([&](auto, const auto& term) {
+      if constexpr (HasCurrentSteps<std::remove_cvref_t<decltype(term)>>) {
+        begins = begins || gradient_steps < term.current_steps();
+      }
+    });
+    return begins ? Role::current : collector;
+  }
+  /// Calls @p body(name, text) for each option of a term in which ranks must agree.
+  template <class Body>
+  void for_each_setting(Body&& body) const {
+    for_each_term([&](auto, const auto& term) {
+      if constexpr (HasTermSettings<std::remove_cvref_t<decltype(term)>>) {
+        for (const auto& [name, text] : term.settings()) body(name, text);
+      }
+    });
   }
 
   /// Calls @p body(selection) for each set of terms that is evaluated together.
@@ -216,7 +294,11 @@ struct Sum {
   }
   template <std::size_t I, class Body>
   static void call_if_own(Body&& body) {
-    if constexpr (HasOwnBatches<TermAt<I>>) body(OwnTerm<I>{});
+    if constexpr (IsOnPath<TermAt<I>>) {
+      body(PathTerm<I>{});
+    } else if constexpr (HasOwnBatches<TermAt<I>>) {
+      body(OwnTerm<I>{});
+    }
   }
 
   /// Undefined where all are wanted.
@@ -353,7 +435,7 @@ auto operator+(A a, B b) {
 template <class S, class P>
 consteval bool has_roles_of() {
   bool all = true;
-  S::AllVelocities::for_each(
+  S::KeptRoles::for_each(
       [&](auto role) { all = all && P::Available::template contains<decltype(role)::value>; });
   return all;
 }
@@ -361,7 +443,7 @@ consteval bool has_roles_of() {
 /// Says in a sentence what @p P lacks for the objective @p S, a Sum.
 template <class S, class P>
 consteval bool explain_roles() {
-  using Needed = typename S::AllVelocities;
+  using Needed = typename S::KeptRoles;
   using Available = typename P::Available;
   constexpr bool has_old =
       !Needed::template contains<Role::old> || Available::template contains<Role::old>;

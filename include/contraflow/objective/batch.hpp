@@ -4,6 +4,8 @@
 /// What terms are given.
 
 #include <algorithm>
+#include <cstddef>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -161,7 +163,11 @@ struct TransitionBatch {
   TransitionRows transition;  ///< of each sample's step
   C condition = {};           ///< under which the velocities were computed
   Velocities<RoleSet> velocities = {};  ///< of the roles that are needed
+  /// By which a policy gradient multiplies its loss, [B], see RolloutCorrection; undefined: 1.
+  Tensor weight = {};
 
+  /// The losses of a policy gradient [B], weighted.
+  Tensor weighted(const Tensor& loss) const { return weight.defined() ? weight * loss : loss; }
   /// Of all its tensors.
   at::Device device() const { return x.device(); }
   /// The same for fewer roles and, where @p rows (int64 [K]) is defined, fewer samples.
@@ -173,7 +179,71 @@ struct TransitionBatch {
             detail::rows_of(old_mean, rows),
             transition.select(rows),
             detail::condition_rows(condition, rows),
-            detail::narrowed<Narrow, RoleSet>(velocities, rows)};
+            detail::narrowed<Narrow, RoleSet>(velocities, rows),
+            detail::rows_of(weight, rows)};
+  }
+};
+
+/// What the gradient of a reward goes through, from a sample to the weights.
+template <class C = Unconditional>
+struct PathFunctions {
+  /// `velocity(x, sigma, condition, recomputes)`: v_theta [B, ...] of states x [B, ...], in
+  /// autograd; where it recomputes, its activations are not kept but computed again in the backward
+  /// pass.
+  std::function<Tensor(const Tensor&, double, const C&, bool)> velocity = {};
+  /// `reward(x0, prompt)`: of samples [B, ...] of prompts int64 [B], in autograd, [B].
+  std::function<Tensor(const Tensor&, const Tensor&)> reward = {};
+};
+
+/// States of the paths that made the samples, for terms on the gradient of the reward.
+/// @par Shape
+/// states [M, B, ...]; prompt and id int64 [B] on the CPU; the condition of B rows
+template <class RoleSet, class C = Unconditional>
+struct PathBatch {
+  Tensor states;                        ///< at the steps that the term asked for, float32
+  std::vector<std::size_t> steps;       ///< their numbers in the grid, M of them
+  TimeGrid grid;                        ///< of the path
+  Tensor prompt;                        ///< of each sample
+  Tensor id;                            ///< of each sample, by which it has its random numbers
+  C condition = {};                     ///< under which velocities are computed
+  Velocities<RoleSet> velocities = {};  ///< none: a term computes its own, see velocity()
+  Generator stream = seeded(0);         ///< of the samples' random numbers, see draws()
+  PathFunctions<C> functions = {};      ///< see velocity() and reward()
+
+  /// Of all its tensors.
+  at::Device device() const { return states.device(); }
+  /// `velocity(x, sigma)`: v_theta of states [B, ...], in autograd.
+  /// @param recomputes activations are computed again instead of kept
+  auto velocity(bool recomputes = false) const {
+    return [this, recomputes](const Tensor& x, double sigma) {
+      return functions.velocity(x, sigma, condition, recomputes);
+    };
+  }
+  /// The rewards of samples [k B, ...], k versions of each one behind the other, in autograd: their
+  /// losses are [k B].
+  Tensor reward(const Tensor& x0) const {
+    return functions.reward(x0, prompt.repeat({x0.size(0) / prompt.numel()}));
+  }
+  /// Random numbers, a row each sample.
+  Generator draws() const { return stream.rows(id); }
+  /// The grid from the first of the recorded steps on.
+  TimeGrid rest() const {
+    const auto& sigmas = grid.sigmas();
+    return TimeGrid({sigmas.begin() + std::ptrdiff_t(steps.front()), sigmas.end()});
+  }
+  /// The same for fewer roles and, where @p rows (int64 [K]) is defined, fewer samples.
+  template <class Narrow>
+  PathBatch<Narrow, C> narrowed(const Tensor& rows) const {
+    const Tensor here = rows.defined() ? rows.to(at::kCPU) : rows;
+    return {rows.defined() ? states.index_select(1, rows) : states,
+            steps,
+            grid,
+            detail::rows_of(prompt, here),
+            detail::rows_of(id, here),
+            detail::condition_rows(condition, rows),
+            {},
+            stream,
+            functions};
   }
 };
 

@@ -4,6 +4,11 @@
 /// The concept Term.
 
 #include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <contraflow/objective/points.hpp>
 
@@ -16,10 +21,29 @@ concept HasVelocityNeeds = requires {
   { T::Velocities::template contains<Role::current> } -> std::convertible_to<bool>;
 };
 
-/// `T::Points`: ForwardProcess or RecordedTransitions, where it needs them.
+/// `T::Points`: ForwardProcess, RecordedTransitions or RecordedPath, where it needs them.
 template <class T>
 concept HasPoints = std::same_as<typename T::Points, ForwardProcess> ||
-    std::same_as<typename T::Points, RecordedTransitions>;
+    std::same_as<typename T::Points, RecordedTransitions> ||
+    std::same_as<typename T::Points, RecordedPath>;
+
+/// Whether a term looks at the path that made a sample.
+template <class T>
+concept IsOnPath = std::same_as<typename T::Points, RecordedPath>;
+
+/// `t.steps(grid, generator)`: the steps at which a term on paths wants the states of all samples,
+/// counted from 0 at the noisiest, increasing. It may draw them; they are the same for all samples
+/// of an epoch.
+template <class T>
+concept HasSteps = requires(const T& term, const TimeGrid& grid, Generator& generator) {
+  { term.steps(grid, generator) } -> std::same_as<std::vector<std::size_t>>;
+};
+
+/// `t.settings()`: names and texts of options in which the ranks of a run must agree.
+template <class T>
+concept HasTermSettings = requires(const T& term) {
+  { term.settings() } -> std::same_as<std::vector<std::pair<std::string, std::string>>>;
+};
 
 /// `T::name`: under which its loss is reported.
 template <class T>
@@ -75,6 +99,20 @@ concept HasData = requires(const T& term, const Tensor& prompt, Generator& gener
 template <class T>
 concept HasOwnBatches = HasPairs<T> || HasGroups<T> || HasData<T>;
 
+/// `T::collector`: who collects, a Role, where it is not `old` for a term that looks at `old`, or
+/// `current` for one that does not.
+template <class T>
+concept HasCollectingRole = requires {
+  { T::collector } -> std::convertible_to<Role>;
+};
+
+/// `t.current_steps()`: gradient steps at the beginning of a run for which `current` collects
+/// whoever does so behind them.
+template <class T>
+concept HasCurrentSteps = requires(const T& term) {
+  { term.current_steps() } -> std::convertible_to<std::int64_t>;
+};
+
 /// `T::records_mean`: the rollout must record the means of transitions, too.
 template <class T>
 concept HasRecordedMean = requires {
@@ -84,11 +122,14 @@ concept HasRecordedMean = requires {
 /// A term of an objective: a loss a sample, and what it needs.
 ///
 /// Valid expressions: those of HasVelocityNeeds, HasPoints, HasName and HasLoss; those of
-/// HasSignal, HasKeep, HasPairs, HasGroups, HasData and HasRecordedMean where it uses them. Laws:
-/// the loss of a sample depends on that sample (or pair, or group) alone; it is float32 or wider;
-/// its gradient reaches only `current`.
+/// HasSignal, HasKeep, HasPairs, HasGroups, HasData and HasRecordedMean where it uses them; that of
+/// HasSteps where it looks at paths; of HasCollectingRole, HasCurrentSteps and HasTermSettings
+/// where it has a say in who collects, or options to agree in. Laws: the loss of a sample depends
+/// on that sample (or pair, or group) alone; it is float32 or wider; its gradient reaches only
+/// `current`.
 template <class T>
-concept Term = HasVelocityNeeds<T> && HasPoints<T> && HasName<T> && HasLoss<T>;
+concept Term = HasVelocityNeeds<T> && HasPoints<T> && HasName<T> && HasLoss<T> &&
+    (!IsOnPath<T> || HasSteps<T>);
 
 /// Says in a sentence why @p T is not a Term.
 template <class T>
@@ -98,12 +139,18 @@ consteval bool explain_term() {
                 "contraflow::Roles<Role::current, ...>`");
   static_assert(HasPoints<T>,
                 "contraflow: a Term must declare where it needs velocities: `using Points = "
-                "contraflow::ForwardProcess` or `contraflow::RecordedTransitions`");
+                "contraflow::ForwardProcess`, `contraflow::RecordedTransitions` or "
+                "`contraflow::RecordedPath`");
   static_assert(HasName<T>,
                 "contraflow: a Term must have `static constexpr std::string_view name`");
   static_assert(HasLoss<T>,
                 "contraflow: a Term must have `Tensor loss(batch, signal, statistics) const`, a "
                 "template over the batch, that gives one loss a sample [B]");
+  if constexpr (HasPoints<T>) {
+    static_assert(!IsOnPath<T> || HasSteps<T>,
+                  "contraflow: a Term on the path of samples must say at which steps it wants "
+                  "their states: `std::vector<std::size_t> steps(grid, generator) const`");
+  }
   static_assert(int(HasPairs<T>) + int(HasGroups<T>) + int(HasData<T>) <= 1,
                 "contraflow: a Term has batches of its own of one kind: pairs, groups or data; "
                 "make a term of each and add them");

@@ -152,10 +152,16 @@ struct OptimalityKl {
 ///
 /// The samples of a group are compared at the same noise and time. Groups of which a sample has no
 /// score are left out. Published beside it: `+ OptimalityKl{}`.
+///
+/// A role of its own collects, `sampler`, which follows faster than `old`: so the implicit reward
+/// does not die where the policy it is relative to follows too closely. Published are
+/// `.old_decay = Linear{.value = 0.25, .slope = 0.005, .end = 0.999}` and the default of
+/// `sampler_decay`.
 struct Crd {
   using Velocities = Roles<Role::current, Role::old>;  ///< whose velocities it needs
   using Points = ForwardProcess;                       ///< where it needs them
   static constexpr std::string_view name = "crd";      ///< under which it is reported
+  static constexpr Role collector = Role::sampler;     ///< who collects
 
   double beta = 1;               ///< see CrdOptions
   CrdFit fit = CrdFit::squares;  ///< see CrdOptions

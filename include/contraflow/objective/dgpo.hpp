@@ -4,6 +4,7 @@
 /// Direct group preference optimisation.
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include <contraflow/objective/informative.hpp>
@@ -39,21 +40,27 @@ inline DgpoErrors dgpo_errors(const Tensor& v, const Tensor& v_old, const Tensor
 /// 2510.08425). Without gradient.
 /// @param errors of the samples
 /// @param advantage clipped, [B]
-/// @param group int64 [B], from 0: whole groups
+/// @param group int64 [B], from 0
 /// @param beta above 0
-/// @param group_size K, at least 1: B is a multiple of it
+/// @param group_size K, at least 1
 /// @param against whose errors are the other ones
+/// @param groups their number G; unset: one more than the greatest of @p group, which is read from
+///   the device
 /// @return [G]
 inline Tensor dgpo_group_weight(const DgpoErrors& errors, const Tensor& advantage,
                                 const Tensor& group, double beta, std::int64_t group_size,
-                                DgpoAgainst against = DgpoAgainst::reference) {
+                                DgpoAgainst against = DgpoAgainst::reference,
+                                std::optional<std::int64_t> groups = {}) {
   expects(beta > 0, "beta", "above 0", beta);
   expects(group_size >= 1, "group_size", "at least 1", group_size);
-  expects(group.numel() % group_size == 0, "group", "whole groups", group.numel());
   const Tensor& over = against == DgpoAgainst::reference ? errors.over_reference : errors.over_old;
   const Tensor excess = advantage * over * (beta / double(group_size));
-  const Tensor none = at::zeros({group.numel() / group_size}, excess.options());
-  return none.index_add(0, group, excess).sigmoid();
+  const auto numbered = [&] {
+    return group.numel() > 0 ? group.max().item<std::int64_t>() + 1 : std::int64_t{0};
+  };
+  return at::zeros({groups ? *groups : numbered()}, excess.options())
+      .index_add(0, group, excess)
+      .sigmoid();
 }
 
 /// Which samples have gone far enough, 1 or 0: those of an advantage above 0 with `exp(e_old -
@@ -101,6 +108,13 @@ struct Dgpo {
   bool clip_error = true;     ///< stops the gradient of errors that have gone far enough
   bool clip_kl = false;       ///< stops that of their KL, too
   DgpoAgainst against = DgpoAgainst::reference;  ///< see there
+  /// Gradient steps at the beginning for which `current` collects, then `old`; published 200, and
+  /// 500 for GenEval. Published is a policy with `.old_decay = Linear{.slope = 0.001, .end = 0.3},
+  /// .old_every_step = true`.
+  std::int64_t current_collects = 200;
+
+  /// See there.
+  std::int64_t current_steps() const { return current_collects; }
 
   /// Advantages, clipped.
   Tensor signal(const Scores& scores) const { return clipped_advantages(scores, advantage_clip); }
@@ -117,8 +131,9 @@ struct Dgpo {
     const Tensor &v = velocity<Role::current>(batch), &v_ref = velocity<Role::reference>(batch);
     const DgpoErrors errors =
         dgpo_errors(v, velocity<Role::old>(batch), v_ref, batch.eps - batch.x0);
-    const DgpoTerms terms = of_errors(errors, mean_per_sample((wide(v) - wide(v_ref)).square()),
-                                      advantage, unit_of_rows(batch), batch.unit_size);
+    const DgpoTerms terms =
+        of_errors(errors, mean_per_sample((wide(v) - wide(v_ref)).square()), advantage,
+                  unit_of_rows(batch), batch.unit_size, batch.x0.size(0) / batch.unit_size);
     statistics.add("group_weight", terms.group_weight);
     statistics.add("clip_fraction", terms.clipped);
     return terms.total;
@@ -130,13 +145,15 @@ struct Dgpo {
   /// @param advantage clipped, [B]
   /// @param group of each, int64 [B] from 0
   /// @param group_size K
+  /// @param groups see dgpo_group_weight()
   /// @throws Error if an option is out of range
   DgpoTerms of_errors(const DgpoErrors& errors, const Tensor& kl, const Tensor& advantage,
-                      const Tensor& group, std::int64_t group_size) const {
+                      const Tensor& group, std::int64_t group_size,
+                      std::optional<std::int64_t> groups = {}) const {
     expects(clip_range > 0, "clip_range", "above 0", clip_range);
     expects(kl_weight >= 0, "kl_weight", "at least 0", kl_weight);
     const Tensor a = advantage.to(errors.current.scalar_type());
-    DgpoTerms terms{dgpo_group_weight(errors, a, group, beta, group_size, against),
+    DgpoTerms terms{dgpo_group_weight(errors, a, group, beta, group_size, against, groups),
                     dgpo_clipped(errors, a, clip_range),
                     {},
                     {}};

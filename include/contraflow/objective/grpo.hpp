@@ -77,7 +77,8 @@ struct Grpo {
   Tensor loss(const Batch& batch, const Tensor& advantage, Statistics& statistics) const {
     const Tensor mean = detail::mean_of_current(batch);
     const Tensor log_ratio = batch.transition.log_density(batch.next, mean) - batch.old_log_prob;
-    return detail::clipped_loss(batch.transition, log_ratio, advantage, clip_range, statistics);
+    return batch.weighted(
+        detail::clipped_loss(batch.transition, log_ratio, advantage, clip_range, statistics));
   }
 };
 
@@ -111,8 +112,8 @@ struct GrpoGuard {
     const TransitionRows& transition = batch.transition;
     const Tensor log_ratio = normalised_log_ratio(batch.next, detail::mean_of_current(batch),
                                                   batch.old_mean, transition.std);
-    const Tensor loss =
-        detail::clipped_loss(batch.transition, log_ratio, advantage, clip_range, statistics);
+    const Tensor loss = batch.weighted(
+        detail::clipped_loss(batch.transition, log_ratio, advantage, clip_range, statistics));
     return reweight ? loss * step_length_weight(transition.lengths()) : loss;
   }
 };
@@ -145,8 +146,9 @@ struct TempFlowGrpo {
     expects(std::isfinite(scale) && scale > 0, "factor", "a finite number above 0", scale);
     const Tensor mean = detail::mean_of_current(batch);
     const Tensor log_ratio = transition.log_density(batch.next, mean) - batch.old_log_prob;
-    return detail::clipped_loss(batch.transition, log_ratio, advantage, clip_range, statistics) *
-           (transition.std * scale);
+    return batch.weighted(
+        detail::clipped_loss(batch.transition, log_ratio, advantage, clip_range, statistics) *
+        (transition.std * scale));
   }
 };
 
@@ -203,7 +205,7 @@ struct FlowDppo {
     statistics.add("divergence", divergence);
     detail::add_ratios_by_step(statistics, batch.transition, ratio);
     detail::add_by_step(statistics, batch.transition, "masked", 1 - kept);
-    return -a * ratio * kept;
+    return batch.weighted(-a * ratio * kept);
   }
 };
 

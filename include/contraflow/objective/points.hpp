@@ -70,4 +70,14 @@ struct RecordedTransitions {
   using Batch = TransitionBatch<RoleSet, C>;
 };
 
+/// The path that made each sample: where terms on the gradient of the reward look, such as DraftK.
+///
+/// The rollout, which has no gradient, records the states that these terms ask for; from there the
+/// last steps are made anew, with gradient. It has no settings.
+struct RecordedPath {
+  /// What its terms are given.
+  template <class RoleSet, class C = Unconditional>
+  using Batch = PathBatch<RoleSet, C>;
+};
+
 }  // namespace contraflow

@@ -136,6 +136,23 @@ inline Tensor kept_steps(const Tensor& log_ratio, const std::vector<Rejection>& 
   return kept;
 }
 
+/// Corrects for samples that an older policy made: a component of a Trainer, for policy gradients
+/// on transitions whose samples are collected Ahead or by a Collector of your own, as in verl's
+/// rollout correction.
+///
+/// Before the first gradient step of an epoch the log-densities of its transitions are computed
+/// once more, with the weights of then: `lr = log p - log p_rollout`, see stale_log_ratio(). The
+/// loss of each transition is multiplied by an importance weight of lr, and by 0 where it is
+/// rejected; rejected ones count in the mean. It costs an evaluation a recorded transition.
+struct RolloutCorrection {
+  /// Ratios of the loss are relative to the weights before the first gradient step (p_old), and
+  /// importance weights stand for the rest; false: they are relative to who sampled, as without a
+  /// correction, and nothing but rejection is done (bypass).
+  bool decoupled = true;
+  Importance importance = {};              ///< of the weights
+  std::vector<Rejection> rejections = {};  ///< all of which a transition must pass
+};
+
 /// How far samples are from the policy that is trained, without dimensions each.
 struct Staleness {
   Tensor kl;             ///< mean of k1

@@ -27,6 +27,10 @@ struct LoraPolicyOptions {
   Schedule average_decay = WarmingUp{.max = 0.9};
   std::int64_t average_every = 1;  ///< gradient steps between updates of the average, at least 1
   std::uint64_t seed = 0;          ///< of the fresh adapter
+  /// d in `sampler = d sampler + (1 - d) current`, after each epoch; that of CRD.
+  Schedule sampler_decay = Linear{.start = 75, .slope = 0.0075, .end = 0.999};
+  /// The old role follows after each gradient step instead of each epoch, as in DGPO.
+  bool old_every_step = false;
 };
 
 /// A policy whose roles are low-rank adapters on one frozen base: for models too large to be kept
@@ -38,7 +42,7 @@ template <class M>
 class LoraPolicy {
  public:
   /// The roles it answers for.
-  using Available = Roles<Role::current, Role::old, Role::reference, Role::average>;
+  using Available = Roles<Role::current, Role::old, Role::reference, Role::average, Role::sampler>;
 
   /// @param model whose module tree takes the adapters; is frozen
   /// @param lora shape of fresh adapters
@@ -66,6 +70,7 @@ class LoraPolicy {
   template <Role... R>
   void keep(Roles<R...>) {
     if (Roles<R...>::template contains<Role::old>) add_copy(Role::old);
+    if (Roles<R...>::template contains<Role::sampler>) add_copy(Role::sampler);
     if (Roles<R...>::template contains<Role::reference> && options_.start)
       add_copy(Role::reference);
   }
@@ -92,14 +97,16 @@ class LoraPolicy {
   /// Lets the average follow; @p step counts gradient steps since the start.
   void after_gradient_step(std::int64_t step) {
     if (step % options_.average_every == 0) follow(Role::average, options_.average_decay(step));
+    if (has(Role::old) && options_.old_every_step) follow(Role::old, options_.old_decay(step));
   }
-  /// Lets the old role follow; @p step counts gradient steps since the start.
+  /// Lets the roles that collect follow; @p step counts gradient steps since the start.
   void after_epoch(std::int64_t step) {
-    if (lora_.has(name_of(Role::old))) follow(Role::old, options_.old_decay(step));
+    if (has(Role::old) && !options_.old_every_step) follow(Role::old, options_.old_decay(step));
+    if (has(Role::sampler)) follow(Role::sampler, options_.sampler_decay(step));
   }
   /// `|current - old| / |old|` over the adapters; nothing where no old role is kept.
   std::optional<double> old_deviation() {
-    if (!lora_.has(name_of(Role::old))) return std::nullopt;
+    if (!has(Role::old)) return std::nullopt;
     return relative_distance(parameters(), lora_.parameters(name_of(Role::old)));
   }
 
@@ -170,9 +177,10 @@ class LoraPolicy {
     return least == most ? shown(least) : shown(least) + " to " + shown(most) + " by layer";
   }
   static std::string name_of(Role role) { return std::string(role.name()); }
+  bool has(Role role) const { return lora_.has(name_of(role)); }
 
   void add_copy(Role role) {
-    if (!lora_.has(name_of(role))) lora_.copy(name_of(Role::current), name_of(role));
+    if (!has(role)) lora_.copy(name_of(Role::current), name_of(role));
   }
   void follow(Role role, double decay) {
     move_average(lora_.parameters(name_of(role)), parameters(), decay);

@@ -41,6 +41,7 @@ struct Role {
   static const Role old;        ///< v_old: collects samples and follows `current` slowly
   static const Role reference;  ///< v_ref: the frozen start
   static const Role average;    ///< a running average of `current`: is evaluated and exported
+  static const Role sampler;    ///< collects samples where `old` has another part, as in CRD
   static const Role teacher;    ///< v_teacher: a frozen model to learn from, see with_role()
 };
 
@@ -48,6 +49,7 @@ inline constexpr Role Role::current{"current"};
 inline constexpr Role Role::old{"old"};
 inline constexpr Role Role::reference{"reference"};
 inline constexpr Role Role::average{"average"};
+inline constexpr Role Role::sampler{"sampler"};
 inline constexpr Role Role::teacher{"teacher"};
 
 /// A set of roles, as a type.

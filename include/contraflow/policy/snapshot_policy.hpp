@@ -25,6 +25,10 @@ struct SnapshotOptions {
   Schedule average_decay = WarmingUp{.max = 0.9};
   /// Gradient steps between updates of the average, at least 1 (Flow-GRPO: 8).
   std::int64_t average_every = 1;
+  /// d in `sampler = d sampler + (1 - d) current`, after each epoch; that of CRD.
+  Schedule sampler_decay = Linear{.start = 75, .slope = 0.0075, .end = 0.999};
+  /// The old role follows after each gradient step instead of each epoch, as in DGPO.
+  bool old_every_step = false;
 };
 
 /// A policy whose roles are clones of one model: for models small enough to be kept several times.
@@ -35,7 +39,7 @@ class SnapshotPolicy {
  public:
   using Model = M;  ///< of each role
   /// The roles it answers for.
-  using Available = Roles<Role::current, Role::old, Role::reference, Role::average>;
+  using Available = Roles<Role::current, Role::old, Role::reference, Role::average, Role::sampler>;
 
   /// @param model is trained itself: the caller's holder keeps seeing its weights
   /// @param options how the snapshots follow
@@ -54,6 +58,7 @@ class SnapshotPolicy {
     if (Roles<R...>::template contains<Role::old> && !old_) old_.emplace(frozen());
     if (Roles<R...>::template contains<Role::reference> && !reference_)
       reference_.emplace(frozen());
+    if (Roles<R...>::template contains<Role::sampler> && !sampler_) sampler_.emplace(frozen());
   }
 
   /// The velocity of a role; only that of `current` carries gradients.
@@ -72,6 +77,7 @@ class SnapshotPolicy {
     if (role == Role::average && average_) return *average_;
     if (role == Role::old && old_) return *old_;
     if (role == Role::reference && reference_) return *reference_;
+    if (role == Role::sampler && sampler_) return *sampler_;
     throw Error("role", "a role that was kept before training", std::string(role.name()));
   }
 
@@ -85,10 +91,12 @@ class SnapshotPolicy {
   /// Lets the average follow; @p step counts gradient steps since the start.
   void after_gradient_step(std::int64_t step) {
     if (step % options_.average_every == 0) follow(average_, options_.average_decay(step));
+    if (old_ && options_.old_every_step) follow(old_, options_.old_decay(step));
   }
-  /// Lets the old role follow; @p step counts gradient steps since the start.
+  /// Lets the roles that collect follow; @p step counts gradient steps since the start.
   void after_epoch(std::int64_t step) {
-    if (old_) follow(old_, options_.old_decay(step));
+    if (old_ && !options_.old_every_step) follow(old_, options_.old_decay(step));
+    if (sampler_) follow(sampler_, options_.sampler_decay(step));
   }
 
   /// `|current - old| / |old|` over the weights; nothing where no old role is kept.
@@ -137,12 +145,13 @@ class SnapshotPolicy {
     f(Role::current, current_);
     if (old_) f(Role::old, *old_);
     if (reference_) f(Role::reference, *reference_);
+    if (sampler_) f(Role::sampler, *sampler_);
     f(Role::average, *average_);
   }
 
   M current_;
   SnapshotOptions options_;
-  std::optional<M> old_, reference_, average_;
+  std::optional<M> old_, reference_, average_, sampler_;
 };
 
 }  // namespace contraflow

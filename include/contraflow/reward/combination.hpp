@@ -16,6 +16,7 @@
 #include <contraflow/core/members.hpp>
 #include <contraflow/core/meta.hpp>
 #include <contraflow/reward/concept.hpp>
+#include <contraflow/reward/differentiable.hpp>
 #include <contraflow/reward/of_groups.hpp>
 
 namespace contraflow {
@@ -306,6 +307,27 @@ concept HasGroupRewards = RewardBag<B> &&
   bag.score_groups(sheet, x, reference, x);
 };
 
+/// `b.differentiable(x0, reference)`: the weighted sum of scores in autograd, for objectives on the
+/// gradient of the reward; `b.explain_gradients<Reference>()` says in a sentence why there is none.
+template <class B, class Reference>
+concept HasGradientsOfRewards = RewardBag<B> && requires {
+  requires B::template gives_gradients<Reference>;
+};
+
+/// Says in a sentence why the bag @p B has no gradient under the reference @p Reference.
+template <class B, class Reference>
+consteval bool explain_gradients_of_rewards() {
+  if constexpr (requires { B::template explain_gradients<Reference>(); }) {
+    return B::template explain_gradients<Reference>();
+  } else {
+    static_assert(HasGradientsOfRewards<B, Reference>,
+                  "contraflow: this objective trains on the gradient of the reward, and this bag "
+                  "gives scores alone: give the trainer a Reward made by differentiable(reward), "
+                  "or rewards(...) of such");
+    return true;
+  }
+}
+
 /// A bag of named rewards, each with its weight and normalisation, that adds up to one reward.
 template <class... Entries>
 class Rewards;
@@ -371,6 +393,33 @@ class Rewards<meta::Named<Names, Weighted<R>>...> {
                             reference, group);
       }
     });
+  }
+
+  /// Whether all of the rewards have gradients.
+  template <class Reference>
+  static constexpr bool gives_gradients = (DifferentiableReward<R, Reference> && ...);
+  /// Says in a sentence which declaration a reward without a gradient lacks.
+  template <class Reference>
+  static consteval bool explain_gradients() {
+    return (explain_differentiable_reward<R, Reference>() && ...);
+  }
+  /// The weighted sum of scores as they are, in autograd.
+  /// @param x0 samples [B, ...]
+  /// @param reference of their prompts, B entries
+  /// @return [B], with gradient where the samples have one
+  /// @throws Error if a reward does not give one score a sample, or has no gradient after all; if
+  /// one is to be normalised, which takes an epoch's scores together
+  template <class Reference>
+  Tensor differentiable(const Tensor& x0, const Reference& reference) const
+      requires(gives_gradients<Reference>) {
+    Tensor sum;
+    entries_.for_each([&](std::size_t, std::string_view name, const auto& entry) {
+      expects(entry.normalisation == Normalisation::none, "normalisation",
+              "none, where the gradient of a reward is trained on", std::string(name));
+      const Tensor own = entry.weight * differentiable_scores(entry.reward, x0, reference);
+      sum = sum.defined() ? sum + own : own;
+    });
+    return sum;
   }
 
   /// The weighted sum of normalised scores; for what is missing see RewardBag.

@@ -31,7 +31,7 @@ consteval bool scores_are_tensors() {
 }
 }  // namespace detail
 
-/// A Reward whose scores are a tensor in autograd: what ReFL and DRaFT train on.
+/// A Reward whose scores are a tensor in autograd: what Refl and DraftK train on.
 ///
 /// Valid expressions: those of Reward, with a tensor [B] for a result, and `R::gives_gradients`.
 /// Law: the scores of samples that require gradients require them, too. No black box has gradients:
@@ -76,9 +76,10 @@ consteval bool explain_differentiable_reward() {
   if constexpr (explain_reward<R, Reference>()) {
     static_assert(
         HasGradients<R>,
-        "contraflow: this trains on the gradient of the reward, and this Reward does not "
-        "say that it has one: wrap a reward that computes in autograd by "
-        "contraflow::differentiable(reward); one that is a black box trains by a Trainer");
+        "contraflow: this objective trains on the gradient of the reward, and this Reward does "
+        "not say that it has one: wrap a reward that computes in autograd by "
+        "contraflow::differentiable(reward); one that is a black box trains by an objective that "
+        "takes its scores alone, such as Nft");
     static_assert(!HasGradients<R> || detail::scores_are_tensors<R, Reference>(),
                   "contraflow: a reward with gradients must return a torch::Tensor [B]");
   }

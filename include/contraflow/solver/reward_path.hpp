@@ -134,4 +134,34 @@ Tensor drtune_x0(V&& velocity, const Tensor& x, const TimeGrid& grid,
   return state - grid.step(stop_step).from * velocity_at(state, stop_step);
 }
 
+/// DRTune on a chain that is there already, see drtune_x0(): the prediction of x0 at its stop, with
+/// the gradients of the velocities at some of its states, which are computed anew.
+///
+/// Where the states are those of Euler's steps along this velocity, value and gradient are those of
+/// drtune_x0(), for as many evaluations as there are states.
+/// @param velocity a Velocity, in autograd
+/// @param states of the chain at the trained steps, [M, B, ...]
+/// @param grid of the chain
+/// @param steps their numbers, M of them, increasing; the last is the stop
+/// @return x0 [B, ...]
+/// @throws Error if there is no such step
+template <class V>
+Tensor drtune_x0_of(V&& velocity, const Tensor& states, const TimeGrid& grid,
+                    const std::vector<std::size_t>& steps) {
+  for (const std::size_t step : steps) detail::expects_step(step, grid, "steps");
+  expects(!steps.empty() && states.size(0) == std::int64_t(steps.size()), "states",
+          "one state for each of the steps, at least one", states.size(0));
+  const auto velocity_at = [&](std::size_t k) {
+    return wide(velocity(states[std::int64_t(k)], grid.step(steps[k]).from));
+  };
+  const std::size_t stop = steps.size() - 1;
+  Tensor x0 = wide(states[std::int64_t(stop)]) - grid.step(steps[stop]).from * velocity_at(stop);
+  for (std::size_t k = 0; k < stop; ++k) {
+    const Step step = grid.step(steps[k]);
+    const Tensor v = velocity_at(k);
+    x0 = x0 + (step.to - step.from) * (v - v.detach());  // its value is in the state at the stop
+  }
+  return x0;
+}
+
 }  // namespace contraflow

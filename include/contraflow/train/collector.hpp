@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -21,8 +23,9 @@ namespace contraflow {
 /// How an epoch's samples are collected: a component of a Trainer. Defaults are those published for
 /// Stable Diffusion 3.5 Medium.
 struct Collection {
-  std::int64_t prompts_per_epoch = 48;          ///< at least 1
-  std::int64_t group_size = 24;                 ///< samples a prompt, at least 2
+  std::int64_t prompts_per_epoch = 48;  ///< at least 1
+  /// Samples a prompt, at least 2; 1 will do where no term compares samples or takes their scores.
+  std::int64_t group_size = 24;
   TimeGrid grid = sd3_grid(10);                 ///< on which samples are collected
   std::int64_t rollout_batch = 0;               ///< most samples generated at a time; 0: no limit
   bool asynchronous_scoring = false;            ///< score a batch while the next one is generated
@@ -41,6 +44,9 @@ struct CollectorContext {
   int rank = 0;                  ///< who collects a part of the samples
   int ranks = 1;                 ///< how many do
   EpochWatch watch = {};         ///< asked, in long work, whether the epoch is to be given up
+  /// `path_steps(grid)`: where states are to be recorded, for an objective on the gradient of the
+  /// reward, see RecordedPaths; empty for others.
+  std::function<std::vector<std::vector<std::size_t>>(const TimeGrid&)> path_steps = {};
 
   /// What of @p count groups this rank collects, whole; groups are numbered over all ranks.
   Share share(std::int64_t count) const { return share_of(count, rank, ranks); }
@@ -92,13 +98,16 @@ class SolverCollector {
   /// @param solver a Solver, a StochasticSolver or a Sampler
   /// @param options settings, with the shape of a sample
   /// @param transitions which steps are recorded, where an objective needs them
+  /// @param least_group least size of a group
   /// @throws Error if an option is out of range
-  SolverCollector(S solver, Collection options, RecordedTransitions transitions = {})
+  SolverCollector(S solver, Collection options, RecordedTransitions transitions = {},
+                  std::int64_t least_group = 2)
       : solver_(std::move(solver)), options_(std::move(options)), transitions_(transitions) {
     static_assert(explain_solver<S>());
     expects(options_.prompts_per_epoch >= 1, "prompts_per_epoch", "at least 1",
             options_.prompts_per_epoch);
-    expects(options_.group_size >= 2, "group_size",
+    expects_at_least_one(options_.group_size, "group_size");
+    expects(options_.group_size >= least_group, "group_size",
             "at least 2 (advantages compare the samples of a prompt)", options_.group_size);
     expects(options_.rollout_batch >= 0, "rollout_batch", "at least 0", options_.rollout_batch);
     expects(transitions_.fraction > 0 && transitions_.fraction <= 1, "fraction",
@@ -116,8 +125,9 @@ class SolverCollector {
   Rollout<Record> collect(const CollectorContext<P, Prompts>& context, Made&& made) const {
     const S solver = solver_of(context.epoch);
     Rollout<Record> rollout = planned(context);
-    Recorder<Record> recorder(rollout.record, solver, options_.grid, transitions_.fraction,
-                              rollout.x0);
+    RecordPlan plan{transitions_.fraction};
+    if (context.path_steps) plan.path_steps = context.path_steps(options_.grid);
+    Recorder<Record> recorder(rollout.record, solver, options_.grid, plan, rollout.x0);
     const std::int64_t count = rollout.size();
     const std::int64_t most = options_.rollout_batch > 0 ? options_.rollout_batch : count;
     for (std::int64_t first = 0; first < count; first += most) {

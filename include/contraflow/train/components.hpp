@@ -38,6 +38,7 @@ using ForwardKind = KindOf<ForwardProcess>;
 using TransitionsKind = KindOf<RecordedTransitions>;
 using SeedKind = KindOf<Seed>;
 using AheadKind = KindOf<Ahead>;
+using CorrectionKind = KindOf<RolloutCorrection>;
 struct EvaluationKind {
   template <class T>
   static constexpr bool is = std::same_as<T, EvaluationOptions> || is_evaluator<T>;
@@ -93,8 +94,8 @@ auto pick(const First& first, const Rest&... rest) {
 template <class T>
 inline constexpr bool is_component =
     is_any<T, CollectionKind, ScoringKind, LearningKind, OptimizationKind, ForwardKind,
-           TransitionsKind, SeedKind, AheadKind, EvaluationKind, PromptKind, AdvantageKind,
-           CommunicatorKind>;
+           TransitionsKind, CorrectionKind, SeedKind, AheadKind, EvaluationKind, PromptKind,
+           AdvantageKind, CommunicatorKind>;
 
 /// What is asked of the components of a trainer.
 /// @tparam O the objective, a Sum
@@ -109,13 +110,16 @@ struct ComponentCheck {
       count_of<LearningKind, Ts...> <= 1 && count_of<OptimizationKind, Ts...> <= 1 &&
       count_of<ForwardKind, Ts...> <= 1 && count_of<TransitionsKind, Ts...> <= 1 &&
       count_of<EvaluationKind, Ts...> <= 1 && count_of<SeedKind, Ts...> <= 1 &&
-      count_of<AheadKind, Ts...> <= 1;
+      count_of<AheadKind, Ts...> <= 1 && count_of<CorrectionKind, Ts...> <= 1;
   static constexpr bool forward_is_used =
       count_of<ForwardKind, Ts...> == 0 || O::uses_forward || O::has_own_batches;
   static constexpr bool transitions_are_used =
       count_of<TransitionsKind, Ts...> == 0 || O::uses_transitions;
+  static constexpr bool correction_is_used =
+      count_of<CorrectionKind, Ts...> == 0 || O::uses_transitions;
   static constexpr bool fits = are_known && one_prompts && one_advantage && one_communicator &&
-                               once && forward_is_used && transitions_are_used;
+                               once && forward_is_used && transitions_are_used &&
+                               correction_is_used;
 };
 
 /// Says what a type lacks that somebody meant as ranks or as prompts.
@@ -138,8 +142,9 @@ consteval bool explain_components() {
   static_assert(
       Check::are_known,
       "contraflow: a component of a trainer must be one of its settings (Collection, "
-      "Scoring, Learning, Optimization, ForwardProcess, RecordedTransitions, EvaluationOptions or "
-      "an Evaluator, Seed, Ahead), a PromptSource, an Advantage or a Communicator");
+      "Scoring, Learning, Optimization, ForwardProcess, RecordedTransitions, RolloutCorrection, "
+      "EvaluationOptions or an Evaluator, Seed, Ahead), a PromptSource, an Advantage or a "
+      "Communicator");
   static_assert(Check::one_prompts,
                 "contraflow: a trainer takes one PromptSource: join the prompts of both");
   static_assert(Check::one_advantage, "contraflow: a trainer takes one Advantage");
@@ -153,6 +158,9 @@ consteval bool explain_components() {
                 "contraflow: settings of RecordedTransitions mean nothing to an objective that "
                 "looks at the forward process alone: leave them out, or use an objective on "
                 "transitions such as Grpo");
+  static_assert(Check::correction_is_used,
+                "contraflow: a RolloutCorrection means nothing to an objective that looks at no "
+                "transitions, whose losses have no ratios: leave it out");
   return true;
 }
 

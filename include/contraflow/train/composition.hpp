@@ -20,8 +20,11 @@ struct Composition {
   using E = Pick<EvaluationKind, EvaluationOptions, Components...>;
   using Record = RecordOf<O>;
   using C = ConditionOf<Prompts>;
+  using Reference =
+      decltype(reference_of(std::declval<const Prompts&>(), std::declval<const Tensor&>()));
   static constexpr bool collects = Collector<S, P, Prompts, Record>;
   static constexpr bool looks_ahead = count_of<AheadKind, Components...> > 0;
+  static constexpr bool corrects = count_of<CorrectionKind, Components...> > 0;
   static constexpr bool is_meant_to_collect = HasAnyCollect<S, CollectorContext<P, Prompts>>;
 
   /// Where samples come from: @p S itself, or what follows it.
@@ -41,7 +44,11 @@ struct Composition {
     if constexpr (!collects && !is_meant_to_collect) {
       static_assert(explain_solver<S>());
       if constexpr (O::uses_transitions) static_assert(explain_stochastic_solver<S>());
+      static_assert(!O::uses_paths || !Sampler<S>,
+                    "contraflow: this objective is given states of the path from noise to data, "
+                    "and a Sampler has none: use a Solver such as Euler");
     }
+    if constexpr (O::uses_paths) static_assert(explain_gradients_of_rewards<R, Reference>());
     static_assert(!collects || count_of<CollectionKind, Components...> == 0,
                   "contraflow: the settings of a Collection mean nothing to a Collector of your "
                   "own: give them to the collector; the shape of a sample is that of its samples");
@@ -60,8 +67,10 @@ struct Composition {
       constexpr bool solves = Solver<S> || Sampler<S>;
       return has_roles_of<O, P>() &&
              (!looks_ahead || HasRoleTensors<P>)&&ComponentCheck<O, Components...>::fits &&
-             (collects ? count_of<CollectionKind, Components...> == 0
-                       : solves && (!O::uses_transitions || StochasticSolver<S>));
+             (!O::uses_paths || HasGradientsOfRewards<R, Reference>)&&(
+                 collects ? count_of<CollectionKind, Components...> == 0
+                          : solves && (!O::uses_transitions ||
+                                       StochasticSolver<S>)&&(!O::uses_paths || !Sampler<S>));
     }
   }
 };
@@ -71,15 +80,16 @@ struct CollectorMaker;
 template <>
 struct CollectorMaker<true> {
   template <class Collector, class S, class Options>
-  static Collector of(S collector, const Options&, const RecordedTransitions&) {
+  static Collector of(S collector, const Options&, const RecordedTransitions&, std::int64_t) {
     return collector;
   }
 };
 template <>
 struct CollectorMaker<false> {
   template <class Collector, class S, class Options>
-  static Collector of(S solver, const Options& options, const RecordedTransitions& transitions) {
-    return Collector(std::move(solver), options, transitions);
+  static Collector of(S solver, const Options& options, const RecordedTransitions& transitions,
+                      std::int64_t least_group) {
+    return Collector(std::move(solver), options, transitions, least_group);
   }
 };
 

@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <contraflow/network/recompute.hpp>
 #include <contraflow/objective/algebra.hpp>
 #include <contraflow/observe/report.hpp>
 #include <contraflow/policy/concept.hpp>
@@ -18,6 +20,7 @@
 #include <contraflow/train/evaluation_count.hpp>
 #include <contraflow/train/gradient_step.hpp>
 #include <contraflow/train/micro_batches.hpp>
+#include <contraflow/train/rollout_correction.hpp>
 #include <contraflow/train/scorer.hpp>
 
 namespace contraflow {
@@ -148,6 +151,39 @@ class Learner {
   /// @throws EpochGivenUp in the middle, behind the gradient steps made so far
   void learn(const Scored& samples, const TimeGrid& grid, const Generator& stream,
              LearnReport& report) {
+    if constexpr (O::uses_transitions) {
+      if (correction_) {
+        Scored corrected = samples;
+        detail::FreshDensities fresh;
+        watch_.together(communicator_, [&] { fresh = fresh_densities_of(corrected.rollout); });
+        correct(corrected.rollout.record, std::move(fresh), *correction_, communicator_,
+                report.statistics);
+        return learn_from(corrected, grid, stream, report);
+      }
+    }
+    learn_from(samples, grid, stream, report);
+  }
+
+  /// What the terms on the gradient of the reward ask: `reward(x0, prompt)` in autograd, [B].
+  void set_reward(std::function<Tensor(const Tensor&, const Tensor&)> reward) {
+    reward_ = std::move(reward);
+  }
+  /// How samples of an older policy are corrected for, for the terms on transitions.
+  void set(RolloutCorrection correction) { correction_ = std::move(correction); }
+  /// Lets epochs be given up in the middle of learn(), which then throws EpochGivenUp.
+  void set(EpochWatch watch) { watch_ = std::move(watch); }
+  /// Gradient steps of one learn().
+  std::int64_t steps() const { return learning_.gradient_steps * learning_.inner_epochs; }
+  /// Velocities computed so far.
+  EvaluationCount& evaluations() { return evaluations_; }
+  /// What makes the steps.
+  GradientStep<Comm>& step() { return step_; }
+  /// The objective.
+  const O& objective() const { return objective_; }
+
+ private:
+  void learn_from(const Scored& samples, const TimeGrid& grid, const Generator& stream,
+                  LearnReport& report) {
     Epoch epoch{samples, grid, objective_.shares(samples.scores, samples.rollout.x0.device()), {}};
     if constexpr (O::uses_transitions) {
       epoch.tables = TransitionTables::of(samples.rollout.record, transitions_.report_steps);
@@ -162,18 +198,6 @@ class Learner {
     }
   }
 
-  /// Lets epochs be given up in the middle of learn(), which then throws EpochGivenUp.
-  void set(EpochWatch watch) { watch_ = std::move(watch); }
-  /// Gradient steps of one learn().
-  std::int64_t steps() const { return learning_.gradient_steps * learning_.inner_epochs; }
-  /// Velocities computed so far.
-  EvaluationCount& evaluations() { return evaluations_; }
-  /// What makes the steps.
-  GradientStep<Comm>& step() { return step_; }
-  /// The objective.
-  const O& objective() const { return objective_; }
-
- private:
   /// What is the same for all gradient steps of an epoch.
   struct Epoch {
     const Scored& samples;
@@ -210,8 +234,8 @@ class Learner {
   void draw_data(Epoch& epoch, const Generator& stream) const {
     O::for_each_selection([&](auto selection) { draw_data_of(selection, epoch, stream); });
   }
-  template <class Points>
-  void draw_data_of(TermsAt<Points>, Epoch&, const Generator&) const {}
+  template <class Selection>
+  void draw_data_of(Selection, Epoch&, const Generator&) const {}
   template <std::size_t I>
   void draw_data_of(OwnTerm<I>, Epoch& epoch, const Generator& stream) const {
     const auto& term = std::get<I>(objective_.terms);
@@ -291,8 +315,7 @@ class Learner {
                 LearnReport& report) {
     const StepUnits units = own_units(all, epoch.samples);
     if (units.count() == 0) return;
-    const auto points =
-        points_of(typename Selection::At{}, looked_at(selection, epoch), epoch, units, stream);
+    const auto points = points_of(selection, looked_at(selection, epoch), epoch, units, stream);
     objective_.template set_scales<Selection>(epoch.shares, all.members.flatten(),
                                               points.per_sample());
     const std::int64_t count = points.count(), size = units.size();
@@ -303,13 +326,19 @@ class Learner {
     }
   }
 
-  auto points_of(ForwardProcess, const Rollout<Record>& rollout, const Epoch& epoch,
+  template <class Selection>
+  auto points_of(Selection, const Rollout<Record>& rollout, const Epoch& epoch,
                  const StepUnits& units, const Generator& stream) const {
-    return ForwardPoints<Record>(forward_, rollout, units, epoch.grid, stream);
+    if constexpr (std::same_as<typename Selection::At, ForwardProcess>) {
+      return ForwardPoints<Record>(forward_, rollout, units, epoch.grid, stream);
+    } else {
+      return TransitionPoints<Record>(transitions_, rollout, epoch.tables, units, stream);
+    }
   }
-  auto points_of(RecordedTransitions, const Rollout<Record>& rollout, const Epoch& epoch,
-                 const StepUnits& units, const Generator& stream) const {
-    return TransitionPoints<Record>(transitions_, rollout, epoch.tables, units, stream);
+  template <std::size_t I>
+  auto points_of(PathTerm<I>, const Rollout<Record>& rollout, const Epoch&, const StepUnits& units,
+                 const Generator& stream) const {
+    return PathPoints<Record>(rollout, I, units, stream);
   }
 
   template <class Selection, class Points>
@@ -319,7 +348,9 @@ class Learner {
     const Tensor members = points.members(first, last);
     auto batch = points.template batch<RoleSet>(
         first, last, source_.condition(epoch.samples.rollout.prompt.index_select(0, members)));
-    if constexpr (std::same_as<typename Selection::At, ForwardProcess>) {
+    if constexpr (std::same_as<typename Selection::At, RecordedPath>) {
+      batch.functions = path_functions(report);
+    } else if constexpr (std::same_as<typename Selection::At, ForwardProcess>) {
       evaluate(batch.velocities, batch.x_t, batch.t, batch.condition, report);
     } else {
       evaluate(batch.velocities, batch.x, points.times(first, last), batch.condition, report);
@@ -345,6 +376,40 @@ class Learner {
     }
   }
 
+  /// The densities of a rollout's transitions under the weights of now.
+  detail::FreshDensities fresh_densities_of(const Rollout<Record>& rollout) {
+    const std::int64_t most = micro_batch_ > 0 ? micro_batch_ : rollout.size();
+    return detail::fresh_densities(
+        rollout.record, most, [&](const Tensor& x, double sigma, std::int64_t first) {
+          watch_.check();
+          evaluations_.forward += x.size(0);
+          return policy_.velocity(Role::current, x, at::full({x.size(0)}, sigma, x.options()),
+                                  source_.condition(rollout.prompt.narrow(0, first, x.size(0))));
+        });
+  }
+
+  /// What the terms on paths call.
+  PathFunctions<C> path_functions(LearnReport& report) {
+    return {[this, &report](const Tensor& x, double sigma, const C& condition, bool recomputes) {
+              watch_.check();
+              const bool learns = at::GradMode::is_enabled();
+              evaluations_.forward += learns && recomputes ? 2 * x.size(0) : x.size(0);
+              if (learns) evaluations_.backward += x.size(0);
+              const Tensor v = path_velocity(x, sigma, condition, recomputes);
+              report.velocity = v.detach();
+              return v;
+            },
+            reward_};
+  }
+  Tensor path_velocity(const Tensor& x, double sigma, const C& condition, bool recomputes) {
+    const auto function = [this, sigma, condition](const std::vector<Tensor>& inputs) {
+      const Tensor& state = inputs[0];
+      const Tensor t = at::full({state.size(0)}, sigma, state.options().requires_grad(false));
+      return std::vector<Tensor>{policy_.velocity(Role::current, state, t, condition)};
+    };
+    return recomputes ? recomputed(policy_.parameters(), function, {x})[0] : function({x})[0];
+  }
+
   P& policy_;
   O objective_;
   const Source& source_;
@@ -354,8 +419,10 @@ class Learner {
   [[no_unique_address]] Comm communicator_;
   ForwardProcess forward_;
   RecordedTransitions transitions_;
+  std::optional<RolloutCorrection> correction_;
   EpochWatch watch_;
   EvaluationCount evaluations_;
+  std::function<Tensor(const Tensor&, const Tensor&)> reward_;
 };
 
 }  // namespace contraflow

@@ -205,7 +205,8 @@ class TransitionPoints {
             record.mean.defined() ? gathered(record.mean, steps) : Tensor(),
             tables_.transition.select(steps),
             std::move(condition),
-            {}};
+            {},
+            record.weight.defined() ? gathered(record.weight, steps) : Tensor()};
   }
 
  private:
@@ -214,6 +215,60 @@ class TransitionPoints {
   Tensor steps_;  ///< of each row, int64 [K U] on the device
   Tensor rows_;   ///< the sample of each row, int64 [K U] on the CPU
   std::int64_t per_sample_ = 0;
+};
+
+/// The paths of samples, in micro-batches: every sample once, for one term.
+template <class Record>
+class PathPoints {
+ public:
+  /// @param rollout the samples and their record
+  /// @param term for whose states, its place in the objective
+  /// @param units of the gradient step, single samples
+  /// @param stream of this pass over the epoch's samples
+  PathPoints(const Rollout<Record>& rollout, std::size_t term, const StepUnits& units,
+             const Generator& stream)
+      : rollout_(rollout),
+        own_(states_of(rollout.record, term)),
+        stream_(stream.stream(Purpose::solver, term)),
+        rows_(units.rows(1)) {}
+
+  /// Paths a sample.
+  std::int64_t per_sample() const { return 1; }
+  /// Number of rows of all micro-batches together.
+  std::int64_t count() const { return rows_.numel(); }
+  /// The sample of each row of [first, last), int64 on the CPU.
+  Tensor members(std::int64_t first, std::int64_t last) const {
+    return rows_.slice(0, first, last);
+  }
+
+  /// The rows [first, last).
+  /// @tparam RoleSet of the batch's velocities, which the term computes itself
+  template <class RoleSet, class C>
+  PathBatch<RoleSet, C> batch(std::int64_t first, std::int64_t last, C condition) const {
+    const Tensor own = members(first, last);
+    return {own_.states.index_select(1, own.to(own_.states.device())),
+            own_.steps,
+            rollout_.record.grid,
+            rollout_.prompt.index_select(0, own),
+            rollout_.id.index_select(0, own),
+            std::move(condition),
+            {},
+            stream_,
+            {}};
+  }
+
+ private:
+  static const PathStates& states_of(const RecordedPaths& record, std::size_t term) {
+    const bool has = term < record.of_term.size() && record.of_term[term].states.defined();
+    expects(has, "record of the collector",
+            "the states that each term asks for (context.path_steps)", "none");
+    return record.of_term[term];
+  }
+
+  const Rollout<Record>& rollout_;
+  const PathStates& own_;
+  Generator stream_;
+  Tensor rows_;  ///< the sample of each row, int64 on the CPU
 };
 
 }  // namespace contraflow

@@ -130,7 +130,7 @@ namespace detail {
 template <class P, class O, class... Components>
 struct OfflineComposition {
   using C = ConditionOf<Pick<PromptKind, NoPrompts, Components...>>;
-  static constexpr bool learns = !O::uses_transitions && O::size > 0;
+  static constexpr bool learns = !O::uses_transitions && !O::uses_paths && O::size > 0;
   static constexpr bool has_settings_of_rollouts =
       count_of<CollectionKind, Components...> + count_of<ScoringKind, Components...> +
           count_of<EvaluationKind, Components...> + count_of<AheadKind, Components...> >
@@ -140,6 +140,10 @@ struct OfflineComposition {
     static_assert(!O::uses_transitions,
                   "contraflow: stored samples have no transitions: use an objective on the forward "
                   "process such as Nft, Awm, Dpo or BestOfGroup");
+    static_assert(!O::uses_paths,
+                  "contraflow: the gradient of a reward goes through the path that made a sample, "
+                  "and stored samples have none: use an objective on the forward process such as "
+                  "Nft, Awm, Dpo or BestOfGroup");
     static_assert(!has_settings_of_rollouts,
                   "contraflow: an OfflineTrainer neither collects nor evaluates: leave out "
                   "Collection, Scoring, EvaluationOptions and Ahead");

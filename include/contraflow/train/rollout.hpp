@@ -5,6 +5,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -32,6 +33,7 @@ struct RecordedSteps {
   Tensor mean;                          ///< of the transitions, float32; undefined if not recorded
   std::vector<double> sigma;            ///< at which each step starts
   std::vector<double> dt = {};          ///< length of each step, below 0; empty where nobody asks
+  Tensor weight = {};                   ///< of policy gradients, [S, N], float32; undefined: 1
 
   /// The samples @p rows, int64 [K] on the device of the record.
   RecordedSteps select(const Tensor& rows) const {
@@ -39,14 +41,66 @@ struct RecordedSteps {
     fewer.states = states.index_select(1, rows);
     fewer.log_prob = log_prob.index_select(1, rows);
     if (mean.defined()) fewer.mean = mean.index_select(1, rows);
+    if (weight.defined()) fewer.weight = weight.index_select(1, rows);
     return fewer;
   }
 };
 
+/// States of a path at some steps of a grid.
+/// @par Shape
+/// states [M, N, ...], float32
+struct PathStates {
+  std::vector<std::size_t> steps = {};  ///< before which, M of them, increasing
+  Tensor states = {};                   ///< see above
+};
+
+/// The record of an objective on the gradient of the reward: states from which the last steps of
+/// each sample's path can be made once more.
+struct RecordedPaths {
+  TimeGrid grid = uniform_grid(1);       ///< of the path
+  std::vector<PathStates> of_term = {};  ///< what each term asked for; nothing for other terms
+
+  /// The samples @p rows, int64 [K] on the device of the record.
+  RecordedPaths select(const Tensor& rows) const {
+    RecordedPaths fewer = *this;
+    for (PathStates& own : fewer.of_term) {
+      if (own.states.defined()) own.states = own.states.index_select(1, rows);
+    }
+    return fewer;
+  }
+};
+
+/// A record of several kinds.
+template <class... Records>
+struct Recorded : Records... {
+  /// The samples @p rows, int64 [K] on the device of the record.
+  Recorded select(const Tensor& rows) const {
+    return {static_cast<const Records&>(*this).select(rows)...};
+  }
+};
+
+namespace detail {
+template <class S, bool transitions = S::uses_transitions, bool paths = S::uses_paths>
+struct RecordFor {
+  using type = NothingRecorded;
+};
+template <class S>
+struct RecordFor<S, true, false> {
+  using type = RecordedSteps<S::records_mean>;
+};
+template <class S>
+struct RecordFor<S, false, true> {
+  using type = RecordedPaths;
+};
+template <class S>
+struct RecordFor<S, true, true> {
+  using type = Recorded<RecordedSteps<S::records_mean>, RecordedPaths>;
+};
+}  // namespace detail
+
 /// What the rollout must record for the objective @p S, a Sum.
 template <class S>
-using RecordOf =
-    std::conditional_t<S::uses_transitions, RecordedSteps<S::records_mean>, NothingRecorded>;
+using RecordOf = typename detail::RecordFor<S>::type;
 
 /// The samples of an epoch.
 ///
@@ -90,11 +144,27 @@ void expects_whole(const Rollout<Record>& rollout) {
   expects_numbers(rollout.id, "id of the collector");
 }
 
+/// What is asked of a record.
+struct RecordPlan {
+  double fraction =
+      1;  ///< share of the grid's steps whose transitions are recorded, from the first
+  std::vector<std::vector<std::size_t>> path_steps = {};  ///< see Sum::path_steps()
+};
+
+namespace detail {
+/// Room for @p count tensors like one.
+inline Tensor room_for(std::int64_t count, const Tensor& like) {
+  auto shape = like.sizes().vec();
+  shape.insert(shape.begin(), count);
+  return at::empty(shape, like.options());
+}
+}  // namespace detail
+
 /// Plans and fills the record of a rollout.
 template <class Record>
 struct Recorder {
   /// There is nothing to plan.
-  Recorder(Record&, const auto&, const TimeGrid&, double, const Tensor&) {}
+  Recorder(Record&, const auto&, const TimeGrid&, const RecordPlan&, const Tensor&) {}
   /// Watches nothing.
   auto hook(std::int64_t) { return NoHook{}; }
 };
@@ -108,15 +178,16 @@ class Recorder<RecordedSteps<WithMean>> {
   /// @param record is given its tensors
   /// @param solver a StochasticSolver
   /// @param grid the grid of the rollout
-  /// @param fraction share of the grid's steps to record, from the first on
+  /// @param plan share of the grid's steps to record
   /// @param x0 the samples of the rollout [N, ...], of which only shape and device matter
   /// @throws Error if no step of the solver is stochastic
   template <class S>
-  Recorder(Record& record, const S& solver, const TimeGrid& grid, double fraction, const Tensor& x0)
+  Recorder(Record& record, const S& solver, const TimeGrid& grid, const RecordPlan& plan,
+           const Tensor& x0)
       : record_(record), slot_(grid.steps(), -1) {
     // The small addition keeps a product such as 0.29 * 100 from losing its last step to rounding.
     const auto wanted =
-        static_cast<std::size_t>(fraction * static_cast<double>(grid.steps()) + 1e-9);
+        static_cast<std::size_t>(plan.fraction * static_cast<double>(grid.steps()) + 1e-9);
     std::int64_t rows = 0;
     for (std::size_t i = 0; i < std::max<std::size_t>(wanted, 1); ++i) {
       const Transition transition = solver.transition(grid.step(i));
@@ -132,9 +203,9 @@ class Recorder<RecordedSteps<WithMean>> {
     const auto steps = static_cast<std::int64_t>(record.transitions.size());
     expects(steps > 0, "solver", "at least one stochastic step to train on",
             "noise of strength 0 at every recorded step");
-    record.states = stacked(rows, x0);
+    record.states = detail::room_for(rows, x0);
     record.log_prob = at::empty({steps, x0.size(0)}, x0.options());
-    if (WithMean) record.mean = stacked(steps, x0);
+    if (WithMean) record.mean = detail::room_for(steps, x0);
   }
 
   /// The hook of `integrate` for the samples from @p first on.
@@ -155,14 +226,67 @@ class Recorder<RecordedSteps<WithMean>> {
   }
 
  private:
-  static Tensor stacked(std::int64_t count, const Tensor& like) {
-    auto shape = like.sizes().vec();
-    shape.insert(shape.begin(), count);
-    return at::empty(shape, like.options());
-  }
-
   Record& record_;
   std::vector<std::int64_t> slot_;  ///< of each step of the grid; -1: not recorded
+};
+
+/// Plans and fills a record of paths.
+template <>
+class Recorder<RecordedPaths> {
+ public:
+  /// @param record is given its tensors
+  /// @param grid the grid of the rollout
+  /// @param plan steps at which each term wants states
+  /// @param x0 the samples of the rollout [N, ...], of which only shape and device matter
+  Recorder(RecordedPaths& record, const auto&, const TimeGrid& grid, const RecordPlan& plan,
+           const Tensor& x0)
+      : record_(record) {
+    record.grid = grid;
+    for (const auto& steps : plan.path_steps) {
+      PathStates& own = record.of_term.emplace_back(PathStates{steps});
+      if (!steps.empty()) own.states = detail::room_for(std::int64_t(steps.size()), x0);
+    }
+  }
+
+  /// The hook of `integrate` for the samples from @p first on.
+  auto hook(std::int64_t first) {
+    return [this, first](const Step& step, const Tensor& x, const Tensor&, const auto&) {
+      for (const PathStates& own : record_.of_term) {
+        for (std::size_t k = 0; k < own.steps.size(); ++k) {
+          if (own.steps[k] != step.index) continue;
+          own.states[std::int64_t(k)].narrow(0, first, x.size(0)).copy_(x);
+        }
+      }
+    };
+  }
+
+ private:
+  RecordedPaths& record_;
+};
+
+/// Plans and fills a record of several kinds.
+template <class... Records>
+class Recorder<Recorded<Records...>> {
+ public:
+  /// As those of its kinds.
+  Recorder(Recorded<Records...>& record, const auto& solver, const TimeGrid& grid,
+           const RecordPlan& plan, const Tensor& x0)
+      : each_{Recorder<Records>(record, solver, grid, plan, x0)...} {}
+
+  /// The hook of `integrate` for the samples from @p first on.
+  auto hook(std::int64_t first) {
+    return std::apply(
+        [&](auto&... recorder) {
+          return [... hooks = recorder.hook(first)](const Step& step, const Tensor& x,
+                                                    const Tensor& next, const auto& state) {
+            (hooks(step, x, next, state), ...);
+          };
+        },
+        each_);
+  }
+
+ private:
+  std::tuple<Recorder<Records>...> each_;
 };
 
 /// Clean samples from noise by a Solver or a Sampler.

@@ -3,7 +3,9 @@
 /// @file
 /// Online reinforcement learning: collect, score, learn, evaluate.
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -43,7 +45,8 @@ class OnlineTrainer
                                   : 0),
         collector_(detail::CollectorMaker<Parts::collects>::template of<typename Parts::Collects>(
             std::move(solver), options_,
-            detail::pick<detail::TransitionsKind, RecordedTransitions>(components...))),
+            detail::pick<detail::TransitionsKind, RecordedTransitions>(components...),
+            O::compares_samples ? 2 : 1)),
         scorer_(std::move(rewards),
                 detail::pick<detail::AdvantageKind, GroupAdvantage>(components...), this->source_,
                 ahead_ > 0 || (Parts::collects ? !collects_at_once : options_.asynchronous_scoring),
@@ -54,6 +57,14 @@ class OnlineTrainer
     if (!forward.times) forward.times = GridTimes{};
     this->learner_.set(std::move(forward));
     this->learner_.set(detail::pick<detail::TransitionsKind, RecordedTransitions>(components...));
+    if constexpr (Parts::corrects) {
+      this->learner_.set(detail::pick<detail::CorrectionKind, RolloutCorrection>(components...));
+    }
+    if constexpr (O::uses_paths) {
+      this->learner_.set_reward([this](const Tensor& x0, const Tensor& prompt) {
+        return scorer_.rewards().differentiable(x0, reference_of(this->source_, prompt));
+      });
+    }
     this->settings_.emplace_back(
         "failed", shown(int(detail::pick<detail::ScoringKind, Scoring>(components...).failed)));
     this->settings_.emplace_back("ahead", shown(ahead_));
@@ -74,7 +85,7 @@ class OnlineTrainer
       const Stopwatch epoch;
       EpochReport report;
       if (ahead_ == 0) {
-        Collected samples = collected(this->epoch_);
+        Collected samples = collected(this->epoch_, collector_at(this->gradient_steps()));
         report.add("seconds/collect", epoch.seconds());
         learn(std::move(samples), report, warn);
       } else if constexpr (Parts::looks_ahead) {
@@ -148,7 +159,8 @@ class OnlineTrainer
     std::optional<NextEpoch> next;
     if constexpr (Parts::looks_ahead) {
       if (ahead_ > 0 && detail::has_next_epoch(state)) {
-        next = detail::next_epoch_in<Record>(state, this->policy_.tensors_of(O::collector));
+        const Role role = this->objective().collector_at(state.counts.at(detail::ahead_count));
+        next = detail::next_epoch_in<Record>(state, this->policy_.tensors_of(role));
       }
     }
     Base::load(state);
@@ -191,17 +203,18 @@ class OnlineTrainer
   using NextEpoch = detail::NextEpoch<Record>;
 
   /// The samples of an epoch; scored, or with Ahead still to be scored.
-  Collected collected(std::int64_t epoch) {
+  Collected collected(std::int64_t epoch, Role role) {
     Collected made;
     const CollectorContext<P, typename Parts::Prompts> context{this->policy_,
                                                                this->source_,
-                                                               O::collector,
+                                                               role,
                                                                epoch,
                                                                this->seed_,
                                                                made.evaluations,
                                                                this->communicator_.rank(),
                                                                this->communicator_.size(),
-                                                               this->watch_};
+                                                               this->watch_,
+                                                               path_steps(epoch)};
     if (ahead_ == 0) scorer_.reset();
     this->watch_.together(this->communicator_, [&] {
       made.rollout = rollout_of(context);
@@ -212,6 +225,15 @@ class OnlineTrainer
       options_.sample_shape = made.rollout.x0.sizes().slice(1).vec();
     }
     return made;
+  }
+  /// See CollectorContext::path_steps.
+  auto path_steps(std::int64_t epoch) const {
+    std::function<std::vector<std::vector<std::size_t>>(const TimeGrid&)> steps;
+    if constexpr (O::uses_paths) {
+      steps = [this, stream = seeded(this->seed_).stream(static_cast<std::uint64_t>(epoch))](
+                  const TimeGrid& grid) { return this->objective().path_steps(grid, stream); };
+    }
+    return steps;
   }
   /// The samples that the collector makes, while those that are there begin to be scored.
   template <class Context>
@@ -238,7 +260,9 @@ class OnlineTrainer
     try {
       Collected samples = samples_of(now);
       next_ = next_epoch();
-      if (this->epoch_ + 1 < this->until_) next_->samples = collected(this->epoch_ + 1);
+      if (this->epoch_ + 1 < this->until_) {
+        next_->samples = collected(this->epoch_ + 1, collector_at(next_->gradient_steps));
+      }
       report.add("seconds/collect", collecting.seconds());
       const Stopwatch waiting;
       this->watch_.together(this->communicator_,
@@ -256,21 +280,25 @@ class OnlineTrainer
   }
   /// The epoch to come, whose samples are made with the weights of today.
   NextEpoch next_epoch() {
-    return {detail::copies_of(this->policy_.tensors_of(O::collector)), this->gradient_steps(), {}};
+    const Role role = collector_at(this->gradient_steps());
+    return {detail::copies_of(this->policy_.tensors_of(role)), this->gradient_steps(), {}};
+  }
+  Role collector_at(std::int64_t gradient_steps) {
+    return this->objective().collector_at(gradient_steps);
   }
   /// Gives the collecting role the weights that make the samples of an epoch, for a time.
   detail::WithValues as_collector(const NextEpoch& epoch) {
-    return {this->policy_.tensors_of(O::collector), epoch.collector};
+    return {this->policy_.tensors_of(collector_at(epoch.gradient_steps)), epoch.collector};
   }
   /// The same where the objective looks at that role beside the one that is learnt.
   detail::WithValues as_known_collector(const NextEpoch& epoch) {
-    if (O::collector == Role::current) return {{}, {}};
+    if (collector_at(epoch.gradient_steps) == Role::current) return {{}, {}};
     return as_collector(epoch);
   }
   Collected samples_of(NextEpoch& epoch) {
     if (epoch.samples) return *std::exchange(epoch.samples, std::nullopt);
     const auto collector = as_collector(epoch);
-    return collected(this->epoch_);
+    return collected(this->epoch_, collector_at(epoch.gradient_steps));
   }
   template <class Warn>
   void learn(Collected samples, EpochReport& report, Warn& warn) {
@@ -305,10 +333,10 @@ class OnlineTrainer
 /// `Trainer(policy, solver, rewards, objective, components...)`: the solver may be a Collector of
 /// your own; rewards may be a bag made by rewards(...) or a single Reward; components are in any
 /// order: settings (Collection, Scoring, Learning, Optimization, ForwardProcess,
-/// RecordedTransitions, EvaluationOptions or an Evaluator, Seed, Ahead), a PromptSource (default
-/// NoPrompts), an Advantage (default GroupAdvantage) and a Communicator (default Alone). The same
-/// seed and number of threads give the same bits; the same seed makes the same draws for any number
-/// of ranks.
+/// RecordedTransitions, RolloutCorrection, EvaluationOptions or an Evaluator, Seed, Ahead), a
+/// PromptSource (default NoPrompts), an Advantage (default GroupAdvantage) and a Communicator
+/// (default Alone). The same seed and number of threads give the same bits; the same seed makes the
+/// same draws for any number of ranks.
 template <class P, class S, class R, class O, class... Components>
 class Trainer
     : public std::conditional_t<detail::Composition<P, S, R, O, Components...>::fits(),

@@ -265,6 +265,8 @@ class Training {
       for (const double weight : objective().weights) {
         all.emplace_back("weight of a term", shown(weight));
       }
+      objective().for_each_setting(
+          [&](const std::string& name, const std::string& text) { all.emplace_back(name, text); });
       for (const auto& group : optimizer().param_groups()) {
         all.emplace_back("learning_rate", shown(group.options().get_lr()));
       }
@@ -317,7 +319,7 @@ class Training {
   std::int64_t run_number_ = detail::new_run_number();
 
   static P prepared(P policy) {
-    policy.keep(typename O::AllVelocities{});
+    policy.keep(typename O::KeptRoles{});
     return policy;
   }
   Self& self() { return static_cast<Self&>(*this); }

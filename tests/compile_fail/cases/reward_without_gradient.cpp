@@ -1,6 +1,7 @@
-// expect: this trains on the gradient of the reward, and this Reward does not say that it has one
+// expect: this objective trains on the gradient of the reward, and this Reward does not say that it
+// has one
 #include <contraflow/contraflow.hpp>
-#include <contraflow/train/reward_gradient.hpp>
+#include <contraflow/objective/reward_gradient.hpp>
 
 namespace cf = contraflow;
 
@@ -11,7 +12,7 @@ void run() {
 #else
   const auto reward = black_box;
 #endif
-  cf::RewardGradientTrainer trainer(cf::SnapshotPolicy(cf::MlpVelocity({})), reward,
-                                    cf::DraftK<>{.last_steps = 2});
+  cf::Trainer trainer(cf::SnapshotPolicy(cf::MlpVelocity({})), cf::Euler{}, reward,
+                      cf::DraftK<>{.last_steps = 2} + 0.1 * cf::VelocityKl{});
   trainer.run(1);
 }
