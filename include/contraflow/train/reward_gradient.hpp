@@ -146,6 +146,7 @@ struct AscentComposition {
   using Reference =
       decltype(reference_of(std::declval<const Prompts&>(), std::declval<const Tensor&>()));
   using C = ConditionOf<Prompts>;
+  using Comm = Pick<CommunicatorKind, Alone, Components...>;
   static constexpr bool are_components = (is_any<Components, AscentKind, OptimizationKind, SeedKind,
                                                  PromptKind, EvaluationKind, CommunicatorKind> &&
                                           ...);
@@ -161,10 +162,12 @@ struct AscentComposition {
                   "contraflow: a component of a RewardGradientTrainer must be RewardAscent, "
                   "Optimization, Seed, EvaluationOptions or an Evaluator, a PromptSource or a "
                   "Communicator");
+    static_assert(explain_ranks<P, Comm>());
     return true;
   }
   static consteval bool fits() {
-    return DifferentiableReward<R, Reference> && RewardPath<Path> && Policy<P, C> && are_components;
+    return DifferentiableReward<R, Reference> && RewardPath<Path> && Policy<P, C> &&
+           are_components && has_its_ranks<P, Comm>();
   }
 };
 
