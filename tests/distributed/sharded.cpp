@@ -1,7 +1,5 @@
 // Runs of a policy that is divided between ranks are those of one that each of them has.
 
-#include "distributed/sharded_runs.hpp"
-
 #include <string>
 #include <vector>
 
@@ -11,6 +9,7 @@
 #include <contraflow/distributed/team.hpp>
 #include <contraflow/train/checkpoint.hpp>
 
+#include "distributed/sharded_runs.hpp"
 #include "laws/errors.hpp"
 #include "laws/policy.hpp"
 #include "observe/temporary_directory.hpp"
@@ -73,8 +72,7 @@ TEST_CASE("ranks that only sum and gather divide a policy, too") {
 }
 
 TEST_CASE("a divided policy keeps the laws of policies") {
-  laws::policy([] { return cf::ShardedPolicy(small::model(), cf::Alone{}); },
-               laws::floats({3, 2}));
+  laws::policy([] { return cf::ShardedPolicy(small::model(), cf::Alone{}); }, laws::floats({3, 2}));
   static_assert(cf::HasShards<cf::ShardedPolicy<cf::MlpVelocity, cf::TeamRank>>);
   static_assert(!cf::HasShards<cf::SnapshotPolicy<cf::MlpVelocity>>);
 }
@@ -171,7 +169,8 @@ template <class Make, class Comm>
 auto trainer_of(const Make& make, const Comm& ranks) {
   return cf::Trainer(make(small::model(), ranks), cf::Euler{}, runs::WithGaps{},
                      cf::Nft{} + 0.1 * cf::VelocityKl{}, runs::collection(),
-                     sharded::optimization(), cf::Seed{7}, ranks);
+                     cf::Learning{.gradient_steps = 2}, sharded::optimization(), cf::Seed{7},
+                     ranks);
 }
 
 // A run of @p size ranks to @p epochs in total, from and to a folder.
@@ -198,8 +197,8 @@ runs::Result run_in(const std::filesystem::path& folder, bool is_divided, int si
 TEST_CASE("a checkpoint does not know between how many ranks a policy was divided") {
   const TemporaryDirectory undisturbed;
   const runs::Result whole = run_in(undisturbed.path(), false, 1, 6);
-  const std::vector<std::pair<bool, int>> ways{{false, 1}, {false, 3}, {true, 1}, {true, 3},
-                                               {true, 4}};
+  const std::vector<std::pair<bool, int>> ways{
+      {false, 1}, {false, 3}, {true, 1}, {true, 3}, {true, 4}};
   for (const auto& [first_divided, first] : ways) {
     for (const auto& [second_divided, second] : ways) {
       INFO(first << (first_divided ? " divided" : "") << " ranks, then " << second
@@ -219,7 +218,8 @@ TEST_CASE("what several ranks write is the file of one") {
   const TemporaryDirectory of_one, of_several;
   run_in(of_one.path(), false, 3, 2);
   run_in(of_several.path(), true, 3, 2);
-  const auto one = cf::checkpoints_in(of_one.path()), several = cf::checkpoints_in(of_several.path());
+  const auto one = cf::checkpoints_in(of_one.path()),
+             several = cf::checkpoints_in(of_several.path());
   for (const char* name : {"state.safetensors", "optimizer.safetensors"}) {
     const auto a = cf::read_safetensors(one.at(0) / name),
                b = cf::read_safetensors(several.at(0) / name);
@@ -246,9 +246,8 @@ TEST_CASE("a checkpoint that cannot be written, or loaded, is an error on all ra
   check_error(
       [&] {
         cf::Team(2).run([&](const cf::TeamRank& rank) {
-          cf::Trainer trainer(cf::ShardedPolicy(small::model(), rank), cf::Euler{},
-                              small::reward(), cf::Nft{}, runs::collection(), runs::descent(),
-                              rank);
+          cf::Trainer trainer(cf::ShardedPolicy(small::model(), rank), cf::Euler{}, small::reward(),
+                              cf::Nft{}, runs::collection(), runs::descent(), rank);
           trainer.run(1, cf::Checkpoint{.directory = folder.path()});
         });
       },
@@ -263,6 +262,44 @@ TEST_CASE("a checkpoint that cannot be written, or loaded, is an error on all ra
         cf::resume(trainer, folder.path() / "few");
       },
       "optimizer", "a state of 2 parameters");
+}
+
+TEST_CASE("an epoch that is given up on one rank is undone on all") {
+  struct Outcome {
+    std::map<std::string, Tensor> before, after;
+    runs::Result finished;
+    bool gave_up = false;
+  };
+  const auto given_up_at = [](std::int64_t which) {
+    return of_team(3, [&](const auto& rank) {
+      auto trainer = trainer_of(sharded::Divided{}, rank);
+      trainer.run(1);
+      Outcome outcome{sharded::whole_state(trainer), {}, {}};
+      std::int64_t asked = 0;
+      trainer.watch(cf::EpochWatch([&] { return rank.rank() == 1 && ++asked == which; }));
+      try {
+        trainer.run_epoch();
+      } catch (const cf::EpochGivenUp&) {
+        outcome.gave_up = true;
+      }
+      trainer.watch({});
+      outcome.after = sharded::whole_state(trainer);
+      outcome.finished = sharded::finished(trainer, 3);
+      return outcome;
+    });
+  };
+  const auto undisturbed = of_team(3, [](const auto& rank) {
+    auto trainer = trainer_of(sharded::Divided{}, rank);
+    return sharded::finished(trainer, 3);
+  });
+  for (const std::int64_t which : {1, 7, 15, 30}) {
+    INFO("asked the " << which << "th time");
+    for (const Outcome& of_rank : given_up_at(which)) {
+      CHECK(of_rank.gave_up);
+      CHECK(runs::same_bits({of_rank.before, {}}, {of_rank.after, {}}));
+      CHECK(runs::same_bits(of_rank.finished, undisturbed[0]));
+    }
+  }
 }
 
 TEST_CASE("ranks of a policy and of its trainer are the same") {

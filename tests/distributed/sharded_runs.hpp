@@ -1,6 +1,8 @@
 #pragma once
 
+#include <contraflow/objective/distillation.hpp>
 #include <contraflow/policy/sharded_policy.hpp>
+#include <contraflow/policy/with_role.hpp>
 
 #include "distributed/runs.hpp"
 
@@ -132,14 +134,17 @@ Result pairs(const Make& make, const Comm& ranks) {
                       distributed_runs::collection(), optimization(), cf::Seed{7}, ranks);
   return finished(trainer, 4);
 }
+/// A role more, which every rank has whole.
 template <class Make, class Comm>
 Result offline(const Make& make, const Comm& ranks) {
   const Tensor x0 = laws::floats({13, 2});
   const cf::StoredSamples samples{x0, small::reward()(x0).to(at::kDouble),
                                   at::arange(13, at::kLong).remainder(3)};
-  cf::OfflineTrainer trainer(make(small::model(), ranks), samples,
-                             cf::Nft{} + 0.1 * cf::VelocityKl{}, optimization(), cf::Seed{7},
-                             ranks);
+  const auto policy =
+      cf::with_role<cf::Role::teacher>(make(small::model(), ranks), small::model(/*seed=*/2));
+  cf::OfflineTrainer trainer(
+      policy, samples, cf::Nft{} + 0.1 * cf::VelocityKl{} + 0.1 * cf::VelocityDistillation<>{},
+      optimization(), cf::Seed{7}, ranks);
   return finished(trainer, 4);
 }
 

@@ -55,8 +55,8 @@ concept HasSumTo = requires(const T& communicator, const std::vector<Tensor>& te
 };
 /// `c.broadcast_from(tensors, rank)`: the values of that rank, in place.
 template <class T>
-concept HasBroadcastFrom =
-    requires(const T& communicator, const std::vector<Tensor>& tensors, int rank) {
+concept HasBroadcastFrom = requires(const T& communicator, const std::vector<Tensor>& tensors,
+                                    int rank) {
   communicator.broadcast_from(tensors, rank);
 };
 

@@ -239,11 +239,9 @@ class Mpi {
     const auto count = static_cast<int>(part.numel());
     const MPI_Comm world = session_->world();
     detail::expects_mpi(
-        on_rank == all_ranks
-            ? MPI_Allreduce(MPI_IN_PLACE, data, count, type, MPI_SUM, world)
-            : rank() == on_rank
-                  ? MPI_Reduce(MPI_IN_PLACE, data, count, type, MPI_SUM, on_rank, world)
-                  : MPI_Reduce(data, nullptr, count, type, MPI_SUM, on_rank, world),
+        on_rank == all_ranks ? MPI_Allreduce(MPI_IN_PLACE, data, count, type, MPI_SUM, world)
+        : rank() == on_rank  ? MPI_Reduce(MPI_IN_PLACE, data, count, type, MPI_SUM, on_rank, world)
+                             : MPI_Reduce(data, nullptr, count, type, MPI_SUM, on_rank, world),
         "sum");
   }
 

@@ -204,12 +204,12 @@ class Nccl {
     std::vector<Tensor> values;
     for (const Tensor& tensor : on_device) values.push_back(tensor.detach().contiguous());
     if (rank() == rank_of_values) sent_.add(values);
-    session_->together(
-        "broadcast", values, [&](const Tensor& value, ncclComm_t ranks, cudaStream_t stream) {
-          void* data = value.mutable_data_ptr();
-          return ncclBroadcast(data, data, value.nbytes(), ncclUint8, rank_of_values, ranks,
-                               stream);
-        });
+    session_->together("broadcast", values,
+                       [&](const Tensor& value, ncclComm_t ranks, cudaStream_t stream) {
+                         void* data = value.mutable_data_ptr();
+                         return ncclBroadcast(data, data, value.nbytes(), ncclUint8, rank_of_values,
+                                              ranks, stream);
+                       });
     put_back(values, on_device);
   }
   /// Whether any rank says so, by way of the starter.

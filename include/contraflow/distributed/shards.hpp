@@ -119,9 +119,8 @@ struct StatePart {
 /// The values of a part on all ranks: collective.
 template <Communicator Comm>
 Tensor whole_of(const Comm& communicator, const StatePart& part) {
-  const Tensor whole = part.values.defined()
-                           ? part.values.detach()
-                           : at::empty(part.like.sizes(), part.like.options());
+  const Tensor whole = part.values.defined() ? part.values.detach()
+                                             : at::empty(part.like.sizes(), part.like.options());
   broadcast_from(communicator, {whole}, part.owner);
   return whole;
 }

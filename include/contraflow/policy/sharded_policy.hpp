@@ -124,8 +124,8 @@ class ShardedPolicy {
   [[nodiscard]] Gathered gathered(Role role) {
     if (role == Role::current || shell_->role() == role) return {};
     if (shell_->role()) {
-      throw Error("role", "one role gathered at a time", name_of(*shell_->role()) + " and " +
-                                                             name_of(role));
+      throw Error("role", "one role gathered at a time",
+                  name_of(*shell_->role()) + " and " + name_of(role));
     }
     const std::vector<Tensor>& own = kept(role);
     std::vector<Tensor> whole;
@@ -299,9 +299,9 @@ class ShardedPolicy {
   M current_;
   Comm communicator_;
   SnapshotOptions options_;
-  std::shared_ptr<detail::Shell<M>> shell_;  ///< for the role that is gathered
-  std::vector<Tensor> tensors_;              ///< of the current model
-  std::vector<int> owners_;                  ///< of each of them
+  std::shared_ptr<detail::Shell<M>> shell_;           ///< for the role that is gathered
+  std::vector<Tensor> tensors_;                       ///< of the current model
+  std::vector<int> owners_;                           ///< of each of them
   std::map<std::string, std::vector<Tensor>> roles_;  ///< what this rank has of each
 };
 

@@ -287,14 +287,14 @@ class Learner {
   void ask(Selection selection, const Epoch& epoch, const StepUnits& units,
            const Generator& stream) {
     if constexpr (O::template VelocitiesOf<Selection>::template contains<R>) {
-      for_each_micro_batch(selection, epoch, units, stream,
-                           [&](const auto& points, std::int64_t first, std::int64_t last) {
-                             watch_.check();
-                             const auto batch = batch_of<Selection>(points, first, last, epoch);
-                             const auto [x, t] = place_of(points, first, last, batch);
-                             known_[std::string(R.name())].push_back(
-                                 policy_.velocity(R, x, t, batch.condition));
-                           });
+      for_each_micro_batch(
+          selection, epoch, units, stream,
+          [&](const auto& points, std::int64_t first, std::int64_t last) {
+            watch_.check();
+            const auto batch = batch_of<Selection>(points, first, last, epoch);
+            const auto [x, t] = place_of(points, first, last, batch);
+            known_[std::string(R.name())].push_back(policy_.velocity(R, x, t, batch.condition));
+          });
     }
   }
 
@@ -331,15 +331,14 @@ class Learner {
   template <class Selection>
   void backward(Selection selection, Epoch& epoch, const StepUnits& all, const Generator& stream,
                 LearnReport& report) {
-    for_each_micro_batch(
-        selection, epoch, all, stream,
-        [&](const auto& points, std::int64_t first, std::int64_t last) {
-          if (first == 0) {
-            objective_.template set_scales<Selection>(epoch.shares, all.members.flatten(),
-                                                      points.per_sample());
-          }
-          micro_batch<Selection>(points, first, last, epoch, report);
-        });
+    for_each_micro_batch(selection, epoch, all, stream,
+                         [&](const auto& points, std::int64_t first, std::int64_t last) {
+                           if (first == 0) {
+                             objective_.template set_scales<Selection>(
+                                 epoch.shares, all.members.flatten(), points.per_sample());
+                           }
+                           micro_batch<Selection>(points, first, last, epoch, report);
+                         });
   }
 
   /// Calls @p body(points, first, last) for each micro-batch of a step's units that are this

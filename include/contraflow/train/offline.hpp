@@ -155,8 +155,7 @@ struct OfflineComposition {
       return false;
     } else {
       return learns && !has_settings_of_rollouts && has_roles_of<O, P>() &&
-             has_its_ranks<P, Comm>() &&
-             ComponentCheck<O, Components...>::fits;
+             has_its_ranks<P, Comm>() && ComponentCheck<O, Components...>::fits;
     }
   }
 };
