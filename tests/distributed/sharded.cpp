@@ -57,8 +57,9 @@ TEST_CASE("a policy that is divided comes to the bits of one that is not") {
       CHECK(runs::difference(result, divided[0].at(name)) == "");
     }
   }
-  CHECK(alone.at("skipped steps").report.last.find("skipped_steps") > 0.0);
-  CHECK(alone.at("skipped steps").report.last.gradient_steps > 0);
+  const std::int64_t made = alone.at("skipped steps").report.last.gradient_steps;
+  CHECK(made > 0);
+  CHECK(made < 4 * 4);
   CHECK(alone.at("NFT").report.last.find("gradient_norm") > 0.05);
 }
 
