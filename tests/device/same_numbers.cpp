@@ -9,12 +9,12 @@
 #include <contraflow/objective/crd.hpp>
 #include <contraflow/objective/dgpo.hpp>
 #include <contraflow/objective/regression.hpp>
+#include <contraflow/objective/reward_gradient.hpp>
 #include <contraflow/objective/velocity_kl.hpp>
 #include <contraflow/solver/dpm_solver.hpp>
 #include <contraflow/solver/window.hpp>
 #include <contraflow/toy/mixture.hpp>
 #include <contraflow/train/pretrain.hpp>
-#include <contraflow/train/reward_gradient.hpp>
 
 #include "device/devices.hpp"
 #include "device/flows.hpp"
@@ -121,12 +121,13 @@ TEST_CASE("data of the host pre-train a model anywhere") {
 TEST_CASE("the gradient of a reward is the same everywhere") {
   check([](const at::Device& device) {
     const auto reward = cf::differentiable([](const Tensor& x0) { return -x0.square().mean(1); });
-    cf::Optimization optimization;
-    optimization.optimizer = small::descent(0.05);
-    cf::RewardGradientTrainer trainer(
-        flows::points(device), reward, cf::Refl{.last_steps = 3},
-        cf::RewardAscent{.batch = 8, .steps = 2, .grid = cf::uniform_grid(5)}, optimization,
-        cf::Seed{3}, cf::PromptRows(at::arange(3, device)));
+    small::Options o = small::options();
+    o.collection.grid = cf::uniform_grid(5);
+    o.optimization.optimizer = small::descent(0.05);
+    auto trainer = small::trainer(flows::points(device), cf::Euler{}, reward,
+                                  cf::Refl{.last_steps = 3} + 0.1 * cf::DraftK<>{.last_steps = 2},
+                                  o, cf::PromptRows(at::arange(3, device)));
+    trainer.run_epoch();
     trainer.run_epoch();
     CHECK(trainer.gradient_steps() == 2);
     small::State state = small::state_of(trainer);

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include <contraflow/distributed/shards.hpp>
 #include <contraflow/distributed/text.hpp>
 
 namespace laws {
@@ -29,6 +30,40 @@ std::vector<std::string> broken_laws(const C& ranks) {
     law(a.eq(sum).all().template item<bool>() && b.eq(sum).all().template item<bool>(), "sum");
     law(other.eq(sum).all().template item<bool>(), "sum beside another dtype");
     law(turned.eq(sum).all().template item<bool>(), "sum of what is not contiguous");
+  }
+
+  // The same to each of the ranks, and from it; for every communicator, by what it has.
+  for (int owner = 0; owner < size; ++owner) {
+    for (const auto dtype : {at::kFloat, at::kDouble, at::kLong, at::kBFloat16}) {
+      const Tensor a = at::full({2, 3}, rank + 1, dtype),
+                   turned = at::full({3, 2}, rank + 1, dtype).t();
+      const Tensor other = at::full({2}, double(rank + 1), at::kDouble);
+      contraflow::sum_to(ranks, {a, other, turned}, owner);
+      const bool is_sum = a.eq(sum).all().template item<bool>() &&
+                          other.eq(sum).all().template item<bool>() &&
+                          turned.eq(sum).all().template item<bool>();
+      law(rank != owner || is_sum, "sum to one rank");
+      const Tensor b = at::full({2, 3}, rank + 1, dtype), scalar = at::full({}, rank + 1, dtype),
+                   b_turned = at::full({3, 2}, rank + 1, dtype).t();
+      contraflow::broadcast_from(ranks, {b, scalar, b_turned}, owner);
+      const bool is_owners = b.eq(owner + 1).all().template item<bool>() &&
+                             scalar.eq(owner + 1).all().template item<bool>() &&
+                             b_turned.eq(owner + 1).all().template item<bool>();
+      law(is_owners, "broadcast from one rank");
+    }
+    const Tensor uneven = at::arange(1000, at::kFloat).add(rank).sin().mul(1 + 1e-3 * rank);
+    const Tensor first = uneven.clone(), second = uneven.clone();
+    contraflow::sum_to(ranks, {first}, owner);
+    contraflow::sum_to(ranks, {second}, owner);
+    law(rank != owner || at::equal(first, second), "the same sum to one rank each time");
+  }
+  if constexpr (contraflow::HasBytesSent<C> && contraflow::HasSumTo<C> &&
+                contraflow::HasBroadcastFrom<C>) {
+    const std::int64_t before = ranks.bytes_sent();
+    ranks.sum_to({at::ones({10}), at::ones({2}, at::kDouble)}, size - 1);
+    ranks.broadcast_from({at::ones({5})}, size - 1);
+    law(size == 1 || ranks.bytes_sent() - before == (rank == size - 1 ? 20 : 56),
+        "bytes sent to and from one rank");
   }
 
   // What a rank gives is counted: sums and rows of its own, a broadcast by the first.

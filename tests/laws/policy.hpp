@@ -30,6 +30,7 @@ void policy(Make&& make, const Tensor& x, const C& condition = {}) {
   static_assert(contraflow::Policy<P, C>);
   const Tensor t = at::linspace(0.1, 0.9, x.size(0), x.options());
   const auto velocity = [&](P& policy, Role role) {
+    [[maybe_unused]] const auto whole = contraflow::gathered(policy, role);
     return policy.velocity(role, x, t, condition);
   };
   const auto each_role = [](auto&& body) { P::Available::for_each([&](auto r) { body(r()); }); };

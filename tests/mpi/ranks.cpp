@@ -1,10 +1,11 @@
 // Started by mpirun: the laws of Mpi, runs of several processes against those of one, and runs that
 // are to fail or to be killed.
 //
-//   ranks laws | runs | fail | differ | train FOLDER | begin FOLDER
+//   ranks laws | runs | sharded | fail | differ | train FOLDER | begin FOLDER
 
 #include <exception>
 #include <iostream>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,7 +15,7 @@
 #include <contraflow/distributed/mpi.hpp>
 #include <contraflow/train/checkpoint.hpp>
 
-#include "distributed/runs.hpp"
+#include "distributed/sharded_runs.hpp"
 #include "laws/communicator.hpp"
 
 namespace cf = contraflow;
@@ -33,17 +34,44 @@ int told(const cf::Mpi& mpi, const std::vector<std::string>& own) {
   return faults.empty() ? 0 : 1;
 }
 
+// Where runs differ by more than rounding, or ranks at all.
+std::vector<std::string> faults_of(const cf::Mpi& mpi, const std::string& name,
+                                   const runs::Result& expected, const runs::Result& found) {
+  std::vector<std::string> faults;
+  const std::string difference = runs::difference(expected, found);
+  if (!difference.empty()) faults.push_back(name + ": " + difference);
+  for (const auto& [tensor, values] : found.tensors) {
+    const cf::Tensor all = mpi.gather(values.reshape({1, -1}));
+    if (!all.eq(all[0]).all().item<bool>()) faults.push_back(name + ": ranks differ in " + tensor);
+  }
+  return faults;
+}
+
 int compare(const cf::Mpi& mpi) {
   std::vector<std::string> faults;
   const auto alone = runs::all(AnyRank(cf::Alone{})), together = runs::all(AnyRank(mpi));
   for (const auto& [name, result] : alone) {
-    const std::string difference = runs::difference(result, together.at(name));
-    if (!difference.empty()) faults.push_back(name + ": " + difference);
-    for (const auto& [tensor, values] : together.at(name).tensors) {
-      const cf::Tensor all = mpi.gather(values.reshape({1, -1}));
-      if (!all.eq(all[0]).all().item<bool>())
-        faults.push_back(name + ": ranks differ in " + tensor);
+    for (const auto& fault : faults_of(mpi, name, result, together.at(name))) {
+      faults.push_back(fault);
     }
+  }
+  return told(mpi, faults);
+}
+
+// Runs of a policy that is divided between the ranks, and of one that each of them has.
+int compare_sharded(const cf::Mpi& mpi) {
+  namespace sharded = sharded_runs;
+  const auto both = [&](const auto& make) {
+    return std::map<std::string, runs::Result>{
+        {"NFT", sharded::nft(make, mpi, sharded::wide_model(), 20)},
+        {"GRPO", sharded::grpo(make, mpi, sharded::wide_model(), 20)}};
+  };
+  const auto whole = both(sharded::Whole{}), once = both(sharded::Divided{}),
+             again = both(sharded::Divided{});
+  std::vector<std::string> faults;
+  for (const auto& [name, result] : whole) {
+    for (const auto& fault : faults_of(mpi, name, result, once.at(name))) faults.push_back(fault);
+    if (!runs::same_bits(once.at(name), again.at(name))) faults.push_back(name + ": not each time");
   }
   return told(mpi, faults);
 }
@@ -83,6 +111,7 @@ int answer(const cf::Mpi& mpi, const std::vector<std::string>& words) {
   const std::string& word = words.at(1);
   if (word == "laws") return told(mpi, laws::broken_laws(mpi));
   if (word == "runs") return compare(mpi);
+  if (word == "sharded") return compare_sharded(mpi);
   if (word == "fail") return fail(mpi);
   if (word == "train") return train(mpi, words.at(2));
   if (word == "begin") return begin(mpi, words.at(2));
@@ -90,7 +119,7 @@ int answer(const cf::Mpi& mpi, const std::vector<std::string>& words) {
     trainer(mpi, mpi.rank() == 0 ? 7 : 8).run(1);
     return 0;
   }
-  throw cf::Error("word", "laws, runs, fail, differ, train or begin", word);
+  throw cf::Error("word", "laws, runs, sharded, fail, differ, train or begin", word);
 }
 
 }  // namespace

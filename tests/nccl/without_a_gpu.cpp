@@ -13,6 +13,7 @@ namespace cf = contraflow;
 
 static_assert(cf::Communicator<cf::Nccl<cf::TeamRank>>);
 static_assert(cf::Communicator<cf::Nccl<cf::Alone>>);
+static_assert(cf::HasSumTo<cf::Nccl<cf::Alone>> && cf::HasBroadcastFrom<cf::Nccl<cf::Alone>>);
 // A member of a template is compiled where it is named.
 template class cf::Nccl<cf::TeamRank>;
 

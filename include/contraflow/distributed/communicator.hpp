@@ -47,13 +47,27 @@ concept HasBytesSent = requires(const T& communicator) {
   { communicator.bytes_sent() } -> std::same_as<std::int64_t>;
 };
 
+/// `c.sum_to(tensors, rank)`: adds up over the ranks, in place on that rank; what the others have
+/// afterwards is of no use.
+template <class T>
+concept HasSumTo = requires(const T& communicator, const std::vector<Tensor>& tensors, int rank) {
+  communicator.sum_to(tensors, rank);
+};
+/// `c.broadcast_from(tensors, rank)`: the values of that rank, in place.
+template <class T>
+concept HasBroadcastFrom = requires(const T& communicator, const std::vector<Tensor>& tensors,
+                                    int rank) {
+  communicator.broadcast_from(tensors, rank);
+};
+
 /// Several processes, or threads, that train one policy together: a component of a trainer.
 ///
 /// A handle that is copied freely; copies speak for the same rank. Valid expressions: those of
 /// HasRank, HasSum, HasGather, HasBroadcast and HasAgree. All but the first are collective: every
 /// rank calls them, in the same order. Laws (tests/laws/communicator.hpp): ranks count from 0 to
 /// size - 1; sum, gather, broadcast and agree give every rank the same bits, and for a fixed number
-/// of ranks the same each time.
+/// of ranks the same each time. Optional: HasBytesSent; HasSumTo and HasBroadcastFrom, with which
+/// a ShardedPolicy sends less.
 /// @par Shape
 /// `sum` and `broadcast` take defined tensors, the same number with the same shapes and dtypes on
 /// every rank; `gather` takes [B_r, ...] where only B_r may differ, 0 included, and gives

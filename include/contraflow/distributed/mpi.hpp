@@ -113,20 +113,13 @@ class Mpi {
   /// @throws Error if MPI fails
   void sum(const std::vector<Tensor>& tensors) const {
     if (size() == 1) return;
-    const at::NoGradGuard no_gradient;
-    std::vector<bool> done(tensors.size(), false);
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-      if (done[i]) continue;
-      std::vector<Tensor> alike;
-      for (std::size_t k = i; k < tensors.size(); ++k) {
-        const bool is_alike = tensors[k].scalar_type() == tensors[i].scalar_type() &&
-                              tensors[k].device() == tensors[i].device();
-        if (done[k] || !is_alike) continue;
-        alike.push_back(tensors[k]);
-        done[k] = true;
-      }
-      sum_alike(alike);
-    }
+    for (const auto& alike : alike_of(tensors)) sum_alike(alike, all_ranks);
+  }
+  /// The same, with the sums on one rank alone.
+  /// @throws Error if MPI fails
+  void sum_to(const std::vector<Tensor>& tensors, int rank) const {
+    if (size() == 1) return;
+    for (const auto& alike : alike_of(tensors)) sum_alike(alike, rank);
   }
   /// The rows of all ranks, in their order.
   /// @throws Error if MPI fails
@@ -161,20 +154,25 @@ class Mpi {
   }
   /// The values of rank 0, in place.
   /// @throws Error if MPI fails
-  void broadcast(const std::vector<Tensor>& tensors) const {
+  void broadcast(const std::vector<Tensor>& tensors) const { broadcast_from(tensors, 0); }
+  /// The values of one rank, in place.
+  /// @throws Error if MPI fails
+  void broadcast_from(const std::vector<Tensor>& tensors, int rank_of_values) const {
     if (size() == 1) return;
     const at::NoGradGuard no_gradient;
     for (const Tensor& tensor : tensors) {
-      Tensor host = tensor.detach().to(at::kCPU).contiguous();
+      const Tensor host = tensor.detach().to(at::kCPU).contiguous();
       auto* bytes = static_cast<char*>(host.mutable_data_ptr());
       const auto size = static_cast<std::int64_t>(host.nbytes());
-      if (rank() == 0) sent_.add(size);
+      if (rank() == rank_of_values) sent_.add(size);
       for (std::int64_t first = 0; first < size; first += detail::mpi_elements) {
         const auto part = static_cast<int>(std::min(detail::mpi_elements, size - first));
-        detail::expects_mpi(MPI_Bcast(bytes + first, part, MPI_BYTE, 0, session_->world()),
-                            "broadcast");
+        detail::expects_mpi(
+            MPI_Bcast(bytes + first, part, MPI_BYTE, rank_of_values, session_->world()),
+            "broadcast");
       }
-      if (rank() != 0) tensor.detach().copy_(host);
+      const bool is_there = rank() == rank_of_values || host.is_alias_of(tensor);
+      if (!is_there) tensor.detach().copy_(host);
     }
   }
   /// Whether any rank says so.
@@ -201,30 +199,50 @@ class Mpi {
                   shown(sizes[r + 1]) + " bytes in " + shown(sizes[r]) + " on rank " + shown(rank));
     }
   }
-  void sum_alike(const std::vector<Tensor>& tensors) const {
+  static constexpr int all_ranks = -1;
+
+  /// Tensors of one dtype and device together.
+  static std::vector<std::vector<Tensor>> alike_of(const std::vector<Tensor>& tensors) {
+    std::vector<std::vector<Tensor>> all;
+    for (const Tensor& tensor : tensors) {
+      const auto found = std::find_if(all.begin(), all.end(), [&](const auto& alike) {
+        return alike[0].scalar_type() == tensor.scalar_type() &&
+               alike[0].device() == tensor.device();
+      });
+      found == all.end() ? all.push_back({tensor}) : found->push_back(tensor);
+    }
+    return all;
+  }
+  /// Adds up on @p rank, or on all of them.
+  void sum_alike(const std::vector<Tensor>& tensors, int on_rank) const {
+    const at::NoGradGuard no_gradient;
     std::vector<Tensor> flat;
     for (const Tensor& tensor : tensors) flat.push_back(tensor.detach().reshape({-1}));
     const auto dtype = tensors[0].scalar_type();
     const bool is_exact = dtype == at::kFloat || dtype == at::kDouble || dtype == at::kLong;
     // Numbers of 16 bits are added up in 32.
-    Tensor all = at::cat(flat).to(at::kCPU, is_exact ? dtype : at::kFloat);
-    const MPI_Datatype type = all.scalar_type() == at::kLong     ? MPI_INT64_T
-                              : all.scalar_type() == at::kDouble ? MPI_DOUBLE
-                                                                 : MPI_FLOAT;
-    sent_.add({all});
-    auto* bytes = static_cast<char*>(all.mutable_data_ptr());
-    for (std::int64_t first = 0; first < all.numel(); first += detail::mpi_elements) {
-      const auto part = static_cast<int>(std::min(detail::mpi_elements, all.numel() - first));
-      detail::expects_mpi(
-          MPI_Allreduce(MPI_IN_PLACE, bytes + first * std::int64_t(all.element_size()), part, type,
-                        MPI_SUM, session_->world()),
-          "sum");
-    }
+    const Tensor all = at::cat(flat).to(at::kCPU, is_exact ? dtype : at::kFloat);
+    if (rank() != on_rank) sent_.add({all});
+    for (const Tensor& part : all.split(detail::mpi_elements)) sum_part(part, on_rank);
+    if (on_rank != all_ranks && rank() != on_rank) return;
     std::int64_t first = 0;
     for (const Tensor& tensor : tensors) {
       tensor.detach().copy_(all.narrow(0, first, tensor.numel()).view(tensor.sizes()));
       first += tensor.numel();
     }
+  }
+  void sum_part(const Tensor& part, int on_rank) const {
+    const MPI_Datatype type = part.scalar_type() == at::kLong     ? MPI_INT64_T
+                              : part.scalar_type() == at::kDouble ? MPI_DOUBLE
+                                                                  : MPI_FLOAT;
+    void* data = part.mutable_data_ptr();
+    const auto count = static_cast<int>(part.numel());
+    const MPI_Comm world = session_->world();
+    detail::expects_mpi(
+        on_rank == all_ranks ? MPI_Allreduce(MPI_IN_PLACE, data, count, type, MPI_SUM, world)
+        : rank() == on_rank  ? MPI_Reduce(MPI_IN_PLACE, data, count, type, MPI_SUM, on_rank, world)
+                             : MPI_Reduce(data, nullptr, count, type, MPI_SUM, on_rank, world),
+        "sum");
   }
 
   std::shared_ptr<detail::MpiSession> session_;

@@ -18,7 +18,7 @@
 #include <nccl.h>
 #include <unistd.h>
 
-#include <contraflow/distributed/communicator.hpp>
+#include <contraflow/distributed/shards.hpp>
 #include <contraflow/distributed/text.hpp>
 
 namespace contraflow {
@@ -162,15 +162,9 @@ class Nccl {
   /// @throws Error if a tensor is on another GPU, or NCCL or the starter fails
   void sum(const std::vector<Tensor>& tensors) const {
     if (size() == 1) return;
-    const at::NoGradGuard no_gradient;
     const auto [on_host, on_device] = parted(tensors);
     if (!on_host.empty()) starter_.sum(on_host);
-    std::vector<Tensor> sums;
-    for (const Tensor& tensor : on_device) {
-      const auto dtype = tensor.scalar_type();
-      sums.push_back(
-          tensor.detach().contiguous().to(detail::is_summed_by_nccl(dtype) ? dtype : at::kFloat));
-    }
+    const std::vector<Tensor> sums = as_summed(on_device);
     sent_.add(sums);
     session_->together("sum", sums, [](const Tensor& sum, ncclComm_t ranks, cudaStream_t stream) {
       void* data = sum.mutable_data_ptr();
@@ -179,24 +173,43 @@ class Nccl {
     });
     put_back(sums, on_device);
   }
+  /// The same, with the sums on one rank alone.
+  /// @throws Error if a tensor is on another GPU, or NCCL or the starter fails
+  void sum_to(const std::vector<Tensor>& tensors, int on_rank) const {
+    if (size() == 1) return;
+    const auto [on_host, on_device] = parted(tensors);
+    if (!on_host.empty()) contraflow::sum_to(starter_, on_host, on_rank);
+    const std::vector<Tensor> sums = as_summed(on_device);
+    if (rank() != on_rank) sent_.add(sums);
+    session_->together("sum", sums, [&](const Tensor& sum, ncclComm_t ranks, cudaStream_t stream) {
+      void* data = sum.mutable_data_ptr();
+      return ncclReduce(data, data, std::size_t(sum.numel()), detail::nccl_type(sum.scalar_type()),
+                        ncclSum, on_rank, ranks, stream);
+    });
+    if (rank() == on_rank) put_back(sums, on_device);
+  }
   /// The rows of all ranks, in their order, by way of the starter.
   /// @throws Error if the starter fails
   Tensor gather(const Tensor& rows) const { return starter_.gather(rows); }
   /// The values of rank 0, in place.
   /// @throws Error if a tensor is on another GPU, or NCCL or the starter fails
-  void broadcast(const std::vector<Tensor>& tensors) const {
+  void broadcast(const std::vector<Tensor>& tensors) const { broadcast_from(tensors, 0); }
+  /// The values of one rank, in place.
+  /// @throws Error if a tensor is on another GPU, or NCCL or the starter fails
+  void broadcast_from(const std::vector<Tensor>& tensors, int rank_of_values) const {
     if (size() == 1) return;
     const at::NoGradGuard no_gradient;
     const auto [on_host, on_device] = parted(tensors);
-    if (!on_host.empty()) starter_.broadcast(on_host);
+    if (!on_host.empty()) contraflow::broadcast_from(starter_, on_host, rank_of_values);
     std::vector<Tensor> values;
     for (const Tensor& tensor : on_device) values.push_back(tensor.detach().contiguous());
-    if (rank() == 0) sent_.add(values);
-    session_->together(
-        "broadcast", values, [](const Tensor& value, ncclComm_t ranks, cudaStream_t stream) {
-          void* data = value.mutable_data_ptr();
-          return ncclBroadcast(data, data, value.nbytes(), ncclUint8, 0, ranks, stream);
-        });
+    if (rank() == rank_of_values) sent_.add(values);
+    session_->together("broadcast", values,
+                       [&](const Tensor& value, ncclComm_t ranks, cudaStream_t stream) {
+                         void* data = value.mutable_data_ptr();
+                         return ncclBroadcast(data, data, value.nbytes(), ncclUint8, rank_of_values,
+                                              ranks, stream);
+                       });
     put_back(values, on_device);
   }
   /// Whether any rank says so, by way of the starter.
@@ -220,8 +233,20 @@ class Nccl {
     }
     return parts;
   }
+  /// Tensors, or copies of them, that NCCL can add up in place.
+  static std::vector<Tensor> as_summed(const std::vector<Tensor>& tensors) {
+    const at::NoGradGuard no_gradient;
+    std::vector<Tensor> sums;
+    for (const Tensor& tensor : tensors) {
+      const auto dtype = tensor.scalar_type();
+      sums.push_back(
+          tensor.detach().contiguous().to(detail::is_summed_by_nccl(dtype) ? dtype : at::kFloat));
+    }
+    return sums;
+  }
   /// Where a tensor could not be worked on in place.
   static void put_back(const std::vector<Tensor>& values, const std::vector<Tensor>& tensors) {
+    const at::NoGradGuard no_gradient;
     for (std::size_t i = 0; i < tensors.size(); ++i) {
       if (!values[i].is_alias_of(tensors[i])) tensors[i].detach().copy_(values[i]);
     }

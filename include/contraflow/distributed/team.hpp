@@ -88,13 +88,18 @@ class TeamRank {
     const at::NoGradGuard no_gradient;
     sent_.add(tensors);
     std::vector<Tensor> sums;
-    table_->exchange(rank_, tensors, [&](const auto& laid) {
-      for (std::size_t i = 0; i < tensors.size(); ++i) {
-        sums.push_back(laid[0][i].clone());
-        for (std::size_t rank = 1; rank < laid.size(); ++rank) sums.back().add_(laid[rank][i]);
-      }
-    });
+    table_->exchange(rank_, tensors, [&](const auto& laid) { sums = sums_of(laid); });
     for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].copy_(sums[i]);
+  }
+  /// Adds up over the ranks, in their order, in place on one of them.
+  void sum_to(const std::vector<Tensor>& tensors, int rank) const {
+    const at::NoGradGuard no_gradient;
+    if (rank_ != rank) sent_.add(tensors);
+    std::vector<Tensor> sums;
+    table_->exchange(rank_, tensors, [&](const auto& laid) {
+      if (rank_ == rank) sums = sums_of(laid);
+    });
+    for (std::size_t i = 0; i < sums.size(); ++i) tensors[i].copy_(sums[i]);
   }
   /// The rows of all ranks, in their order.
   Tensor gather(const Tensor& rows) const {
@@ -108,12 +113,16 @@ class TeamRank {
     return all;
   }
   /// The values of rank 0, in place.
-  void broadcast(const std::vector<Tensor>& tensors) const {
+  void broadcast(const std::vector<Tensor>& tensors) const { broadcast_from(tensors, 0); }
+  /// The values of one rank, in place.
+  void broadcast_from(const std::vector<Tensor>& tensors, int rank) const {
     const at::NoGradGuard no_gradient;
-    if (rank_ == 0) sent_.add(tensors);
+    if (rank_ == rank) sent_.add(tensors);
     table_->exchange(rank_, tensors, [&](const auto& laid) {
-      if (rank_ == 0) return;
-      for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].copy_(laid[0][i]);
+      if (rank_ == rank) return;
+      for (std::size_t i = 0; i < tensors.size(); ++i) {
+        tensors[i].copy_(laid[std::size_t(rank)][i]);
+      }
     });
   }
   /// Whether any rank says so.
@@ -128,6 +137,16 @@ class TeamRank {
   std::int64_t bytes_sent() const { return sent_.count(); }
 
  private:
+  /// The sums of what all ranks have laid.
+  static std::vector<Tensor> sums_of(const std::vector<std::vector<Tensor>>& laid) {
+    std::vector<Tensor> sums;
+    for (std::size_t i = 0; i < laid[0].size(); ++i) {
+      sums.push_back(laid[0][i].clone());
+      for (std::size_t rank = 1; rank < laid.size(); ++rank) sums.back().add_(laid[rank][i]);
+    }
+    return sums;
+  }
+
   std::shared_ptr<detail::TeamTable> table_;
   int rank_;
   detail::SentBytes sent_;

@@ -29,8 +29,6 @@ inline void move_average(const std::vector<Tensor>& average, const std::vector<T
     at::_foreach_copy_(average, current);
     return;
   }
-  if (are_small(average) && are_small(current))
-    return interpolate_small(average, current, 1 - decay);
   std::vector<Tensor> moved, towards;
   for (std::size_t i = 0; i < average.size(); ++i) {
     if (average[i].is_floating_point()) {
@@ -40,7 +38,9 @@ inline void move_average(const std::vector<Tensor>& average, const std::vector<T
       average[i].copy_(current[i]);
     }
   }
-  if (!moved.empty()) at::_foreach_lerp_(moved, towards, 1 - decay);
+  if (moved.empty()) return;
+  if (are_small(moved) && are_small(towards)) return interpolate_small(moved, towards, 1 - decay);
+  at::_foreach_lerp_(moved, towards, 1 - decay);
 }
 
 /// How far one list of weights is from another, `|a - b| / |b|` over all their elements together.

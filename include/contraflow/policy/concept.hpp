@@ -6,8 +6,11 @@
 #include <concepts>
 #include <map>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
+#include <contraflow/distributed/shards.hpp>
 #include <contraflow/model/concept.hpp>
 #include <contraflow/policy/role.hpp>
 
@@ -54,6 +57,58 @@ template <class P>
 concept HasRoleTensors = requires(P& p) {
   { p.tensors_of(Role::current) } -> std::convertible_to<std::map<std::string, Tensor>>;
 };
+
+/// What a policy says whose roles are divided between ranks, and whose optimiser is to be.
+///
+/// `p.communicator()`: of the ranks; `p.owners()`: the rank of each of `p.parameters()`, which has
+/// the optimiser's state of it; `p.gathered(role)`: collective, makes the weights of a role whole
+/// on all ranks while the result lives; `p.state_parts()`: what `p.state()` gives on all ranks
+/// together, in one order. Of such a policy `state()` gives what this rank has, and `load(state)`
+/// takes that out of more.
+template <class P>
+concept HasShards = requires(P& p) {
+  requires Communicator<std::remove_cvref_t<decltype(p.communicator())>>;
+  { p.owners() } -> std::convertible_to<std::vector<int>>;
+  p.gathered(Role::average);
+  { p.state_parts() } -> std::convertible_to<std::vector<StatePart>>;
+};
+
+/// The communicator of a policy that is divided between ranks.
+template <HasShards P>
+using RanksOf = std::remove_cvref_t<decltype(std::declval<P&>().communicator())>;
+
+/// What gathered() gives where a role is whole anyway.
+struct AlreadyWhole {};
+
+/// Makes the weights of a role whole on all ranks while the result lives: collective, where the
+/// policy is divided between ranks; for all others nothing is to be done.
+template <class P>
+auto gathered(P& policy, Role role) {
+  if constexpr (HasShards<P>) {
+    return policy.gathered(role);
+  } else {
+    return AlreadyWhole{};
+  }
+}
+
+/// Whether a policy can be trained by the ranks of a trainer: one that is divided by its own alone.
+template <class P, class Comm>
+consteval bool has_its_ranks() {
+  if constexpr (HasShards<P>) {
+    return std::same_as<RanksOf<P>, Comm>;
+  } else {
+    return true;
+  }
+}
+
+/// Says in a sentence why @p P cannot be trained by these ranks.
+template <class P, class Comm>
+consteval bool explain_ranks() {
+  static_assert(has_its_ranks<P, Comm>(),
+                "contraflow: a policy that is divided between ranks is trained by these ranks: "
+                "give the trainer the Communicator that the policy was given");
+  return true;
+}
 
 /// Answers for the velocities of several roles and owns how they differ.
 ///

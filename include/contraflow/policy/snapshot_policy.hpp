@@ -102,7 +102,7 @@ class SnapshotPolicy {
   /// `|current - old| / |old|` over the weights; nothing where no old role is kept.
   std::optional<double> old_deviation() {
     if (!old_) return std::nullopt;
-    return relative_distance(weights(current_), weights(*old_));
+    return relative_distance(floating(weights(current_)), floating(weights(*old_)));
   }
 
   /// The shape of a sample, where the model knows it.
@@ -137,6 +137,11 @@ class SnapshotPolicy {
   static std::vector<Tensor> weights(M& model) {
     std::vector<Tensor> tensors = module_of(model)->parameters();
     for (const Tensor& buffer : module_of(model)->buffers()) tensors.push_back(buffer);
+    return tensors;
+  }
+
+  static std::vector<Tensor> floating(std::vector<Tensor> tensors) {
+    std::erase_if(tensors, [](const Tensor& tensor) { return !tensor.is_floating_point(); });
     return tensors;
   }
 

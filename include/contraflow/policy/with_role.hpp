@@ -58,6 +58,16 @@ class WithRole {
   std::map<std::string, Tensor> tensors_of(Role role) requires HasRoleTensors<P> {
     return policy_.tensors_of(role);
   }
+  /// As the policy's, where it is divided between ranks.
+  auto communicator() requires HasShards<P> { return policy_.communicator(); }
+  /// As the policy's, where it is divided between ranks.
+  std::vector<int> owners() requires HasShards<P> { return policy_.owners(); }
+  /// As the policy's, where it is divided between ranks; @p R is whole.
+  auto gathered(Role role) requires HasShards<P> {
+    return policy_.gathered(role == R ? Role::current : role);
+  }
+  /// As the policy's, where it is divided between ranks.
+  std::vector<StatePart> state_parts() requires HasShards<P> { return policy_.state_parts(); }
   /// As the policy's, where it knows one.
   std::vector<std::int64_t> sample_shape() requires requires(P& p) { p.sample_shape(); }
   { return policy_.sample_shape(); }

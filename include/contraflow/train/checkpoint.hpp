@@ -5,6 +5,7 @@
 #include <cmath>
 #include <exception>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -77,11 +78,8 @@ inline void write_checksums(const std::filesystem::path& checkpoint) {
   write_file(checkpoint / checksums_name, sums.dump(1) + "\n");
 }
 
-inline void write_optimizer(torch::optim::Optimizer& optimizer,
-                            const std::filesystem::path& checkpoint) {
-  const OptimizerState state = state_of(optimizer);
-  write_safetensors(checkpoint / "optimizer.safetensors", state.tensors);
-  write_file(checkpoint / "optimizer.json", state.values.dump(1) + "\n");
+inline void write_values(const nlohmann::json& values, const std::filesystem::path& checkpoint) {
+  write_file(checkpoint / "optimizer.json", values.dump(1) + "\n");
 }
 
 inline OptimizerState read_optimizer(const std::filesystem::path& checkpoint) {
@@ -253,40 +251,158 @@ inline std::vector<std::filesystem::path> checkpoints_in(const std::filesystem::
   return paths;
 }
 
+namespace detail {
+
+/// A checkpoint that is being written: a folder that is removed unless it is published.
+class PendingCheckpoint {
+ public:
+  PendingCheckpoint(const std::filesystem::path& directory, std::int64_t epoch)
+      : directory_(directory),
+        path_(directory / checkpoint_name(epoch)),
+        folder_(std::filesystem::path(path_).concat(".partial")) {
+    const auto there = known_checkpoints(directory);
+    const auto* newest = newest_of(there);
+    order_ = newest == nullptr ? 0 : newest->order + 1;
+    remove_partial(directory);
+    make_folder(folder_);
+  }
+  PendingCheckpoint(const PendingCheckpoint&) = delete;
+  ~PendingCheckpoint() {
+    if (is_published_) return;
+    try {
+      remove_partial(directory_);
+    } catch (const std::exception&) {  // what has failed before is to be told
+    }
+  }
+
+  /// Where its files are written.
+  const std::filesystem::path& folder() const { return folder_; }
+  /// What it says of itself.
+  std::map<std::string, std::string> metadata(
+      const std::map<std::string, std::int64_t>& counts) const {
+    std::map<std::string, std::string> metadata{{"version", std::to_string(checkpoint_version)},
+                                                {"order", std::to_string(order_)}};
+    for (const auto& [name, count] : counts) metadata.emplace(name, std::to_string(count));
+    return metadata;
+  }
+  /// Gives it its name, when all files are there.
+  std::filesystem::path publish() {
+    try {
+      write_checksums(folder_);
+      std::filesystem::remove_all(path_);
+      std::filesystem::rename(folder_, path_);
+      flush_folder(directory_);
+    } catch (const std::filesystem::filesystem_error& failure) {
+      throw WriteError(path_.string(), "a folder that can be written", failure.code().message());
+    }
+    is_published_ = true;
+    return path_;
+  }
+
+ private:
+  std::filesystem::path directory_, path_, folder_;
+  std::int64_t order_ = 0;
+  bool is_published_ = false;
+};
+
+/// Whether the state of a trainer is divided between its ranks, which save it together.
+template <class T>
+concept SavesTogether = requires(T& trainer) {
+  { trainer.state_parts() } -> std::same_as<std::vector<StatePart>>;
+};
+
+/// The first rank's share of what all ranks do together: where it fails, the others go on, and the
+/// failure is thrown in the end.
+class FirstRank {
+ public:
+  explicit FirstRank(bool is_first) : is_first_(is_first) {}
+  template <class Work>
+  void operator()(Work&& work) {
+    if (!is_first_ || failure_) return;
+    try {
+      work();
+    } catch (...) {
+      failure_ = std::current_exception();
+    }
+  }
+  void throw_failure() const {
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  bool is_first_;
+  std::exception_ptr failure_;
+};
+
+/// Lets the first rank write what the ranks have, one tensor after the other: collective.
+template <class Comm>
+void write_parts(const Comm& communicator, std::vector<StatePart> parts, FirstRank& first,
+                 const std::function<std::filesystem::path()>& path,
+                 const std::function<std::map<std::string, std::string>()>& metadata) {
+  // As write_safetensors() does: by size of elements, then by name.
+  std::sort(parts.begin(), parts.end(), [](const StatePart& a, const StatePart& b) {
+    return std::pair(-std::int64_t(a.like.element_size()), a.name) <
+           std::pair(-std::int64_t(b.like.element_size()), b.name);
+  });
+  std::vector<TensorInfo> infos;
+  for (const StatePart& part : parts) {
+    infos.push_back({part.name, part.like.scalar_type(), part.like.sizes().vec()});
+  }
+  std::optional<SafetensorsWriter> writer;
+  first([&] { writer.emplace(path(), infos, metadata()); });
+  for (const StatePart& part : parts) {
+    // The first rank's own part is no news for the others.
+    const Tensor whole = part.owner == 0 ? part.values : whole_of(communicator, part);
+    first([&] { writer->write(part.name, whole); });
+  }
+  first([&] { writer->publish(); });
+}
+
+/// save_checkpoint() of what is divided between ranks: collective.
+template <SavesTogether T>
+std::filesystem::path save_together(T& trainer, const std::filesystem::path& directory) {
+  const auto& communicator = trainer.communicator();
+  FirstRank first(communicator.rank() == 0);
+  std::optional<PendingCheckpoint> pending;
+  first([&] { pending.emplace(directory, trainer.epoch()); });
+  write_parts(
+      communicator, trainer.state_parts(), first,
+      [&] { return pending->folder() / "state.safetensors"; },
+      [&] { return pending->metadata(trainer.state().counts); });
+  const OptimizerParts optimizer = trainer.optimizer_parts();
+  write_parts(
+      communicator, optimizer.parts, first,
+      [&] { return pending->folder() / "optimizer.safetensors"; },
+      [] { return std::map<std::string, std::string>{}; });
+  first([&] { write_values(optimizer.values, pending->folder()); });
+  first([&] { pending->publish(); });
+  first.throw_failure();
+  return directory / checkpoint_name(trainer.epoch());
+}
+
+}  // namespace detail
+
 /// Writes the state of a trainer to `directory/epoch-<number>`.
-/// @param trainer a Trainer, an OfflineTrainer or a Pretrainer
+/// @param trainer a Trainer, an OfflineTrainer or a Pretrainer; of one whose policy is divided
+///   between ranks, all call it, and the first writes
 /// @param directory is made where it is missing
 /// @return the checkpoint's folder
-/// @throws WriteError if a file cannot be written
+/// @throws WriteError if a file cannot be written; Error if the optimiser is divided between ranks
+///   and is not AdamW
 template <class T>
 std::filesystem::path save_checkpoint(T& trainer, const std::filesystem::path& directory) {
-  namespace fs = std::filesystem;
-  const fs::path final_path = directory / detail::checkpoint_name(trainer.epoch());
-  const fs::path partial = fs::path(final_path).concat(".partial");
-  const auto there = detail::known_checkpoints(directory);
-  const auto* newest = detail::newest_of(there);
-  try {
-    detail::remove_partial(directory);
-    make_folder(partial);
+  if constexpr (detail::SavesTogether<T>) {
+    return detail::save_together(trainer, directory);
+  } else {
+    detail::PendingCheckpoint pending(directory, trainer.epoch());
     const TrainerState state = trainer.state();
-    std::map<std::string, std::string> metadata{
-        {"version", std::to_string(detail::checkpoint_version)},
-        {"order", std::to_string(newest == nullptr ? 0 : newest->order + 1)}};
-    for (const auto& [name, count] : state.counts) metadata.emplace(name, std::to_string(count));
-    write_safetensors(partial / "state.safetensors", state.tensors, metadata);
-    detail::write_optimizer(trainer.optimizer(), partial);
-    detail::write_checksums(partial);
-    fs::remove_all(final_path);
-    fs::rename(partial, final_path);
-    flush_folder(directory);
-  } catch (const fs::filesystem_error& failure) {
-    detail::remove_partial(directory);
-    throw WriteError(final_path.string(), "a folder that can be written", failure.code().message());
-  } catch (...) {
-    detail::remove_partial(directory);
-    throw;
+    write_safetensors(pending.folder() / "state.safetensors", state.tensors,
+                      pending.metadata(state.counts));
+    const OptimizerState optimizer = trainer.optimizer_state();
+    write_safetensors(pending.folder() / "optimizer.safetensors", optimizer.tensors);
+    detail::write_values(optimizer.values, pending.folder());
+    return pending.publish();
   }
-  return final_path;
 }
 
 namespace detail {
@@ -303,9 +419,9 @@ void load_whole(T& trainer, const std::filesystem::path& checkpoint) {
   }
   expects(written_by->second == detail::checkpoint_version, "checkpoint",
           "a version this library writes", written_by->second);
-  for (const auto& [name, tensor] : file.tensors) state.tensors.emplace(name, tensor.clone());
+  state.tensors = file.tensors;
   const OptimizerState before = state_of(trainer.optimizer());
-  load_state(trainer.optimizer(), read_optimizer(checkpoint));
+  trainer.load_optimizer(read_optimizer(checkpoint));
   try {
     trainer.load(state);
   } catch (...) {
@@ -397,7 +513,7 @@ struct Checkpoint {
       if (is_own && known.epoch == past) written = past;
     }
   }
-  /// Writes where it is due; of several ranks the first.
+  /// Writes where it is due; of several ranks the first, with what the others have.
   template <class T>
   void after(T& trainer, const EpochReport& report) {
     if (report.epoch % every == 0) write(trainer);
@@ -405,25 +521,40 @@ struct Checkpoint {
   /// Writes the last epoch, unless that has been done.
   template <class T>
   void finish(T& trainer, const RunReport& report) {
-    if (report.epochs != written && report.epochs > 0) write(trainer);
+    bool is_due = report.epochs != written && report.epochs > 0;
+    if constexpr (detail::SavesTogether<T>) {  // the first rank knows what is there
+      const auto& communicator = trainer.communicator();
+      is_due = communicator.agree(is_due && communicator.rank() == 0);
+    }
+    if (is_due) write(trainer);
   }
 
  private:
   template <class T>
   void write(T& trainer) {
-    if (trainer.communicator().rank() != 0) return;
+    const bool is_first = trainer.communicator().rank() == 0;
+    if (!is_first && !detail::SavesTogether<T>) return;
     const std::int64_t run = trainer.run_number();
-    if (!anew) {
+    if (is_first && !anew) {
       detail::expects_no_other_run(directory, detail::known_checkpoints(directory), run);
     }
+    save(trainer, run);
+    written = trainer.epoch();
+    if (is_first) remove_others(run, std::exchange(past, written));
+  }
+
+  /// Saves, a second time where the disk was full and room could be made.
+  template <class T>
+  void save(T& trainer, std::int64_t run) const {
+    bool has_failed = false;
     try {
       save_checkpoint(trainer, directory);
     } catch (const WriteError&) {
       if (!make_room(run)) throw;
-      save_checkpoint(trainer, directory);
+      has_failed = true;
     }
-    written = trainer.epoch();
-    remove_others(run, std::exchange(past, written));
+    if constexpr (detail::SavesTogether<T>) has_failed = trainer.communicator().agree(has_failed);
+    if (has_failed) save_checkpoint(trainer, directory);
   }
 
   /// Removes all of this run but the newest whole checkpoint of its past, and what is damaged.

@@ -18,6 +18,7 @@ struct Composition {
   using Prompts = Pick<PromptKind, NoPrompts, Components...>;
   using A = Pick<AdvantageKind, GroupAdvantage, Components...>;
   using E = Pick<EvaluationKind, EvaluationOptions, Components...>;
+  using Comm = Pick<CommunicatorKind, Alone, Components...>;
   using Record = RecordOf<O>;
   using C = ConditionOf<Prompts>;
   using Reference =
@@ -57,6 +58,7 @@ struct Composition {
                   "`std::map<std::string, Tensor> tensors_of(Role role)`, the weights that are a "
                   "role's own");
     static_assert(explain_components<O, Components...>());
+    static_assert(explain_ranks<P, Comm>());
     return true;
   }
   /// Whether explain() is content.
@@ -65,7 +67,7 @@ struct Composition {
       return false;
     } else {
       constexpr bool solves = Solver<S> || Sampler<S>;
-      return has_roles_of<O, P>() &&
+      return has_roles_of<O, P>() && has_its_ranks<P, Comm>() &&
              (!looks_ahead || HasRoleTensors<P>)&&ComponentCheck<O, Components...>::fits &&
              (!O::uses_paths || HasGradientsOfRewards<R, Reference>)&&(
                  collects ? count_of<CollectionKind, Components...> == 0

@@ -96,6 +96,7 @@ class Evaluator {
     std::vector<Tensor> samples;
     std::vector<ScoreSheet> sheets;
     Evaluation result;
+    [[maybe_unused]] const auto whole = gathered(policy, Role::average);
     watch.together(communicator, [&] {
       score(policy, rewards, prompts, sample_shape, own, watch, samples, sheets);
     });

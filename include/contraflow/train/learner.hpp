@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 #include <functional>
 #include <map>
 #include <optional>
@@ -264,20 +265,61 @@ class Learner {
   void gradient_step(Epoch& epoch, const std::vector<Tensor>& units, std::int64_t k,
                      const Generator& stream, LearnReport& report) {
     step_.begin();
+    if constexpr (HasShards<P>) ask_other_roles(epoch, units, k, stream);
     watch_.together(communicator_, [&] {
-      std::size_t which = 0;
-      O::for_each_selection([&](auto selection) {
-        const Tensor& all = units[which++];
-        const std::int64_t first = all.size(0) * k / learning_.gradient_steps;
-        const std::int64_t last = all.size(0) * (k + 1) / learning_.gradient_steps;
-        if (first == last) return;
-        backward(selection, epoch, {all.slice(0, first, last), {}}, stream, report);
+      for_each_part(units, k, [&](auto selection, const StepUnits& own) {
+        backward(selection, epoch, own, stream, report);
       });
     });
     if (!step_.has_loss()) return;
     const StepOutcome outcome = step_.finish();
     report.add(outcome);
     if (outcome.made) policy_.after_gradient_step(step_.count());
+  }
+
+  /// Calls @p body(selection, units) for what of each selection's units is of step @p k.
+  template <class Body>
+  void for_each_part(const std::vector<Tensor>& units, std::int64_t k, Body&& body) const {
+    std::size_t which = 0;
+    O::for_each_selection([&](auto selection) {
+      const Tensor& all = units[which++];
+      const std::int64_t first = all.size(0) * k / learning_.gradient_steps;
+      const std::int64_t last = all.size(0) * (k + 1) / learning_.gradient_steps;
+      if (first < last) body(selection, StepUnits{all.slice(0, first, last), {}});
+    });
+  }
+
+  /// The velocities of all roles but the current one for a step, where the weights of roles are
+  /// divided between ranks: role by role, since one is whole at a time, and before the first
+  /// backward pass, since gradients take the memory of that role.
+  void ask_other_roles(const Epoch& epoch, const std::vector<Tensor>& units, std::int64_t k,
+                       const Generator& stream) {
+    known_.clear();
+    O::AllVelocities::for_each([&](auto role) {
+      constexpr Role which = decltype(role)::value;
+      if constexpr (which != Role::current) {
+        [[maybe_unused]] const auto whole = gathered(policy_, which);
+        watch_.together(communicator_, [&] {
+          for_each_part(units, k, [&](auto selection, const StepUnits& own) {
+            ask<which>(selection, epoch, own, stream);
+          });
+        });
+      }
+    });
+  }
+  template <Role R, class Selection>
+  void ask(Selection selection, const Epoch& epoch, const StepUnits& units,
+           const Generator& stream) {
+    if constexpr (O::template VelocitiesOf<Selection>::template contains<R>) {
+      for_each_micro_batch(
+          selection, epoch, units, stream,
+          [&](const auto& points, std::int64_t first, std::int64_t last) {
+            watch_.check();
+            const auto batch = batch_of<Selection>(points, first, last, epoch);
+            const auto [x, t] = place_of(points, first, last, batch);
+            known_[std::string(R.name())].push_back(policy_.velocity(R, x, t, batch.condition));
+          });
+    }
   }
 
   /// The units of a step that this rank learns from, as positions in its rollout: those whose
@@ -313,16 +355,29 @@ class Learner {
   template <class Selection>
   void backward(Selection selection, Epoch& epoch, const StepUnits& all, const Generator& stream,
                 LearnReport& report) {
+    for_each_micro_batch(selection, epoch, all, stream,
+                         [&](const auto& points, std::int64_t first, std::int64_t last) {
+                           if (first == 0) {
+                             objective_.template set_scales<Selection>(
+                                 epoch.shares, all.members.flatten(), points.per_sample());
+                           }
+                           micro_batch<Selection>(points, first, last, epoch, report);
+                         });
+  }
+
+  /// Calls @p body(points, first, last) for each micro-batch of a step's units that are this
+  /// rank's.
+  template <class Selection, class Body>
+  void for_each_micro_batch(Selection selection, const Epoch& epoch, const StepUnits& all,
+                            const Generator& stream, Body&& body) const {
     const StepUnits units = own_units(all, epoch.samples);
     if (units.count() == 0) return;
     const auto points = points_of(selection, looked_at(selection, epoch), epoch, units, stream);
-    objective_.template set_scales<Selection>(epoch.shares, all.members.flatten(),
-                                              points.per_sample());
     const std::int64_t count = points.count(), size = units.size();
     const std::int64_t most =
         micro_batch_ > 0 ? std::max<std::int64_t>(micro_batch_ / size, 1) * size : count;
     for (std::int64_t first = 0; first < count; first += most) {
-      micro_batch<Selection>(points, first, std::min(count, first + most), epoch, report);
+      body(points, first, std::min(count, first + most));
     }
   }
 
@@ -341,19 +396,36 @@ class Learner {
     return PathPoints<Record>(rollout, I, units, stream);
   }
 
+  /// A micro-batch, whose velocities are still undefined.
+  template <class Selection, class Points>
+  auto batch_of(const Points& points, std::int64_t first, std::int64_t last,
+                const Epoch& epoch) const {
+    using RoleSet = typename O::template VelocitiesOf<Selection>;
+    const Tensor members = points.members(first, last);
+    return points.template batch<RoleSet>(
+        first, last, source_.condition(epoch.samples.rollout.prompt.index_select(0, members)));
+  }
+  /// Where velocities are asked for, and at which times.
+  template <class Points, class Batch>
+  static std::pair<Tensor, Tensor> place_of(const Points& points, std::int64_t first,
+                                            std::int64_t last, const Batch& batch) {
+    if constexpr (requires { batch.x_t; }) {
+      return {batch.x_t, batch.t};
+    } else {
+      return {batch.x, points.times(first, last)};
+    }
+  }
+
   template <class Selection, class Points>
   void micro_batch(const Points& points, std::int64_t first, std::int64_t last, const Epoch& epoch,
                    LearnReport& report) {
-    using RoleSet = typename O::template VelocitiesOf<Selection>;
     const Tensor members = points.members(first, last);
-    auto batch = points.template batch<RoleSet>(
-        first, last, source_.condition(epoch.samples.rollout.prompt.index_select(0, members)));
+    auto batch = batch_of<Selection>(points, first, last, epoch);
     if constexpr (std::same_as<typename Selection::At, RecordedPath>) {
       batch.functions = path_functions(report);
-    } else if constexpr (std::same_as<typename Selection::At, ForwardProcess>) {
-      evaluate(batch.velocities, batch.x_t, batch.t, batch.condition, report);
     } else {
-      evaluate(batch.velocities, batch.x, points.times(first, last), batch.condition, report);
+      const auto [x, t] = place_of(points, first, last, batch);
+      evaluate(batch.velocities, x, t, batch.condition, report);
     }
     const Tensor place = is_alone<Comm> ? members : members + epoch.samples.first;
     const Tensor loss =
@@ -367,7 +439,7 @@ class Learner {
     RoleSet::for_each([&](auto role) {
       watch_.check();
       constexpr Role which = decltype(role)::value;
-      velocities.template get<which>() = policy_.velocity(which, x, t, condition);
+      velocities.template get<which>() = velocity<which>(x, t, condition);
       evaluations_.forward += x.size(0);
       if (which == Role::current) evaluations_.backward += x.size(0);
     });
@@ -410,6 +482,19 @@ class Learner {
     return recomputes ? recomputed(policy_.parameters(), function, {x})[0] : function({x})[0];
   }
 
+  /// The velocity of a role for the next micro-batch.
+  template <Role R>
+  Tensor velocity(const Tensor& x, const Tensor& t, const C& condition) {
+    if constexpr (HasShards<P> && R != Role::current) {
+      auto& known = known_.at(std::string(R.name()));
+      const Tensor first = known.front();
+      known.pop_front();
+      return first;
+    } else {
+      return policy_.velocity(R, x, t, condition);
+    }
+  }
+
   P& policy_;
   O objective_;
   const Source& source_;
@@ -423,6 +508,8 @@ class Learner {
   EpochWatch watch_;
   EvaluationCount evaluations_;
   std::function<Tensor(const Tensor&, const Tensor&)> reward_;
+  /// Velocities by role, of the micro-batches that are still to come in a step.
+  std::map<std::string, std::deque<Tensor>> known_;
 };
 
 }  // namespace contraflow

@@ -130,6 +130,7 @@ namespace detail {
 template <class P, class O, class... Components>
 struct OfflineComposition {
   using C = ConditionOf<Pick<PromptKind, NoPrompts, Components...>>;
+  using Comm = Pick<CommunicatorKind, Alone, Components...>;
   static constexpr bool learns = !O::uses_transitions && !O::uses_paths && O::size > 0;
   static constexpr bool has_settings_of_rollouts =
       count_of<CollectionKind, Components...> + count_of<ScoringKind, Components...> +
@@ -150,6 +151,7 @@ struct OfflineComposition {
     static_assert(explain_trained<P, C>());
     if constexpr (Policy<P, C>) static_assert(explain_roles<O, P>());
     if constexpr (learns) static_assert(explain_components<O, Components...>());
+    static_assert(explain_ranks<P, Comm>());
     return true;
   }
   static consteval bool fits() {
@@ -157,7 +159,7 @@ struct OfflineComposition {
       return false;
     } else {
       return learns && !has_settings_of_rollouts && has_roles_of<O, P>() &&
-             ComponentCheck<O, Components...>::fits;
+             has_its_ranks<P, Comm>() && ComponentCheck<O, Components...>::fits;
     }
   }
 };

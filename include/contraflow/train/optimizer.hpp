@@ -150,18 +150,33 @@ inline OptimizerFactory adamw(const AdamWSettings& settings = {}) {
   };
 }
 
+/// What joined_norm() makes one norm of: the norm of each tensor, or of lists that are_small() its
+/// square in float64, [N].
+inline Tensor norms_of(const std::vector<Tensor>& tensors, bool is_small) {
+  const at::NoGradGuard no_gradient;
+  if (!is_small) return at::stack(at::_foreach_norm(tensors));
+  std::vector<double> squares;
+  for (const Tensor& tensor : tensors) squares.push_back(squared_norm({tensor}));
+  return at::tensor(squares, at::kDouble);
+}
+
+/// The norm of all tensors together from norms_of() them, a tensor without dimensions.
+inline Tensor joined_norm(const Tensor& norms, bool is_small) {
+  if (!is_small) return norms.norm();
+  double sum = 0;
+  for (std::int64_t i = 0; i < norms.numel(); ++i) sum += data_of<const double>(norms)[i];
+  return at::scalar_tensor(std::sqrt(sum), at::kDouble);
+}
+
 /// Euclidean norm of all gradients together, a tensor without dimensions; 0 where there are none.
 inline Tensor gradient_norm(const std::vector<Tensor>& parameters) {
-  const at::NoGradGuard no_gradient;
   std::vector<Tensor> gradients;
   for (const Tensor& parameter : parameters) {
     if (parameter.grad().defined()) gradients.push_back(parameter.grad());
   }
   if (gradients.empty()) return at::zeros({});
-  if (are_small(gradients)) {
-    return at::scalar_tensor(std::sqrt(squared_norm(gradients)), at::kDouble);
-  }
-  return at::stack(at::_foreach_norm(gradients)).norm();
+  const bool is_small = are_small(gradients);
+  return joined_norm(norms_of(gradients, is_small), is_small);
 }
 
 /// Multiplies all gradients by @p factor.

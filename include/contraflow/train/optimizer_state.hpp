@@ -3,6 +3,7 @@
 /// @file
 /// What an optimiser keeps between its steps, as tensors and JSON.
 
+#include <algorithm>
 #include <charconv>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <new>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <system_error>
@@ -22,6 +24,8 @@
 #include <nlohmann/json.hpp>
 #include <torch/serialize.h>
 
+#include <contraflow/distributed/shards.hpp>
+#include <contraflow/distributed/text.hpp>
 #include <contraflow/train/optimizer.hpp>
 
 namespace contraflow {
@@ -96,7 +100,6 @@ struct AdamWStates {
     }
   }
 
- private:
   /// A parameter's number; one that no parameter has for a text that is none.
   static std::size_t number_of(const std::string& index) {
     std::size_t number = 0;
@@ -106,6 +109,7 @@ struct AdamWStates {
     return is_number ? number : std::numeric_limits<std::size_t>::max();
   }
 
+ private:
   static Tensor tensor_of(const OptimizerState& state, const std::string& name,
                           const Tensor& parameter) {
     const auto found = state.tensors.find(name);
@@ -248,20 +252,13 @@ inline OptimizerState state_of(torch::optim::Optimizer& optimizer) {
   return detail::ArchivedStates::state_of(optimizer);
 }
 
-/// Gives an optimiser what state_of() gave: all of it, or nothing where an error is thrown. Tensors
-/// go to the devices of their parameters. Of AdamW's settings none is in it: they are what the
-/// program says.
-/// @param optimizer of the same kind and parameters
-/// @param state is copied
-/// @throws Error if it is of another optimiser, or does not fit
-inline void load_state(torch::optim::Optimizer& optimizer, const OptimizerState& state) {
-  const bool is_adamw = detail::AdamWStates::fits(optimizer);
-  const std::string own = is_adamw ? detail::AdamWStates::kind : detail::ArchivedStates::kind;
+namespace detail {
+
+/// Loads a state; whatever is wrong with one is an Error.
+template <class Load>
+void load_or_refuse(Load&& load) {
   try {
-    const auto found = state.values.at("optimizer").get<std::string>();
-    if (found != own) throw Error("optimizer", "a state of " + own, found);
-    is_adamw ? detail::AdamWStates::load(optimizer, state)
-             : detail::ArchivedStates::load(optimizer, state);
+    load();
   } catch (const Error&) {
     throw;
   } catch (const std::bad_alloc&) {
@@ -271,6 +268,139 @@ inline void load_state(torch::optim::Optimizer& optimizer, const OptimizerState&
   } catch (const std::exception& failure) {  // no such tensor, a value of another kind
     throw Error("optimizer", "the state of this optimiser", failure.what());
   }
+}
+
+}  // namespace detail
+
+/// Gives an optimiser what state_of() gave: all of it, or nothing where an error is thrown. Tensors
+/// go to the devices of their parameters. Of AdamW's settings none is in it: they are what the
+/// program says.
+/// @param optimizer of the same kind and parameters
+/// @param state is copied
+/// @throws Error if it is of another optimiser, or does not fit
+inline void load_state(torch::optim::Optimizer& optimizer, const OptimizerState& state) {
+  const bool is_adamw = detail::AdamWStates::fits(optimizer);
+  const std::string own = is_adamw ? detail::AdamWStates::kind : detail::ArchivedStates::kind;
+  detail::load_or_refuse([&] {
+    const auto found = state.values.at("optimizer").get<std::string>();
+    if (found != own) throw Error("optimizer", "a state of " + own, found);
+    is_adamw ? detail::AdamWStates::load(optimizer, state)
+             : detail::ArchivedStates::load(optimizer, state);
+  });
+}
+
+/// Which of a trainer's parameters an optimiser has, by their numbers: all, or a rank's.
+using ParameterNumbers = std::vector<std::size_t>;
+
+namespace detail {
+
+/// A name such as "exp_avg.7", taken apart.
+inline std::pair<std::string, std::size_t> name_and_number(const std::string& name) {
+  const std::size_t behind = name.rfind('.') + 1;
+  return {name.substr(0, behind), AdamWStates::number_of(name.substr(behind))};
+}
+
+/// The state of AdamW with the numbers of its parameters changed.
+/// @param number gives the new one; nothing for what is left out
+template <class Number>
+OptimizerState renumbered(const OptimizerState& state, Number&& number) {
+  OptimizerState result{{}, state.values};
+  result.values["steps"] = nlohmann::json::object();
+  for (const auto& [index, steps] : state.values.at("steps").items()) {
+    if (const auto own = number(AdamWStates::number_of(index))) {
+      result.values["steps"][shown(*own)] = steps;
+    }
+  }
+  for (const auto& [name, tensor] : state.tensors) {
+    const auto [kind, index] = name_and_number(name);
+    if (const auto own = number(index)) result.tensors.emplace(kind + shown(*own), tensor);
+  }
+  return result;
+}
+
+/// The number among a rank's own parameters of each of them.
+class OwnNumber {
+ public:
+  OwnNumber(const ParameterNumbers& own, std::size_t all) : own_(own), all_(all) {}
+  std::optional<std::size_t> operator()(std::size_t i) const {
+    if (i >= all_) {
+      throw Error("optimizer", "a state of " + shown(all_) + " parameters",
+                  "one of parameter " + shown(i));
+    }
+    const auto found = std::find(own_.begin(), own_.end(), i);
+    return found == own_.end() ? std::nullopt : std::optional(std::size_t(found - own_.begin()));
+  }
+
+ private:
+  const ParameterNumbers& own_;
+  std::size_t all_;
+};
+
+}  // namespace detail
+
+/// What a rank's optimiser keeps, under the numbers that its parameters have among all.
+/// @param optimizer of some parameters
+/// @param own their numbers
+/// @throws Error unless it is AdamW: the states of others have no parts that could be told apart
+inline OptimizerState state_of_part(torch::optim::Optimizer& optimizer,
+                                    const ParameterNumbers& own) {
+  if (!detail::AdamWStates::fits(optimizer)) {
+    throw Error("optimizer", "AdamW where it is divided between ranks and is to be saved",
+                "another one");
+  }
+  return detail::renumbered(state_of(optimizer),
+                            [&](std::size_t i) { return std::optional(own.at(i)); });
+}
+
+/// Gives a rank's optimiser its part of what an optimiser of all parameters keeps.
+/// @param optimizer of some parameters
+/// @param state of all of them
+/// @param own numbers of the optimiser's parameters
+/// @param count of all parameters
+/// @throws Error as load_state()
+inline void load_part(torch::optim::Optimizer& optimizer, const OptimizerState& state,
+                      const ParameterNumbers& own, std::size_t count) {
+  std::optional<OptimizerState> part;
+  detail::load_or_refuse([&] {
+    const auto kind = state.values.at("optimizer").get<std::string>();
+    // That of another optimiser is refused whole.
+    if (kind == detail::AdamWStates::kind) {
+      part = detail::renumbered(state, detail::OwnNumber(own, count));
+    }
+  });
+  load_state(optimizer, part ? *part : state);
+}
+
+/// The state of an optimiser that is divided between ranks, without the tensors of others.
+struct OptimizerParts {
+  std::vector<StatePart> parts = {};  ///< of all ranks
+  nlohmann::json values = {};         ///< all else
+};
+
+/// What the optimisers of all ranks keep: collective.
+/// @param communicator of the ranks
+/// @param own see state_of_part()
+/// @param parameters of all of them
+template <Communicator Comm>
+OptimizerParts parts_of(const Comm& communicator, const OptimizerState& own,
+                        const std::vector<Tensor>& parameters) {
+  nlohmann::json told{{"values", own.values}, {"names", nlohmann::json::array()}};
+  for (const auto& entry : own.tensors) told["names"].push_back(entry.first);
+  OptimizerParts all;
+  int rank = 0;
+  for (const std::string& text : gathered_texts(communicator, told.dump())) {
+    const auto of_rank = nlohmann::json::parse(text);
+    if (rank == 0) all.values = of_rank.at("values");
+    all.values["steps"].update(of_rank.at("values").at("steps"));
+    for (const auto& entry : of_rank.at("names")) {
+      const auto name = entry.get<std::string>();
+      const auto found = own.tensors.find(name);
+      all.parts.push_back({name, rank, found == own.tensors.end() ? Tensor() : found->second,
+                           parameters.at(detail::name_and_number(name).second)});
+    }
+    ++rank;
+  }
+  return all;
 }
 
 }  // namespace contraflow

@@ -122,7 +122,8 @@ class OnlineTrainer
                                this->communicator_, this->watch_);
   }
 
-  /// Clean samples of a role for the prompts @p ids, by the trainer's own solver and grid.
+  /// Clean samples of a role for the prompts @p ids, by the trainer's own solver and grid:
+  /// collective, where the policy is divided between ranks.
   /// @param ids int64 [N]
   /// @param seed of the noise
   /// @param role whose velocity is followed, one that the policy keeps
@@ -134,6 +135,7 @@ class OnlineTrainer
       return {};
     } else {
       EvaluationCount uncounted;
+      [[maybe_unused]] const auto whole = gathered(this->policy_, role);
       const Tensor rows = at::arange(ids.numel(), at::kLong);
       return generated(
           this->policy_, role, collector_.solver(), options_.grid, this->source_.condition(ids),
@@ -216,6 +218,7 @@ class OnlineTrainer
                                                                this->watch_,
                                                                path_steps(epoch)};
     if (ahead_ == 0) scorer_.reset();
+    [[maybe_unused]] const auto whole = gathered(this->policy_, O::collector);
     this->watch_.together(this->communicator_, [&] {
       made.rollout = rollout_of(context);
       if (ahead_ == 0) scorer_.wait(this->watch_);

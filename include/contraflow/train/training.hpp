@@ -50,7 +50,28 @@ inline void expects_count(std::int64_t count, const char* name) {
 
 }  // namespace detail
 
-/// The state of a trainer between two epochs, without the optimiser's own.
+namespace detail {
+
+/// The rank of each of a policy's parameters; empty where all ranks have all.
+/// @throws Error if the ranks of the policy are others than these
+template <class P, class Comm>
+std::vector<int> owners_of(P& policy, const Comm& ranks) {
+  if constexpr (HasShards<P> && !is_alone<Comm>) {
+    const auto& own = policy.communicator();
+    const auto text = [](const auto& c) { return shown(c.rank()) + " of " + shown(c.size()); };
+    if (text(own) != text(ranks)) {
+      throw Error("communicator", "the rank of the policy, " + text(own), text(ranks));
+    }
+    return policy.owners();
+  } else {
+    return {};
+  }
+}
+
+}  // namespace detail
+
+/// The state of a trainer between two epochs, without the optimiser's own; of a policy that is
+/// divided between ranks what this rank has.
 struct TrainerState {
   std::map<std::string, Tensor> tensors;       ///< of the policy, and the scale of the loss
   std::map<std::string, std::int64_t> counts;  ///< epochs, steps, evaluations, time, seed, run
@@ -120,6 +141,32 @@ class Training {
   /// Of the ranks that train together.
   const Comm& communicator() const { return communicator_; }
 
+  /// What the optimiser keeps; where it is divided between ranks, this one's part, with the numbers
+  /// that its parameters have among all.
+  OptimizerState optimizer_state() {
+    auto& step = learner_.step();
+    return HasShards<P> ? state_of_part(step.optimizer(), step.own()) : state_of(step.optimizer());
+  }
+  /// Takes over what an optimiser of all parameters kept, or this rank's part of it.
+  /// @throws Error if it does not fit
+  void load_optimizer(const OptimizerState& state) {
+    auto& step = learner_.step();
+    HasShards<P> ? load_part(step.optimizer(), state, step.own(), step.parameters().size())
+                 : load_state(step.optimizer(), state);
+  }
+
+  /// The tensors of state() of all ranks, where the policy is divided between them.
+  std::vector<StatePart> state_parts() requires HasShards<P> {
+    std::vector<StatePart> parts = policy_.state_parts();
+    const Tensor scale = loss_scale().state();
+    parts.push_back({"loss_scale", 0, scale, scale});
+    return parts;
+  }
+  /// What the optimisers of all ranks keep, where they are divided: collective.
+  OptimizerParts optimizer_parts() requires HasShards<P> {
+    return parts_of(communicator_, optimizer_state(), learner_.step().parameters());
+  }
+
   /// What a checkpoint needs beside the optimiser's state: what was drawn follows from the seed and
   /// the counts.
   TrainerState state() {
@@ -174,7 +221,8 @@ class Training {
         seed_(seed),
         communicator_(communicator),
         learner_(policy_, std::move(objective), source_, learning,
-                 GradientStep<Comm>(policy_.parameters(), optimization, unset, communicator),
+                 GradientStep<Comm>(policy_.parameters(), optimization, unset, communicator,
+                                    detail::owners_of(policy_, communicator)),
                  optimization.micro_batch, communicator),
         settings_{{"gradient_steps", shown(learning.gradient_steps)},
                   {"inner_epochs", shown(learning.inner_epochs)},
@@ -272,11 +320,23 @@ class Training {
       }
       all.emplace_back("seed", shown(seed_));
       all.emplace_back("epoch", shown(epoch_));
-      for (const auto& [name, tensor] : policy_.state()) {
-        all.emplace_back("weights of " + name, bits_text(tensor));
-      }
+      add_weights(all);
     }
     return all;
+  }
+
+  /// Weights that all ranks have.
+  void add_weights(StartOfRank& all) {
+    const auto add = [&](const std::string& name, const Tensor& tensor) {
+      all.emplace_back("weights of " + name, bits_text(tensor));
+    };
+    if constexpr (HasShards<P>) {
+      for (const StatePart& part : policy_.state_parts()) {
+        if (part.name.starts_with(Role::current.name_with("."))) add(part.name, part.values);
+      }
+    } else {
+      for (const auto& [name, tensor] : policy_.state()) add(name, tensor);
+    }
   }
 
   /// Evaluations of all ranks since this was last called, in the place of this rank's own.
