@@ -106,7 +106,7 @@ TEST_CASE("solvers do not make the host wait") {
   CHECK(is_free(cf::DanceSde{}));
   CHECK(is_free(cf::Cps{}));
   CHECK(is_free(cf::Ddim{.eta = 0.5}));
-  CHECK(is_free(cf::Window{cf::FlowSde{}, cf::DpmSolver<2>{}}));
+  CHECK(is_free(cf::Window<cf::FlowSde, cf::DpmSolver<2>>{}));
 }
 
 TEST_CASE("an epoch waits no more often for more steps, samples and micro-batches") {
@@ -120,7 +120,7 @@ TEST_CASE("an epoch waits no more often for more steps, samples and micro-batche
   SECTION("the paper's NFT") { checked(cf::DpmSolver<2>{}, cf::PaperNft{}); }
   SECTION("Flow-GRPO") { checked(cf::FlowSde{}, cf::Grpo{} + 0.1 * cf::TransitionKl{}); }
   SECTION("GRPO-Guard") { checked(cf::FlowSde{}, cf::GrpoGuard{}); }
-  SECTION("MixGRPO") { checked(cf::Window{cf::FlowSde{}, cf::DpmSolver<2>{}}, cf::Grpo{}); }
+  SECTION("MixGRPO") { checked(cf::Window<cf::FlowSde, cf::DpmSolver<2>>{}, cf::Grpo{}); }
   SECTION("AWM") { checked(cf::DpmSolver<1>{}, cf::Awm{}); }
   SECTION("DPO") { checked(cf::DpmSolver<1>{}, cf::Dpo{}); }
   SECTION("DGPO") { checked(cf::DpmSolver<1>{}, cf::Dgpo{}); }

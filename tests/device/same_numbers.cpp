@@ -82,7 +82,7 @@ TEST_CASE("training gives the same everywhere") {
   SECTION("the paper's NFT") { checked(cf::DpmSolver<2>{}, cf::PaperNft{}); }
   SECTION("Flow-GRPO") { checked(cf::FlowSde{}, cf::Grpo{} + 0.1 * cf::TransitionKl{}); }
   SECTION("GRPO-Guard") { checked(cf::FlowSde{}, cf::GrpoGuard{}); }
-  SECTION("MixGRPO") { checked(cf::Window{cf::FlowSde{}, cf::DpmSolver<2>{}}, cf::Grpo{}); }
+  SECTION("MixGRPO") { checked(cf::Window<cf::FlowSde, cf::DpmSolver<2>>{}, cf::Grpo{}); }
   SECTION("AWM") { checked(cf::DpmSolver<1>{}, cf::Awm{}); }
   SECTION("DPO") { checked(cf::DpmSolver<1>{}, cf::Dpo{}); }
   SECTION("DGPO") { checked(cf::DpmSolver<1>{}, cf::Dgpo{}); }

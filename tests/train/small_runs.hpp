@@ -69,8 +69,10 @@ auto trainer(P policy, S solver, R reward, O objective, const Options& o, const 
     return made(o.forward, o.transitions);
   } else if constexpr (forward) {
     return made(o.forward);
-  } else {
+  } else if constexpr (Sum::uses_transitions) {
     return made(o.transitions);
+  } else {
+    return made();
   }
 }
 
