@@ -25,7 +25,7 @@ namespace {
 
 namespace cf = contraflow;
 
-constexpr int epochs = 2;
+constexpr int epochs = 1;
 
 cf::MmditOptions shape() {
   return {.num_layers = 5,
@@ -80,8 +80,8 @@ class Timed {
 };
 static_assert(cf::Communicator<Timed>);
 
-/// Epochs of two steps each, of latents so small that weights are what takes the memory; and an
-/// evaluation.
+/// Epochs of two steps each, the second with all of the optimiser, of latents so small that weights
+/// are what takes the memory; and an evaluation.
 template <class Policy>
 cf::EpochReport trained(Policy policy, const Timed& mpi) {
   const auto brightness = [](const cf::Tensor& x0) { return x0.flatten(1).mean(1); };

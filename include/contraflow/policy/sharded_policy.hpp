@@ -84,8 +84,9 @@ class ShardedPolicy {
     Gathered() = default;  ///< of a role that is whole anyway
     /// Of what is to be given up afterwards.
     explicit Gathered(std::shared_ptr<detail::Shell<M>> shell) : shell_(std::move(shell)) {}
-    Gathered(Gathered&&) noexcept = default;
+    Gathered(Gathered&&) noexcept = default;  ///< the other is of nothing then
     Gathered& operator=(Gathered&&) = delete;
+    /// Gives the weights up.
     ~Gathered() {
       if (shell_) shell_->clear();
     }
