@@ -41,6 +41,8 @@ cf::Mmdit drawn_model() {
   auto network = std::make_shared<cf::MmditNetwork>(shape());
   cf::Generator generator = cf::seeded(0);
   cf::initialise(*network, generator);
+  const auto table = cf::named_weights(*network).at("pos_embed.pos_embed");
+  cf::Tensor(table).set_data(cf::position_table(shape()));
   return cf::Mmdit(network);
 }
 
@@ -95,7 +97,9 @@ cf::EpochReport trained(Policy policy, const Timed& mpi) {
                       cf::Learning{.gradient_steps = 2}, cf::Optimization{.micro_batch = 1},
                       cf::EvaluationOptions{.every = 1, .samples = 4, .grid = cf::uniform_grid(2)},
                       mpi);
-  return trainer.run(epochs).last;
+  const cf::EpochReport report = trainer.run(epochs).last;
+  if (report.gradient_steps != 2 * epochs) throw std::runtime_error("not all steps were made");
+  return report;
 }
 
 cf::EpochReport run_case(const std::string& name, const Timed& mpi) {
