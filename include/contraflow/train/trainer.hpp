@@ -218,7 +218,7 @@ class OnlineTrainer
                                                                this->watch_,
                                                                path_steps(epoch)};
     if (ahead_ == 0) scorer_.reset();
-    [[maybe_unused]] const auto whole = gathered(this->policy_, O::collector);
+    [[maybe_unused]] const auto whole = gathered(this->policy_, role);
     this->watch_.together(this->communicator_, [&] {
       made.rollout = rollout_of(context);
       if (ahead_ == 0) scorer_.wait(this->watch_);
