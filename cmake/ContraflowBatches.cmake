@@ -3,8 +3,6 @@
 # Most of the time of a small file goes into what it has in common with the others: headers, and
 # templates that LibTorch and the library make of them.
 
-find_package(Python3 REQUIRED COMPONENTS Interpreter)
-
 # contraflow_batches(<name> <variable> <lines> <source>...) puts sources into the value of <variable>
 # that hold the given ones, several each for as long as they stay below <lines> lines. Files that open
 # a namespace of others or have a main function are left as they are.
@@ -51,6 +49,7 @@ endfunction()
 
 function(_contraflow_write_batch batch)
   cmake_parse_arguments(PARSE_ARGV 1 arg "PROGRAMS" "" "")
+  find_package(Python3 REQUIRED COMPONENTS Interpreter)
   set(script "${PROJECT_SOURCE_DIR}/cmake/batch.py")
   set(mode)
   if(arg_PROGRAMS)

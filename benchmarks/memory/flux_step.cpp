@@ -165,4 +165,5 @@ int main(int argc, char** argv) {
   } else {
     gradient_step(settings);
   }
+  return 0;
 }

@@ -131,4 +131,5 @@ int main(int argc, char** argv) {
     roles.add({name, support::fixed(megabytes_of(program, name, 0), 0) + " MB"});
   }
   std::cout << rollout.text() << '\n' << roles.text();
+  return 0;
 }

@@ -106,4 +106,5 @@ int main(int argc, char** argv) {
   peer::time_epochs(trainer, epochs, [&](int i) {
     if (i == 0 && !file.empty()) write_check(file, trainer.evaluations());
   });
+  return 0;
 }

@@ -55,4 +55,5 @@ int main(int argc, char** argv) {
   std::nth_element(seconds.begin(), seconds.begin() + std::ptrdiff_t(seconds.size() / 2),
                    seconds.end());
   std::printf("%.6f\n", seconds[seconds.size() / 2]);
+  return 0;
 }

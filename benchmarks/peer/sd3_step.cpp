@@ -210,4 +210,5 @@ int main(int argc, char** argv) {
   } else {
     print_epoch(s);
   }
+  return 0;
 }

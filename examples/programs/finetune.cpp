@@ -181,11 +181,15 @@ std::vector<std::string> changed_settings(const Settings& settings) {
                                               "negative",
                                               "lora",
                                               "lora-without-text-encoders",
-                                              "true-guidance"};
+                                              "true-guidance",
+                                              "sde"};
   std::vector<std::string> changes;
   if (!settings.resume || !fs::exists(settings.run_file())) return changes;
   if (cf::checkpoints_in(settings.checkpoints()).empty()) return changes;
-  const support::RunRecord before = cf::read_json(settings.run_file());
+  support::RunRecord before = cf::read_json(settings.run_file());
+  // Of records that do not have them yet.
+  before.at("settings").emplace("true-guidance", 1);
+  before.at("settings").emplace("sde", "flow");
   for (const auto& [name, was, is] : support::other_settings(before, settings.record)) {
     if (decisive.contains(name)) {
       throw cf::Error(
@@ -504,12 +508,17 @@ void complete(Settings& settings, CLI::App& app, int ranks) {
     take(app, settings.is_grpo() ? flux_grpo_defaults : flux_nft_defaults);
   }
   support::text_to_image::expects_guidance_of_model(app, settings.model, settings.negative);
+  const bool takes_sde = settings.method == "grpo" || settings.method == "grpo-fast";
+  cf::expects(takes_sde || settings.sde == "flow", "--sde",
+              "flow (cps is for the methods grpo and grpo-fast)", settings.sde);
   if (settings.model.tiny) take(app, tiny_defaults);
   if (settings.model.tiny_flux) take(app, tiny_flux_defaults);
   at::set_num_threads(settings.threads);
   settings.record = support::run_record(app, "finetune", ranks);
   auto& taken = settings.record["settings"];
   taken["kl"] = settings.kl_weight();
+  taken["sde"] = settings.sde;
+  taken["true-guidance"] = std::max(1.0, settings.model.true_guidance);
   taken["guidance"] = settings.guidance_scale();
   taken["dtype"] = support::text_to_image::name_of(settings.model.dtype);
   if (settings.autocast) taken["autocast"] = support::text_to_image::name_of(*settings.autocast);

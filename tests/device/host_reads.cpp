@@ -87,6 +87,7 @@ TEST_CASE("what the host waits for is seen") {
   CHECK(count([&] { CHECK(y.sum().item<float>() == 9); }) == 1);
   CHECK(count([&] { CHECK(y.cpu().sum().item<float>() == 9); }) == 1);
   CHECK(count([&] { x.to(device); }) == 1);
+  CHECK(cf::on_device(at::ones({1}).expand({3}), device).sum().item<float>() == 3);
   CHECK(count([&] { CHECK(y.nonzero().numel() == 3); }) >= 1);
   CHECK(count([&] { CHECK(y.index({y > 0}).numel() == 3); }) >= 1);
   CHECK_THROWS(y + x);

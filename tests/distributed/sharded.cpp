@@ -12,6 +12,7 @@
 #include "distributed/sharded_runs.hpp"
 #include "laws/errors.hpp"
 #include "laws/policy.hpp"
+#include "observe/full_disk.hpp"
 #include "observe/temporary_directory.hpp"
 
 namespace cf = contraflow;
@@ -161,6 +162,8 @@ TEST_CASE("a role is whole while it is gathered, one at a time") {
     refused([&] { ask(Role::old); }, "got old");
     const auto average = policy.gathered(Role::average);
     if (!at::equal(ask(Role::average), ask(Role::current))) throw std::runtime_error("not whole");
+    refused([&] { policy.after_gradient_step(1); }, "none that is gathered while roles change");
+    refused([&] { policy.load(policy.state()); }, "none that is gathered while roles change");
   });
 }
 
@@ -263,6 +266,28 @@ TEST_CASE("a checkpoint that cannot be written, or loaded, is an error on all ra
         cf::resume(trainer, folder.path() / "few");
       },
       "optimizer", "a state of 2 parameters");
+}
+
+TEST_CASE("a disk that is full for a while does not part the ranks") {
+  const auto run = [](const std::filesystem::path& folder, rlim_t bytes) {
+    const FullDisk disk(bytes);
+    return of_team(3, [&](const auto& rank) {
+      auto trainer = trainer_of(sharded::Divided{}, rank);
+      runs::Result result;
+      result.report = trainer.run(4, cf::Checkpoint{.directory = folder, .every = 1},
+                                  [&](const cf::EpochReport& report) {
+                                    if (report.epoch == 3) disk.lift();
+                                  });
+      result.tensors = sharded::whole_state(trainer);
+      return result;
+    })[0];
+  };
+  const TemporaryDirectory undisturbed, disturbed;
+  const runs::Result whole = run(undisturbed.path(), RLIM_INFINITY);
+  const runs::Result result = run(disturbed.path(), 100);
+  CHECK(result.report.epochs == 4);
+  CHECK(runs::same_bits(whole, result));
+  CHECK(cf::checkpoints_in(disturbed.path()).size() == 2);
 }
 
 TEST_CASE("an epoch that is given up on one rank is undone on all") {

@@ -8,7 +8,9 @@
 #include <contraflow/objective/crd.hpp>
 #include <contraflow/objective/dgpo.hpp>
 #include <contraflow/policy/lora_policy.hpp>
+#include <contraflow/train/offline.hpp>
 
+#include "laws/errors.hpp"
 #include "network/tiny_mmdit.hpp"
 #include "train/small_runs.hpp"
 
@@ -114,6 +116,8 @@ TEST_CASE("an adapter collects as a sampler, and an old one follows every step")
   }
   const auto first = [&](Role role) { return policy.tensors_of(role).begin()->second.detach(); };
   policy.after_gradient_step(1);
+  CHECK_FALSE(laws::same_bits(first(Role::old), first(Role::current)));
+  policy.after_step_of_collector(1);
   CHECK(laws::same_bits(first(Role::old), first(Role::current)));
   policy.after_epoch(1);
   CHECK_FALSE(laws::same_bits(first(Role::sampler), first(Role::current)));
@@ -124,4 +128,29 @@ TEST_CASE("an adapter collects as a sampler, and an old one follows every step")
   }
   policy.after_epoch(2);
   CHECK(laws::same_bits(first(Role::old), before));
+}
+
+TEST_CASE("an old role follows every step of a run that collects, and no other") {
+  const auto policy = [] {
+    return cf::SnapshotPolicy(small::model(),
+                              {.old_decay = cf::Constant{0}, .old_every_step = true});
+  };
+  const auto follows = [](auto& trainer) {
+    const auto first = [&](Role role) {
+      return trainer.policy().tensors_of(role).begin()->second.detach();
+    };
+    trainer.run_epoch();
+    CHECK(trainer.gradient_steps() == 1);
+    return laws::same_bits(first(Role::old), first(Role::current));
+  };
+  small::Options o = small::options();
+  auto online = small::trainer(policy(), cf::Euler{}, small::reward(), cf::Nft{}, o);
+  CHECK(follows(online));
+  const cf::StoredSamples samples{laws::floats({8, 2}), at::arange(8, at::kDouble),
+                                  at::zeros({8}, at::kLong)};
+  cf::OfflineTrainer offline(policy(), samples, cf::Nft{});
+  CHECK_FALSE(follows(offline));
+  laws::check_error(
+      [&] { small::trainer(policy(), cf::Euler{}, small::reward(), cf::Nft{}, o, cf::Ahead{1}); },
+      "old_every_step", "false beside Ahead");
 }

@@ -1,6 +1,7 @@
 // Disks that are full for a while, or for good: a run goes on, and what was written stays whole.
 
-#include <csignal>
+#include "observe/full_disk.hpp"
+
 #include <filesystem>
 #include <sstream>
 #include <string>
@@ -9,7 +10,6 @@
 #include <catch2/catch_test_macros.hpp>
 #include <nlohmann/json.hpp>
 #include <sys/mount.h>
-#include <sys/resource.h>
 
 #include <contraflow/observe/csv.hpp>
 #include <contraflow/observe/json_lines.hpp>
@@ -24,26 +24,6 @@ namespace cf = contraflow;
 namespace fs = std::filesystem;
 
 namespace {
-
-/// No file may grow beyond some bytes while this lives: a disk that is full there.
-class FullDisk {
- public:
-  explicit FullDisk(rlim_t bytes) {
-    std::signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &before_);
-    set(bytes);
-  }
-  FullDisk(const FullDisk&) = delete;
-  ~FullDisk() { lift(); }
-  void set(rlim_t bytes) const {
-    const rlimit limit{bytes, before_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  void lift() const { setrlimit(RLIMIT_FSIZE, &before_); }
-
- private:
-  rlimit before_{};
-};
 
 auto trainer() {
   return small::trainer(small::policy(), cf::Euler{}, small::reward(), cf::Nft{}, small::options());

@@ -59,10 +59,10 @@ T* data_of(const Tensor& x) {
 /// given to do.
 inline Tensor on_device(const Tensor& x, const at::Device& device, at::ScalarType dtype) {
   if (!x.is_cpu() || device.is_cpu()) return x.to(device, dtype);
-  const Tensor from = x.to(dtype);
   // Copies to pinned memory have no derivative.
   const bool pins = !x.requires_grad() && (device.is_cuda() || device.is_privateuseone());
-  return (pins ? from.pin_memory() : from).to(device, dtype, /*non_blocking=*/true);
+  if (!pins) return x.to(device, dtype);
+  return x.to(dtype).contiguous().pin_memory().to(device, dtype, /*non_blocking=*/true);
 }
 inline Tensor on_device(const Tensor& x, const at::Device& device) {
   return on_device(x, device, x.scalar_type());

@@ -257,7 +257,7 @@ class FluxNetwork : public torch::nn::Module {
                  const FluxRunOptions& run = {}) const {
     expects_shapes(tokens, prompts, context);
     const at::Device device = out_->weight().device();
-    const at::ScalarType dtype = out_->weight().scalar_type();
+    const at::ScalarType dtype = out_->dtype();
     const Tensor embedding = silu(embedded(context, on_device(prompts.pooled, device, dtype)));
     Tensor image = tokens_->forward(tokens.to(device, dtype));
     Tensor text = context_->forward(on_device(prompts.sequence, device, dtype));

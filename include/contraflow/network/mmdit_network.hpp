@@ -238,7 +238,7 @@ class MmditNetwork : public torch::nn::Module {
                  const MmditRunOptions& run = {}) const {
     expects_shapes(x_t, condition);
     const at::Device device = out_->weight().device();
-    const at::ScalarType dtype = out_->weight().scalar_type();
+    const at::ScalarType dtype = out_->dtype();
     const std::int64_t rows = x_t.size(2) / options_.patch_size;
     const std::int64_t columns = x_t.size(3) / options_.patch_size;
     const Tensor embedding = silu(embedded(t, on_device(condition.pooled, device, dtype)));

@@ -64,6 +64,12 @@ inline Int8Weight int8_placed(const Int8Weight& weight, const Placement& placeme
           placement.dtype.value_or(weight.dtype)};
 }
 
+/// A weight at its place; one without values stays a single number.
+inline Tensor placed_weight(const Tensor& value, const at::Device& device, at::ScalarType dtype) {
+  if (!is_unfilled(value)) return value.detach().to(device, dtype);
+  return value.detach().as_strided({}, {}).to(device, dtype).expand(value.sizes());
+}
+
 /// Where the weights of a network go, by name: a layer in 8 bits has one weight, which becomes so
 /// as it comes.
 class WeightSlots {
@@ -88,7 +94,7 @@ class WeightSlots {
       return false;
     }
     const auto dtype = placement.dtype.value_or(value.scalar_type());
-    const Tensor placed = value.detach().to(placement.device, dtype);
+    const Tensor placed = placed_weight(value, placement.device, dtype);
     Tensor(all_.at(name)).set_data(placed);
     return placed.is_alias_of(value);
   }
@@ -196,10 +202,15 @@ inline void expects_trainable_weights(const torch::nn::Module& network) {
 
 /// Gives a network copies of the values of another of the same shape; what the other keeps in 8
 /// bits, it does, too.
+/// @throws Error if the network keeps a weight in 8 bits that the other does not
 inline void copy_weights(const torch::nn::Module& from, torch::nn::Module& to) {
   const auto layers = detail::linear_layers<LoraLinear>(to);
   for (const auto& [name, layer] : detail::linear_layers<const LoraLinear>(from)) {
-    if (const auto& weight = layer->int8()) layers.at(name)->keep_in_int8(*weight);
+    if (const auto& weight = layer->int8()) {
+      layers.at(name)->keep_in_int8(*weight);
+    } else if (layers.at(name)->int8()) {
+      throw Error(name, "a weight in 8 bits, as where it is copied to", "one in floating point");
+    }
   }
   const std::map<std::string, Tensor> own = named_weights(to);
   for (const auto& [name, weight] : named_weights(from)) {

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <concepts>
 #include <cstddef>
+#include <optional>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -79,21 +80,23 @@ struct SelectedVelocities<Selection, std::index_sequence<I...>, Terms...> {
 
 namespace detail {
 
-/// Who is to collect for a term; `current` where it does not mind.
+/// Who is to collect for a term; nothing where it does not mind.
 template <class T>
-consteval Role wanted_collector() {
+consteval std::optional<Role> wanted_collector() {
   if constexpr (HasCollectingRole<T>) {
     return T::collector;
+  } else if constexpr (T::Velocities::template contains<Role::old>) {
+    return Role::old;
   } else {
-    return T::Velocities::template contains<Role::old> ? Role::old : Role::current;
+    return std::nullopt;
   }
 }
-/// Whom the first term that minds names.
+/// Whom the first term that minds names; `current` where none does.
 template <class... Terms>
 consteval Role collector_of() {
-  Role role = Role::current;
-  ((role = role == Role::current ? wanted_collector<Terms>() : role), ...);
-  return role;
+  std::optional<Role> role;
+  ((role = role ? role : wanted_collector<Terms>()), ...);
+  return role.value_or(Role::current);
 }
 
 }  // namespace detail
@@ -152,8 +155,8 @@ struct Sum {
   /// Who collects: whom a term names, or `old` where one is defined relative to the policy that
   /// collected.
   static constexpr Role collector = detail::collector_of<Terms...>();
-  static_assert(((detail::wanted_collector<Terms>() == Role::current ||
-                  detail::wanted_collector<Terms>() == detail::collector_of<Terms...>()) &&
+  static_assert(((detail::wanted_collector<Terms>().value_or(detail::collector_of<Terms...>()) ==
+                  detail::collector_of<Terms...>()) &&
                  ...),
                 "contraflow: the terms of this sum are defined relative to different roles that "
                 "collect, such as `old` for Nft and `sampler` for Crd: train on one of them");

@@ -150,6 +150,11 @@ consteval bool explain_term() {
     static_assert(!IsOnPath<T> || HasSteps<T>,
                   "contraflow: a Term on the path of samples must say at which steps it wants "
                   "their states: `std::vector<std::size_t> steps(grid, generator) const`");
+    if constexpr (IsOnPath<T> && HasVelocityNeeds<T>) {
+      static_assert(T::Velocities::size == 1 && T::Velocities::template contains<Role::current>,
+                    "contraflow: a Term on the path of samples asks for velocities itself: declare "
+                    "`using Velocities = contraflow::Roles<Role::current>`");
+    }
   }
   static_assert(int(HasPairs<T>) + int(HasGroups<T>) + int(HasData<T>) <= 1,
                 "contraflow: a Term has batches of its own of one kind: pairs, groups or data; "

@@ -5,7 +5,10 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <contraflow/objective/informative.hpp>
 #include <contraflow/objective/policy_gradient.hpp>
@@ -115,6 +118,10 @@ struct Dgpo {
 
   /// See there.
   std::int64_t current_steps() const { return current_collects; }
+  /// In which ranks must agree.
+  std::vector<std::pair<std::string, std::string>> settings() const {
+    return {{"current_collects", shown(current_collects)}};
+  }
 
   /// Advantages, clipped.
   Tensor signal(const Scores& scores) const { return clipped_advantages(scores, advantage_clip); }

@@ -176,7 +176,8 @@ struct DistillationPolicy {
                              .exp();
     statistics.add("teacher_divergence", divergence);
     detail::add_ratios_by_step(statistics, batch.transition, ratio, clip_range);
-    return distillation_policy_loss(divergence, ratio, {-1, advantage_clip, clip_range}).policy;
+    return batch.weighted(
+        distillation_policy_loss(divergence, ratio, {-1, advantage_clip, clip_range}).policy);
   }
 };
 

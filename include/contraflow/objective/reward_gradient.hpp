@@ -55,7 +55,7 @@ struct Refl {
   using Points = RecordedPath;                      ///< where it needs them
   static constexpr std::string_view name = "refl";  ///< under which it is reported
 
-  std::int64_t last_steps = 11;     ///< among so many of the grid's last, from 1 to all
+  std::int64_t last_steps = 10;     ///< among so many of the grid's last, from 1 to all
   std::optional<double> clip = {};  ///< see reward_loss(); published 2 (ImageReward), 0.55 (HPSv2)
 
   /// One late step.

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -152,6 +153,26 @@ struct RolloutCorrection {
   Importance importance = {};              ///< of the weights
   std::vector<Rejection> rejections = {};  ///< all of which a transition must pass
 };
+
+namespace detail {
+
+/// Throws Error unless a correction's settings are in range.
+inline void check(const RolloutCorrection& correction) {
+  const Tensor none = at::zeros({1, 1}, at::kDouble);
+  if (correction.decoupled && correction.importance.over != ImportanceOver::none) {
+    importance_weights(none, correction.importance);
+  }
+  kept_steps(none, correction.rejections);
+}
+/// In which ranks must agree.
+inline std::string settings_text(const RolloutCorrection& correction) {
+  const auto& [over, upper, lower, normalise] = correction.importance;
+  return shown(correction.decoupled) + " " + shown(int(over)) + " " + shown(upper) + " " +
+         (lower ? shown(*lower) : "none") + " " + shown(normalise) + " " +
+         shown(correction.rejections.size());
+}
+
+}  // namespace detail
 
 /// How far samples are from the policy that is trained, without dimensions each.
 struct Staleness {

@@ -58,6 +58,14 @@ concept HasRoleTensors = requires(P& p) {
   { p.tensors_of(Role::current) } -> std::convertible_to<std::map<std::string, Tensor>>;
 };
 
+/// `p.old_follows_steps()` and `p.after_step_of_collector(i)`: an old role that may follow gradient
+/// steps instead of epochs; it does so where a trainer collects with it.
+template <class P>
+concept HasStepwiseOld = requires(P& p, std::int64_t step) {
+  { p.old_follows_steps() } -> std::same_as<bool>;
+  p.after_step_of_collector(step);
+};
+
 /// What a policy says whose roles are divided between ranks, and whose optimiser is to be.
 ///
 /// `p.communicator()`: of the ranks; `p.owners()`: the rank of each of `p.parameters()`, which has

@@ -97,7 +97,12 @@ class LoraPolicy {
   /// Lets the average follow; @p step counts gradient steps since the start.
   void after_gradient_step(std::int64_t step) {
     if (step % options_.average_every == 0) follow(Role::average, options_.average_decay(step));
-    if (has(Role::old) && options_.old_every_step) follow(Role::old, options_.old_decay(step));
+  }
+  /// Whether `old` follows gradient steps, and not epochs.
+  bool old_follows_steps() const { return options_.old_every_step; }
+  /// Lets `old` follow a gradient step; @p step counts them since the start.
+  void after_step_of_collector(std::int64_t step) {
+    if (has(Role::old)) follow(Role::old, options_.old_decay(step));
   }
   /// Lets the roles that collect follow; @p step counts gradient steps since the start.
   void after_epoch(std::int64_t step) {

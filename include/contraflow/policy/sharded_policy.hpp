@@ -168,7 +168,12 @@ class ShardedPolicy {
   /// Lets the average follow; @p step counts gradient steps since the start.
   void after_gradient_step(std::int64_t step) {
     if (step % options_.average_every == 0) follow(Role::average, options_.average_decay(step));
-    if (keeps(Role::old) && options_.old_every_step) follow(Role::old, options_.old_decay(step));
+  }
+  /// Whether `old` follows gradient steps, and not epochs.
+  bool old_follows_steps() const { return options_.old_every_step; }
+  /// Lets `old` follow a gradient step; @p step counts them since the start.
+  void after_step_of_collector(std::int64_t step) {
+    if (keeps(Role::old)) follow(Role::old, options_.old_decay(step));
   }
   /// Lets the roles that collect follow; @p step counts gradient steps since the start.
   void after_epoch(std::int64_t step) {
@@ -238,8 +243,11 @@ class ShardedPolicy {
 
   /// Takes over what state() gave, of this rank or of a SnapshotPolicy: all that this rank has, or
   /// nothing where an error is thrown.
-  /// @throws Error if a tensor is missing or has another shape
-  void load(const std::map<std::string, Tensor>& tensors) { restore(state(), tensors); }
+  /// @throws Error if a tensor is missing or has another shape, or a role is gathered
+  void load(const std::map<std::string, Tensor>& tensors) {
+    expects_nothing_gathered();
+    restore(state(), tensors);
+  }
 
  private:
   static std::string name_of(Role role) { return std::string(role.name()); }
@@ -283,7 +291,13 @@ class ShardedPolicy {
       if (own[i].defined()) body(own[i], tensors_[i]);
     }
   }
+  /// What is gathered is a copy of now.
+  void expects_nothing_gathered() const {
+    if (!shell_->role()) return;
+    throw Error("role", "none that is gathered while roles change", name_of(*shell_->role()));
+  }
   void follow(Role role, double decay) {
+    expects_nothing_gathered();
     std::vector<Tensor> moved, towards;
     for_each_own(role, [&](const Tensor& own, const Tensor& current) {
       moved.push_back(own);

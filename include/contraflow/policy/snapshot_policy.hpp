@@ -91,7 +91,12 @@ class SnapshotPolicy {
   /// Lets the average follow; @p step counts gradient steps since the start.
   void after_gradient_step(std::int64_t step) {
     if (step % options_.average_every == 0) follow(average_, options_.average_decay(step));
-    if (old_ && options_.old_every_step) follow(old_, options_.old_decay(step));
+  }
+  /// Whether `old` follows gradient steps, and not epochs.
+  bool old_follows_steps() const { return options_.old_every_step; }
+  /// Lets `old` follow a gradient step; @p step counts them since the start.
+  void after_step_of_collector(std::int64_t step) {
+    if (old_) follow(old_, options_.old_decay(step));
   }
   /// Lets the roles that collect follow; @p step counts gradient steps since the start.
   void after_epoch(std::int64_t step) {

@@ -49,6 +49,12 @@ class WithRole {
   std::vector<Tensor> parameters() { return policy_.parameters(); }
   /// As the policy's.
   void after_gradient_step(std::int64_t step) { policy_.after_gradient_step(step); }
+  /// As the policy's, where it has an old role.
+  bool old_follows_steps() requires HasStepwiseOld<P> { return policy_.old_follows_steps(); }
+  /// As the policy's, where it has an old role.
+  void after_step_of_collector(std::int64_t step) requires HasStepwiseOld<P> {
+    policy_.after_step_of_collector(step);
+  }
   /// As the policy's.
   void after_epoch(std::int64_t step) { policy_.after_epoch(step); }
   /// As the policy's, where it has one.

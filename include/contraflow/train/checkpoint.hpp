@@ -325,6 +325,7 @@ class FirstRank {
       failure_ = std::current_exception();
     }
   }
+  bool has_failed() const { return failure_ != nullptr; }
   void throw_failure() const {
     if (failure_) std::rethrow_exception(failure_);
   }
@@ -535,26 +536,45 @@ struct Checkpoint {
     const bool is_first = trainer.communicator().rank() == 0;
     if (!is_first && !detail::SavesTogether<T>) return;
     const std::int64_t run = trainer.run_number();
-    if (is_first && !anew) {
+    detail::FirstRank first(is_first);
+    first([&] {
+      if (anew) return;
       detail::expects_no_other_run(directory, detail::known_checkpoints(directory), run);
-    }
-    save(trainer, run);
+    });
+    if (!is_given_up(trainer, first)) save(trainer, run, first);
+    if (is_given_up(trainer, first)) return;
     written = trainer.epoch();
     if (is_first) remove_others(run, std::exchange(past, written));
   }
 
+  /// Whether the first rank has failed: no rank goes on, and the first throws what it was.
+  template <class T>
+  static bool is_given_up(T& trainer, const detail::FirstRank& first) {
+    bool has_failed = first.has_failed();
+    if constexpr (detail::SavesTogether<T>) has_failed = trainer.communicator().agree(has_failed);
+    first.throw_failure();
+    return has_failed;
+  }
+
   /// Saves, a second time where the disk was full and room could be made.
   template <class T>
-  void save(T& trainer, std::int64_t run) const {
-    bool has_failed = false;
+  void save(T& trainer, std::int64_t run, detail::FirstRank& first) const {
+    bool again = false;
     try {
       save_checkpoint(trainer, directory);
     } catch (const WriteError&) {
-      if (!make_room(run)) throw;
-      has_failed = true;
+      first([&] {
+        if (!make_room(run)) throw;
+        again = true;
+      });
     }
-    if constexpr (detail::SavesTogether<T>) has_failed = trainer.communicator().agree(has_failed);
-    if (has_failed) save_checkpoint(trainer, directory);
+    if constexpr (detail::SavesTogether<T>) again = trainer.communicator().agree(again);
+    if (!again) return;
+    try {
+      save_checkpoint(trainer, directory);
+    } catch (const WriteError&) {
+      first([] { throw; });
+    }
   }
 
   /// Removes all of this run but the newest whole checkpoint of its past, and what is damaged.

@@ -169,6 +169,8 @@ class Learner {
   void set_reward(std::function<Tensor(const Tensor&, const Tensor&)> reward) {
     reward_ = std::move(reward);
   }
+  /// The samples are of the policy's own roles, which may follow each gradient step.
+  void set_online() { is_online_ = true; }
   /// How samples of an older policy are corrected for, for the terms on transitions.
   void set(RolloutCorrection correction) { correction_ = std::move(correction); }
   /// Lets epochs be given up in the middle of learn(), which then throws EpochGivenUp.
@@ -274,7 +276,15 @@ class Learner {
     if (!step_.has_loss()) return;
     const StepOutcome outcome = step_.finish();
     report.add(outcome);
-    if (outcome.made) policy_.after_gradient_step(step_.count());
+    if (outcome.made) follow();
+  }
+
+  /// Lets the roles follow a gradient step.
+  void follow() {
+    policy_.after_gradient_step(step_.count());
+    if constexpr (HasStepwiseOld<P>) {
+      if (is_online_ && policy_.old_follows_steps()) policy_.after_step_of_collector(step_.count());
+    }
   }
 
   /// Calls @p body(selection, units) for what of each selection's units is of step @p k.
@@ -505,6 +515,7 @@ class Learner {
   ForwardProcess forward_;
   RecordedTransitions transitions_;
   std::optional<RolloutCorrection> correction_;
+  bool is_online_ = false;
   EpochWatch watch_;
   EvaluationCount evaluations_;
   std::function<Tensor(const Tensor&, const Tensor&)> reward_;

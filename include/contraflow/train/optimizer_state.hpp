@@ -139,7 +139,8 @@ struct ArchivedStates {
   }
 
   static void load(torch::optim::Optimizer& optimizer, const OptimizerState& state) {
-    const at::Device device = parameters_of(optimizer).front().device();
+    const auto parameters = parameters_of(optimizer);  // none where other ranks have all
+    const at::Device device = parameters.empty() ? at::kCPU : parameters.front().device();
     OptimizerState moved = state;
     for (auto& [name, tensor] : moved.tensors) {
       if (tensor.dim() > 0) tensor = tensor.to(device);  // counts stay on the host

@@ -53,12 +53,22 @@ class OnlineTrainer
                 this->communicator_, detail::pick<detail::ScoringKind, Scoring>(components...)),
         evaluator_(detail::pick<detail::EvaluationKind, EvaluationOptions>(components...)) {
     expects(ahead_ == 0 || ahead_ == 1, "ahead", "0 or 1 epochs", ahead_);
+    if constexpr (HasStepwiseOld<P>) {
+      expects(ahead_ == 0 || !this->policy_.old_follows_steps(), "old_every_step",
+              "false beside Ahead, with which an epoch is learnt against an old role that stays",
+              "true");
+    }
+    this->learner_.set_online();
     auto forward = detail::pick<detail::ForwardKind, ForwardProcess>(components...);
     if (!forward.times) forward.times = GridTimes{};
     this->learner_.set(std::move(forward));
     this->learner_.set(detail::pick<detail::TransitionsKind, RecordedTransitions>(components...));
     if constexpr (Parts::corrects) {
-      this->learner_.set(detail::pick<detail::CorrectionKind, RolloutCorrection>(components...));
+      const auto correction =
+          detail::pick<detail::CorrectionKind, RolloutCorrection>(components...);
+      detail::check(correction);
+      this->settings_.emplace_back("correction", detail::settings_text(correction));
+      this->learner_.set(correction);
     }
     if constexpr (O::uses_paths) {
       this->learner_.set_reward([this](const Tensor& x0, const Tensor& prompt) {
@@ -273,6 +283,9 @@ class OnlineTrainer
       report.add("seconds/wait", waiting.seconds());
       report.add("staleness", double(this->gradient_steps() - now.gradient_steps));
       const auto collector = as_known_collector(now);
+      if constexpr (O::uses_paths) {  // which ask the reward, as the thread does
+        this->watch_.together(this->communicator_, [&] { scorer_.wait_for_thread(this->watch_); });
+      }
       learn(std::move(samples), report, warn);
     } catch (...) {
       scorer_.reset();
