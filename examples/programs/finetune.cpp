@@ -188,7 +188,7 @@ std::vector<std::string> changed_settings(const Settings& settings) {
   if (cf::checkpoints_in(settings.checkpoints()).empty()) return changes;
   support::RunRecord before = cf::read_json(settings.run_file());
   // Of records that do not have them yet.
-  before.at("settings").emplace("true-guidance", 1);
+  if (settings.model.is_flux()) before.at("settings").emplace("true-guidance", 1);
   before.at("settings").emplace("sde", "flow");
   for (const auto& [name, was, is] : support::other_settings(before, settings.record)) {
     if (decisive.contains(name)) {
@@ -518,7 +518,9 @@ void complete(Settings& settings, CLI::App& app, int ranks) {
   auto& taken = settings.record["settings"];
   taken["kl"] = settings.kl_weight();
   taken["sde"] = settings.sde;
-  taken["true-guidance"] = std::max(1.0, settings.model.true_guidance);
+  if (settings.model.is_flux()) {
+    taken["true-guidance"] = std::max(1.0, settings.model.true_guidance);
+  }
   taken["guidance"] = settings.guidance_scale();
   taken["dtype"] = support::text_to_image::name_of(settings.model.dtype);
   if (settings.autocast) taken["autocast"] = support::text_to_image::name_of(*settings.autocast);

@@ -64,6 +64,7 @@ inline Tensor on_device(const Tensor& x, const at::Device& device, at::ScalarTyp
   if (!pins) return x.to(device, dtype);
   return x.to(dtype).contiguous().pin_memory().to(device, dtype, /*non_blocking=*/true);
 }
+/// The same in its own dtype.
 inline Tensor on_device(const Tensor& x, const at::Device& device) {
   return on_device(x, device, x.scalar_type());
 }

@@ -154,10 +154,8 @@ struct RolloutCorrection {
   std::vector<Rejection> rejections = {};  ///< all of which a transition must pass
 };
 
-namespace detail {
-
 /// Throws Error unless a correction's settings are in range.
-inline void check(const RolloutCorrection& correction) {
+inline void expects_valid(const RolloutCorrection& correction) {
   const Tensor none = at::zeros({1, 1}, at::kDouble);
   if (correction.decoupled && correction.importance.over != ImportanceOver::none) {
     importance_weights(none, correction.importance);
@@ -171,8 +169,6 @@ inline std::string settings_text(const RolloutCorrection& correction) {
          (lower ? shown(*lower) : "none") + " " + shown(normalise) + " " +
          shown(correction.rejections.size());
 }
-
-}  // namespace detail
 
 /// How far samples are from the policy that is trained, without dimensions each.
 struct Staleness {

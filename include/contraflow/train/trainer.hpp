@@ -66,8 +66,8 @@ class OnlineTrainer
     if constexpr (Parts::corrects) {
       const auto correction =
           detail::pick<detail::CorrectionKind, RolloutCorrection>(components...);
-      detail::check(correction);
-      this->settings_.emplace_back("correction", detail::settings_text(correction));
+      expects_valid(correction);
+      this->settings_.emplace_back("correction", settings_text(correction));
       this->learner_.set(correction);
     }
     if constexpr (O::uses_paths) {
