@@ -6,13 +6,11 @@
 
 #include <catch2/catch_test_macros.hpp>
 
-#include <contraflow/objective/crd.hpp>
-#include <contraflow/objective/dgpo.hpp>
-#include <contraflow/objective/regression.hpp>
-#include <contraflow/objective/velocity_kl.hpp>
+#include <contraflow/objective/reward_gradient.hpp>
 #include <contraflow/solver/dpm_solver.hpp>
 #include <contraflow/solver/window.hpp>
 
+#include "device/compositions.hpp"
 #include "device/devices.hpp"
 #include "device/flows.hpp"
 #include "train/small_runs.hpp"
@@ -117,16 +115,7 @@ TEST_CASE("an epoch waits no more often for more steps, samples and micro-batche
   const auto checked = [&](const auto& solver, const auto& objective) {
     check(points, solver, reward, objective, prompts);
   };
-  SECTION("NFT") { checked(cf::DpmSolver<2>{}, cf::Nft{} + 0.1 * cf::VelocityKl{}); }
-  SECTION("the paper's NFT") { checked(cf::DpmSolver<2>{}, cf::PaperNft{}); }
-  SECTION("Flow-GRPO") { checked(cf::FlowSde{}, cf::Grpo{} + 0.1 * cf::TransitionKl{}); }
-  SECTION("GRPO-Guard") { checked(cf::FlowSde{}, cf::GrpoGuard{}); }
-  SECTION("MixGRPO") { checked(cf::Window<cf::FlowSde, cf::DpmSolver<2>>{}, cf::Grpo{}); }
-  SECTION("AWM") { checked(cf::DpmSolver<1>{}, cf::Awm{}); }
-  SECTION("DPO") { checked(cf::DpmSolver<1>{}, cf::Dpo{}); }
-  SECTION("DGPO") { checked(cf::DpmSolver<1>{}, cf::Dgpo{}); }
-  SECTION("CRD") { checked(cf::DpmSolver<1>{}, cf::Crd{}); }
-  SECTION("reward-weighted") { checked(cf::DpmSolver<1>{}, cf::RewardWeighted{}); }
+  flows::each_composition(checked);
   SECTION("best of a group") { checked(cf::DpmSolver<1>{}, cf::BestOfGroup{}); }
 }
 
@@ -147,4 +136,18 @@ TEST_CASE("nor does one of adapters on a transformer") {
     check([&] { return flows::images(device); }, cf::DpmSolver<2>{}, reward, objective,
           cf::PromptRows(flows::text_rows(at::kCPU)));
   }
+}
+
+TEST_CASE("nor does one on the gradient of a reward") {
+  const auto reward = cf::differentiable([](const Tensor& x0) { return -x0.square().mean(1); });
+  const auto waits = [&](std::int64_t micro_batch) {
+    small::Options o = small::options();
+    o.optimization.micro_batch = micro_batch;
+    auto trainer = small::trainer(flows::points(devices::other()), cf::Euler{}, reward,
+                                  cf::DraftK<>{.last_steps = 2}, o,
+                                  cf::PromptRows(at::arange(3, devices::other())));
+    trainer.run_epoch();
+    return devices::text_of(devices::waits_of([&] { trainer.run_epoch(); }));
+  };
+  CHECK(waits(2) == waits(0));
 }

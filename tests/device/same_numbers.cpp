@@ -6,16 +6,13 @@
 #include <catch2/catch_template_test_macros.hpp>
 #include <catch2/catch_test_macros.hpp>
 
-#include <contraflow/objective/crd.hpp>
-#include <contraflow/objective/dgpo.hpp>
-#include <contraflow/objective/regression.hpp>
 #include <contraflow/objective/reward_gradient.hpp>
-#include <contraflow/objective/velocity_kl.hpp>
 #include <contraflow/solver/dpm_solver.hpp>
 #include <contraflow/solver/window.hpp>
 #include <contraflow/toy/mixture.hpp>
 #include <contraflow/train/pretrain.hpp>
 
+#include "device/compositions.hpp"
 #include "device/devices.hpp"
 #include "device/flows.hpp"
 #include "train/small_runs.hpp"
@@ -78,16 +75,7 @@ TEST_CASE("training gives the same everywhere") {
                      cf::PromptRows(at::arange(3, device)));
     });
   };
-  SECTION("NFT") { checked(cf::DpmSolver<2>{}, cf::Nft{} + 0.1 * cf::VelocityKl{}); }
-  SECTION("the paper's NFT") { checked(cf::DpmSolver<2>{}, cf::PaperNft{}); }
-  SECTION("Flow-GRPO") { checked(cf::FlowSde{}, cf::Grpo{} + 0.1 * cf::TransitionKl{}); }
-  SECTION("GRPO-Guard") { checked(cf::FlowSde{}, cf::GrpoGuard{}); }
-  SECTION("MixGRPO") { checked(cf::Window<cf::FlowSde, cf::DpmSolver<2>>{}, cf::Grpo{}); }
-  SECTION("AWM") { checked(cf::DpmSolver<1>{}, cf::Awm{}); }
-  SECTION("DPO") { checked(cf::DpmSolver<1>{}, cf::Dpo{}); }
-  SECTION("DGPO") { checked(cf::DpmSolver<1>{}, cf::Dgpo{}); }
-  SECTION("CRD") { checked(cf::DpmSolver<1>{}, cf::Crd{}); }
-  SECTION("reward-weighted") { checked(cf::DpmSolver<1>{}, cf::RewardWeighted{}); }
+  flows::each_composition(checked);
   SECTION("best of a group") { checked(cf::DpmSolver<1>{}, cf::BestOfGroup{}); }
 }
 

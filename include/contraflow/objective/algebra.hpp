@@ -76,10 +76,6 @@ struct SelectedVelocities<Selection, std::index_sequence<I...>, Terms...> {
                                               typename Terms::Velocities, Roles<>>...>;
 };
 
-}  // namespace detail
-
-namespace detail {
-
 /// Who is to collect for a term; nothing where it does not mind.
 template <class T>
 consteval std::optional<Role> wanted_collector() {

@@ -58,10 +58,6 @@ inline std::map<std::string, std::int64_t> counts_in(
   return counts;
 }
 
-}  // namespace detail
-
-namespace detail {
-
 inline constexpr const char* checkpoint_files[] = {"state.safetensors", "optimizer.safetensors",
                                                    "optimizer.json"};
 inline constexpr const char* checksums_name = "checksums.json";

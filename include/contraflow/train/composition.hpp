@@ -67,12 +67,15 @@ struct Composition {
       return false;
     } else {
       constexpr bool solves = Solver<S> || Sampler<S>;
-      return has_roles_of<O, P>() && has_its_ranks<P, Comm>() &&
-             (!looks_ahead || HasRoleTensors<P>)&&ComponentCheck<O, Components...>::fits &&
-             (!O::uses_paths || HasGradientsOfRewards<R, Reference>)&&(
-                 collects ? count_of<CollectionKind, Components...> == 0
-                          : solves && (!O::uses_transitions ||
-                                       StochasticSolver<S>)&&(!O::uses_paths || !Sampler<S>));
+      constexpr bool records_transitions = !O::uses_transitions || StochasticSolver<S>;
+      constexpr bool records_paths = !O::uses_paths || !Sampler<S>;
+      constexpr bool has_gradients = !O::uses_paths || HasGradientsOfRewards<R, Reference>;
+      constexpr bool has_collector_weights = !looks_ahead || HasRoleTensors<P>;
+      constexpr bool has_samples = collects ? count_of<CollectionKind, Components...> == 0
+                                            : solves && records_transitions && records_paths;
+      constexpr bool has_components = ComponentCheck<O, Components...>::fits;
+      return has_roles_of<O, P>() && has_its_ranks<P, Comm>() && has_samples && has_gradients &&
+             has_collector_weights && has_components;
     }
   }
 };

@@ -246,7 +246,7 @@ class PathPoints {
   template <class RoleSet, class C>
   PathBatch<RoleSet, C> batch(std::int64_t first, std::int64_t last, C condition) const {
     const Tensor own = members(first, last);
-    return {own_.states.index_select(1, own.to(own_.states.device())),
+    return {own_.states.index_select(1, on_device(own, own_.states.device())),
             own_.steps,
             rollout_.record.grid,
             rollout_.prompt.index_select(0, own),

@@ -48,10 +48,6 @@ inline void expects_count(std::int64_t count, const char* name) {
   expects(count >= 0 && count <= most, name, "a count of a run", count);
 }
 
-}  // namespace detail
-
-namespace detail {
-
 /// The rank of each of a policy's parameters; empty where all ranks have all.
 /// @throws Error if the ranks of the policy are others than these
 template <class P, class Comm>
