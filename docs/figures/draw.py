@@ -21,7 +21,7 @@ TITLES = {
     "ladder_8": "ladder, 8",
     "ladder_32": "ladder, 32",
     "ladder_128": "ladder, 128",
-    "hidden_ring_32": "ring hidden in 32",
+    "hidden_ring_8": "ring hidden in 8",
 }
 WIDTH, HEIGHT, COLUMNS = 232, 150, 4
 LEFT, TOP, GAP_X, GAP_Y = 44, 62, 26, 62
