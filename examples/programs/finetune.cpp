@@ -228,8 +228,9 @@ struct Parts {
   const support::Ranks& ranks;
 };
 
-template <class Solver, class Objective>
-void train(Parts parts, const Solver& solver, const Objective& objective) {
+/// @param points where the objective looks, ForwardProcess or RecordedTransitions
+template <class Solver, class Objective, class Points>
+void train(Parts parts, const Solver& solver, const Objective& objective, const Points& points) {
   const Settings& settings = parts.settings;
   const fs::path& output = settings.output;
   const cf::Collection collected = collection(settings, parts.folder);
@@ -237,8 +238,8 @@ void train(Parts parts, const Solver& solver, const Objective& objective) {
       parts.folder.grid(settings.evaluation_steps, collected.sample_shape);
   cf::Trainer trainer(
       std::move(parts.policy), solver, std::move(parts.rewards), objective,
-      std::move(parts.prompts), collected, cf::Learning{.gradient_steps = settings.gradient_steps},
-      optimization(settings),
+      std::move(parts.prompts), collected, points,
+      cf::Learning{.gradient_steps = settings.gradient_steps}, optimization(settings),
       cf::Evaluator(
           cf::EvaluationOptions{.samples = settings.evaluation_images, .grid = evaluation_grid},
           cf::DpmSolver<1>{}, std::move(parts.evaluation_prompts)),
@@ -309,20 +310,24 @@ void train_by_method(Parts parts) {
   const auto transition_kl = settings.kl_weight() * cf::TransitionKl{};
   const cf::DpmSolver<2> ode;
   const Sde sde = settings.sde_of_grpo();
-  if (method == "nft") {
-    return train(std::move(parts), ode, cf::Nft{.beta = settings.beta} + velocity_kl);
-  }
-  if (method == "awm") return train(std::move(parts), ode, cf::Awm{} + velocity_kl);
-  if (method == "dpo") return train(std::move(parts), ode, cf::Dpo{});
-  if (method == "rwr") return train(std::move(parts), ode, cf::RewardWeighted{} + velocity_kl);
-  if (method == "sft") return train(std::move(parts), ode, cf::BestOfGroup{} + velocity_kl);
+  const auto by_velocities = [&](const auto& objective) {
+    train(std::move(parts), ode, objective, cf::ForwardProcess{.report_times = true});
+  };
+  const auto by_transitions = [&](const auto& solver, const auto& objective) {
+    train(std::move(parts), solver, objective + transition_kl,
+          cf::RecordedTransitions{.report_steps = true});
+  };
+  if (method == "nft") return by_velocities(cf::Nft{.beta = settings.beta} + velocity_kl);
+  if (method == "awm") return by_velocities(cf::Awm{} + velocity_kl);
+  if (method == "dpo") return by_velocities(cf::Dpo{});
+  if (method == "rwr") return by_velocities(cf::RewardWeighted{} + velocity_kl);
+  if (method == "sft") return by_velocities(cf::BestOfGroup{} + velocity_kl);
   const cf::Grpo grpo{.clip_range = settings.clip_range};
-  if (method == "grpo") return train(std::move(parts), sde, grpo + transition_kl);
+  if (method == "grpo") return by_transitions(sde, grpo);
   if (method == "grpo-fast") {
-    return train(std::move(parts), cf::Window<Sde, cf::DpmSolver<2>>{.sde = sde},
-                 grpo + transition_kl);
+    return by_transitions(cf::Window<Sde, cf::DpmSolver<2>>{.sde = sde}, grpo);
   }
-  train(std::move(parts), sde, cf::GrpoGuard{.clip_range = settings.clip_range} + transition_kl);
+  by_transitions(sde, cf::GrpoGuard{.clip_range = settings.clip_range});
 }
 
 /// Rows that are encoded before the networks are loaded: those of evaluations, as many of training

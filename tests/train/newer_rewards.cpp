@@ -1,6 +1,8 @@
 // Runs on rewards that are compared by themselves, and that see whole groups.
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -12,6 +14,7 @@
 #include <contraflow/distributed/team.hpp>
 #include <contraflow/objective/ddrl.hpp>
 #include <contraflow/objective/dgpo.hpp>
+#include <contraflow/objective/velocity_kl.hpp>
 #include <contraflow/reward/list.hpp>
 
 #include "laws/errors.hpp"
@@ -237,6 +240,15 @@ TEST_CASE("ratios are told by step where that is asked for") {
     CHECK(told.find("loss/ratio_deviation/" + step).value_or(0) > 0);
     clipped += told.find("loss/clipped_below/" + step).value_or(0);
     clipped += told.find("loss/clipped_above/" + step).value_or(0);
+    const double least = told.find("loss/ratio_least/" + step).value_or(2),
+                 greatest = told.find("loss/ratio_greatest/" + step).value_or(0);
+    CHECK(least < told.find("loss/ratio/" + step).value_or(0));
+    CHECK(greatest > told.find("loss/ratio/" + step).value_or(2));
+    // The square of the largest is at most the sum of all.
+    const double farthest = std::max(greatest - 1, 1 - least);
+    const double mean_square = told.find("loss/ratio_deviation/" + step).value_or(0);
+    CHECK(farthest * farthest >= mean_square);
+    CHECK(farthest * farthest <= 24 * mean_square * (1 + 1e-5));  // 12 samples, twice
   }
   CHECK(clipped > 0);
   CHECK(std::abs(clipped / 4 - told.find("loss/clip_fraction").value_or(0)) < 1e-6);
@@ -247,8 +259,66 @@ TEST_CASE("ratios are told by step where that is asked for") {
     of_rank[static_cast<std::size_t>(rank.rank())] = report(true, rank);
   });
   for (const cf::EpochReport& own : of_rank) {
-    for (const char* name : {"loss/ratio/2", "loss/clip_fraction", "loss/grpo"}) {
+    for (const char* name : {"loss/ratio/2", "loss/ratio_least/1", "loss/ratio_greatest/3",
+                             "loss/clip_fraction", "loss/grpo"}) {
       CHECK(std::abs(own.find(name).value_or(0) - told.find(name).value_or(1)) < 1e-4);
     }
   }
+}
+
+TEST_CASE("extremes are those of all batches and ranks, and of no rank without values") {
+  const Tensor step = at::tensor({0, 2, 2}, at::kLong);
+  const auto told = [&](cf::Statistics& statistics) {
+    std::map<std::string, double> values;
+    statistics.for_each([&](std::string_view name, double value) { values.emplace(name, value); });
+    return values;
+  };
+  const std::map<std::string, double> expected{
+      {"x_least/0", -4}, {"x_least/2", 2}, {"x_greatest/0", 1}, {"x_greatest/2", 9}};
+  const auto add = [&](cf::Statistics& statistics, int part) {
+    if (part == 0) statistics.add_extremes_by_step("x", at::tensor({1.0, 9.0, 3.0}), step, 4);
+    if (part == 1) statistics.add_extremes_by_step("x", at::tensor({-4.0, 2.0, 5.0}), step, 4);
+  };
+  cf::Statistics of_one;
+  for (const int part : {0, 1}) add(of_one, part);
+  CHECK(told(of_one) == expected);
+  std::vector<std::map<std::string, double>> of_rank(3);
+  cf::Team(3).run([&](const cf::TeamRank& rank) {
+    cf::Statistics own;
+    add(own, rank.rank());
+    own.add_up(rank);
+    of_rank[static_cast<std::size_t>(rank.rank())] = told(own);
+  });
+  for (const auto& own : of_rank) CHECK(own == expected);
+}
+
+TEST_CASE("the distance from the reference is told by time where that is asked for") {
+  const auto report = [](bool by_time, const auto& objective, double t = 0.3) {
+    small::Options o = small::options();
+    o.learning.gradient_steps = 3;  // the first sees no distance yet
+    o.forward.times = [t](std::int64_t units, const cf::TimeGrid&, cf::Generator&) {
+      return at::tensor({t, 0.9}, at::kFloat).expand({units, 2});
+    };
+    o.forward.report_times = by_time;
+    return small::trainer(small::policy(), cf::Euler{}, first, objective, o).run(2).last;
+  };
+  const auto find = [](const cf::EpochReport& told, const std::string& name) {
+    return told.find(name).value_or(-1);
+  };
+  const auto check = [&](const auto& objective) {
+    const cf::EpochReport told = report(true, objective);
+    const double low = find(told, "loss/velocity_kl/1"), high = find(told, "loss/velocity_kl/3");
+    CHECK(low > 0);
+    CHECK(high > 0);
+    CHECK(std::abs(low - high) > 1e-3 * high);
+    CHECK(std::abs((low + high) / 2 - find(told, "loss/velocity_kl")) < 1e-6 * high);
+    CHECK(!told.find("loss/velocity_kl/0"));
+    CHECK(!told.find("loss/velocity_kl/2"));
+    CHECK(!report(false, objective).find("loss/velocity_kl/1"));
+    // The ends belong to the first and the last quarter.
+    CHECK(find(report(true, objective, 0), "loss/velocity_kl/0") > 0);
+    CHECK(find(report(true, objective, 1), "loss/velocity_kl/3") > 0);
+  };
+  check(cf::Nft{} + 0.1 * cf::VelocityKl{});
+  check(cf::VelocityKl{} + cf::Nft{});
 }

@@ -157,6 +157,34 @@ TEST_CASE("scores are means of what was scored, and what stands in is the group'
   CHECK(laws::relative_distance(run.rewards, expected) < 1e-12);
 }
 
+TEST_CASE("of several rewards is told how much each has in what samples are compared by") {
+  const auto shares = [](const Run& run) {
+    return std::pair(run.report.find("reward/share/a").value_or(-9),
+                     run.report.find("reward/share/b").value_or(-9));
+  };
+  const Run run = run_of(bag_of(coordinate(0), coordinate(1), -0.5));
+  const auto [a, b] = shares(run);
+  CHECK(std::abs(a + b - 1) < 1e-12);
+  // By hand, group by group.
+  const Tensor first = run_of(bag_of(coordinate(0))).rewards.view({3, 4}),
+               second = -0.5 * run_of(bag_of(coordinate(1))).rewards.view({3, 4});
+  const auto centred = [](const Tensor& x) { return x - x.mean(1, true); };
+  const Tensor sum = centred(first) + centred(second);
+  const double expected = ((centred(first) * sum).sum() / sum.square().sum()).item<double>();
+  CHECK(std::abs(a - expected) < 1e-12);
+  // A scale of its own lets a reward decide alone; what abstains, or is the same for all, has none.
+  CHECK(shares(run_of(bag_of(coordinate(0), coordinate(1), 1e6))).second > 0.999);
+  CHECK(shares(run_of(bag_of(coordinate(0), coordinate(1, {}, everything)))).first == 1);
+  CHECK(shares(run_of(bag_of(coordinate(0), [](const Tensor& x0) {
+          return at::full({x0.size(0)}, 0.1, at::kDouble);
+        }))).second == 0);
+  // Where nothing differs there is nothing to have a share in; of a single reward nobody asks.
+  CHECK(is_later(run_of(bag_of(coordinate(0), coordinate(0), -1)).report, "reward/share/a"));
+  CHECK(
+      is_later(run_of(bag_of(coordinate(0, everything), coordinate(1))).report, "reward/share/a"));
+  CHECK_FALSE(run_of(bag_of(coordinate(0))).report.knows("reward/share/a"));
+}
+
 TEST_CASE("failures are counted by group") {
   const Run run = run_of(bag_of(coordinate(0, {0, 5, 6}), coordinate(1, {6, 7})));
   CHECK(run.report.find("reward/failed") == 4);

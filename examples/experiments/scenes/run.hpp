@@ -76,8 +76,13 @@ inline cf::RewardList<Tensor> rewards_of(Method method) {
 
 /// How NFT noises samples.
 inline cf::ForwardProcess forward_process(const Settings& s) {
-  if (s.times == 0) return {.times = cf::GridTimes{}, .shared_noise = s.shared_noise};
-  return {.times = cf::StratifiedTimes{.per_sample = s.times}, .shared_noise = s.shared_noise};
+  cf::ForwardProcess process{.shared_noise = s.shared_noise, .report_times = true};
+  if (s.times == 0) {
+    process.times = cf::GridTimes{};
+  } else {
+    process.times = cf::StratifiedTimes{.per_sample = s.times};
+  }
+  return process;
 }
 
 /// What the runs of one base share.
@@ -215,7 +220,7 @@ inline Run nft(const Start& start) {
 template <class Model>
 Run flow_grpo(const Model& model, const Start& start, double cost) {
   const Settings& s = start.settings;
-  const cf::RecordedTransitions points{.per_sample = s.transitions};
+  const cf::RecordedTransitions points{.per_sample = s.transitions, .report_steps = true};
   const cf::FlowSde sde{.noise_level = s.noise_level};
   const cf::Grpo grpo{.clip_range = s.clip_range};
   if (s.kl == 0) return trained(trainer_of(model, start, sde, grpo, points), start, cost);

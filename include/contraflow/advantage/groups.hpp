@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -116,6 +117,37 @@ inline GroupStatistics group_statistics(const Tensor& reward, const Tensor& grou
     if (*least == *greatest) statistics.zero_std_ratio += share;
   }
   return statistics;
+}
+
+/// How much each of several parts has in the variance of their sum within groups:
+/// `cov(p_k, S) / var(S)` with `S = sum_k p_k`, both around the means of the groups. Together they
+/// are 1; one below 0 has the others against it.
+/// @param parts float64 [R, N]; NaN where one has no say, which counts as the mean of its group
+/// @param group int64 [N]
+/// @return float64 [R]; undefined where the samples of no group differ
+inline Tensor variance_shares(const Tensor& parts, const Tensor& group) {
+  const Tensor values = parts.contiguous(), deviations = at::zeros_like(values);
+  const auto groups = members_of_groups(group);
+  for (std::int64_t k = 0; k < values.size(0); ++k) {
+    const double* value = data_of<const double>(values[k]);
+    double* deviation = data_of<double>(deviations[k]);
+    for (const auto& members : groups) {
+      std::vector<std::int64_t> known;
+      std::vector<double> own;
+      for (const std::int64_t i : members) {
+        if (std::isnan(value[i])) continue;
+        known.push_back(i);
+        own.push_back(value[i]);
+      }
+      // The mean of equal numbers need not be that number.
+      if (std::adjacent_find(own.begin(), own.end(), std::not_equal_to<>()) == own.end()) continue;
+      const double mean = mean_of(own);
+      for (const std::int64_t i : known) deviation[i] = value[i] - mean;
+    }
+  }
+  const Tensor sum = deviations.sum(0), variance = sum.square().sum();
+  if (variance.item<double>() == 0) return {};
+  return (deviations * sum).sum(1) / variance;
 }
 
 /// Mean over groups of the mean of each group's best rewards, those not below the percentile

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <functional>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -69,6 +70,7 @@ struct ForwardBatch {
   /// How many rows side by side are compared, under one noise and time: 2 for a term that compares
   /// pairs, the size of a group for one that compares groups, else 1.
   std::int64_t unit_size = 1;
+  bool reports_times = false;  ///< see ForwardProcess::report_times
 
   /// Of all its tensors.
   at::Device device() const { return x0.device(); }
@@ -81,7 +83,8 @@ struct ForwardBatch {
             detail::rows_of(x_t, rows),
             detail::condition_rows(condition, rows),
             detail::narrowed<Narrow, RoleSet>(velocities, rows),
-            unit_size};
+            unit_size,
+            reports_times};
   }
 };
 
@@ -269,15 +272,16 @@ Tensor unit_of_rows(const Batch& batch) {
       .div(batch.unit_size, "floor");
 }
 
-/// Means of quantities worth a look, gathered where they are computed while losses are.
+/// Means and extremes of quantities worth a look, gathered where they are computed while losses
+/// are.
 ///
-/// Sums stay on the device of the values until for_each() reads them, all at once.
+/// They stay on the device of the values until for_each() reads them, all at once.
 class Statistics {
  public:
   /// Adds the values of one batch to the mean called @p name.
   void add(std::string_view name, const Tensor& values) {
     Entry& entry = entry_of(name, 0);
-    accumulate(entry.sum, values.detach().sum(at::kDouble));
+    accumulate(entry, values.detach().sum(at::kDouble));
     entry.count += values.numel();
   }
   /// Adds the values of one batch to means of their own for each step, called @p name/0, @p name/1
@@ -288,10 +292,28 @@ class Statistics {
   /// @param steps how many there are, at least 1
   void add_by_step(std::string_view name, const Tensor& values, const Tensor& step,
                    std::int64_t steps) {
-    Entry& entry = entry_of(name, steps);
     const Tensor own = values.detach().to(at::kDouble), none = at::zeros({steps}, own.options());
-    accumulate(entry.sum, none.index_add(0, step, own));
-    accumulate(entry.number, none.index_add(0, step, at::ones_like(own)));
+    accumulate(entry_of(name, steps), none.index_add(0, step, own));
+    accumulate_number(entry_of(name, steps), step);
+  }
+  /// Adds the values of one batch to the least and the greatest of each step, called
+  /// @p name_least/0, @p name_greatest/0 and so on; a step without any has none.
+  /// @param name of the quantity
+  /// @param values [B], none NaN
+  /// @param step of each, int64 [B]
+  /// @param steps how many there are, at least 1
+  void add_extremes_by_step(std::string_view name, const Tensor& values, const Tensor& step,
+                            std::int64_t steps) {
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    for (const auto& [end, kind] :
+         {std::pair("_least", Kind::least), std::pair("_greatest", Kind::greatest)}) {
+      const double sign = kind == Kind::greatest ? -1 : 1;
+      const Tensor own = values.detach().to(at::kDouble) * sign;
+      Entry& entry = entry_of(std::string(name) + end, steps, kind);
+      accumulate(entry, at::full({steps}, infinity, own.options())
+                            .scatter_reduce(0, step, own, "amin", /*include_self=*/true));
+      accumulate_number(entry, step);
+    }
   }
 
   /// Adds up over the ranks: collective.
@@ -299,27 +321,24 @@ class Statistics {
   void add_up(const Comm& communicator) {
     if constexpr (!is_alone<Comm>) {
       std::vector<std::string> lines;
-      for (const Entry& entry : entries_) lines.push_back(shown(entry.steps) + " " + entry.name);
-      for (const std::string& line : gathered_lines(communicator, lines)) {
-        const std::size_t place = line.find(' ');
-        entry_of(line.substr(place + 1), std::stoll(line.substr(0, place)));
-      }
+      for (const Entry& entry : entries_) lines.push_back(entry.text());
+      for (const std::string& line : gathered_lines(communicator, lines)) know(line);
       // Of one order on all ranks.
       std::sort(entries_.begin(), entries_.end(),
                 [](const Entry& a, const Entry& b) { return a.name < b.name; });
       if (entries_.empty()) return;
-      const Tensor all = numbers();
-      communicator.sum({all});
+      const Tensor of_ranks = communicator.gather(numbers().unsqueeze(0));
       std::int64_t place = 0;
       for (Entry& entry : entries_) {
-        entry.sum = all.narrow(0, place, entry.width()).clone();
-        entry.number = all.narrow(0, place + entry.width(), entry.width()).clone();
+        const Tensor own = of_ranks.narrow(1, place, entry.width());
+        entry.value = entry.kind == Kind::mean ? own.sum(0) : own.amin(0);
+        entry.number = of_ranks.narrow(1, place + entry.width(), entry.width()).sum(0);
         place += 2 * entry.width();
       }
     }
   }
 
-  /// Calls @p body(name, mean) in the order of first use.
+  /// Calls @p body(name, value) in the order of first use.
   template <class Body>
   void for_each(Body&& body) const {
     if (entries_.empty()) return;
@@ -329,12 +348,14 @@ class Statistics {
       for (std::int64_t k = 0; k < entry.width(); ++k) {
         const double number = value[entry.width() + k];
         if (number == 0) continue;
-        const double mean = value[k] / number;
+        const double told = entry.kind == Kind::mean    ? value[k] / number
+                            : entry.kind == Kind::least ? value[k]
+                                                        : -value[k];
         if (entry.steps == 0) {
-          body(std::string_view(entry.name), mean);
+          body(std::string_view(entry.name), told);
         } else {
           const std::string name = entry.name + "/" + std::to_string(k);
-          body(std::string_view(name), mean);
+          body(std::string_view(name), told);
         }
       }
       value += 2 * entry.width();
@@ -342,32 +363,56 @@ class Statistics {
   }
 
  private:
+  enum class Kind { mean, least, greatest };
   struct Entry {
     std::string name;
-    std::int64_t steps = 0;  ///< 0: one mean for all
-    Tensor sum = {};         ///< float64, [steps] or without dimensions
-    Tensor number = {};      ///< of the values in each sum, where it is not known as `count`
+    std::int64_t steps = 0;  ///< 0: one for all
+    Kind kind = Kind::mean;
+    /// float64, [steps] or without dimensions: the sum, the least, or the least of the negatives.
+    Tensor value = {};
+    Tensor number = {};  ///< of the values in each, where it is not known as `count`
     std::int64_t count = 0;
 
     std::int64_t width() const { return std::max<std::int64_t>(steps, 1); }
+    Tensor nothing() const {
+      const double none = kind == Kind::mean ? 0 : std::numeric_limits<double>::infinity();
+      return at::full({width()}, none, at::kDouble);
+    }
+    std::string text() const { return shown(steps) + " " + shown(int(kind)) + " " + name; }
   };
 
-  static void accumulate(Tensor& sum, const Tensor& more) {
-    sum = sum.defined() ? sum + more : more;
+  static void accumulate(Entry& entry, const Tensor& more) {
+    if (!entry.value.defined()) {
+      entry.value = more;
+    } else {
+      entry.value = entry.kind == Kind::mean ? entry.value + more : at::minimum(entry.value, more);
+    }
   }
-  Entry& entry_of(std::string_view name, std::int64_t steps) {
+  static void accumulate_number(Entry& entry, const Tensor& step) {
+    const auto options = entry.value.options();
+    const Tensor more =
+        at::zeros({entry.steps}, options).index_add(0, step, at::ones(step.sizes(), options));
+    entry.number = entry.number.defined() ? entry.number + more : more;
+  }
+  Entry& entry_of(std::string_view name, std::int64_t steps, Kind kind = Kind::mean) {
     for (Entry& entry : entries_) {
       if (entry.name == name && entry.steps == steps) return entry;
     }
-    return entries_.emplace_back(Entry{std::string(name), steps});
+    return entries_.emplace_back(Entry{std::string(name), steps, kind});
+  }
+  /// Has an entry of the text of one.
+  void know(const std::string& text) {
+    const std::size_t kind = text.find(' ') + 1, name = text.find(' ', kind) + 1;
+    entry_of(text.substr(name), std::stoll(text), Kind(std::stoi(text.substr(kind))));
   }
 
   /// Sums and numbers of all entries one behind the other, float64 on the CPU.
   Tensor numbers() const {
     std::vector<Tensor> sums, all;
     for (const Entry& entry : entries_) {
-      if (entry.sum.defined()) sums.push_back(entry.sum.reshape({-1}));
-      if (entry.sum.defined() && entry.number.defined()) sums.push_back(entry.number.reshape({-1}));
+      if (entry.value.defined()) sums.push_back(entry.value.reshape({-1}));
+      if (entry.value.defined() && entry.number.defined())
+        sums.push_back(entry.number.reshape({-1}));
     }
     const Tensor read = sums.empty() ? Tensor() : at::cat(sums).to(at::kCPU);  // once
     std::int64_t place = 0;
@@ -376,12 +421,11 @@ class Statistics {
       return read.narrow(0, place - width, width);
     };
     for (const Entry& entry : entries_) {
-      const std::vector<std::int64_t> shape{entry.width()};
-      const bool counts = !entry.number.defined();
-      all.push_back(entry.sum.defined() ? next(entry.width()) : at::zeros(shape, at::kDouble));
-      all.push_back(counts || !entry.sum.defined()
-                        ? at::full(shape, double(entry.count), at::kDouble)
-                        : next(entry.width()));
+      const bool has_values = entry.value.defined();
+      all.push_back(has_values ? next(entry.width()) : entry.nothing());
+      all.push_back(has_values && entry.number.defined()
+                        ? next(entry.width())
+                        : at::full({entry.width()}, double(entry.count), at::kDouble));
     }
     return at::cat(all);
   }

@@ -27,11 +27,14 @@ inline void add_by_step(Statistics& statistics, const TransitionRows& transition
   statistics.add_by_step(name, values.detach(), transition.step, transition.steps);
 }
 
-/// Tells of ratios by step: their mean, and the mean square of what they differ from 1 by.
+/// Tells of ratios by step: their mean, the mean square of what they differ from 1 by, the least
+/// and the greatest.
 inline void add_ratios_by_step(Statistics& statistics, const TransitionRows& transition,
                                const Tensor& ratio) {
   add_by_step(statistics, transition, "ratio", ratio);
   add_by_step(statistics, transition, "ratio_deviation", (ratio - 1).square());
+  if (!transition.step.defined()) return;
+  statistics.add_extremes_by_step("ratio", ratio, transition.step, transition.steps);
 }
 /// The same, and the shares beyond either end of a clip range.
 inline void add_ratios_by_step(Statistics& statistics, const TransitionRows& transition,

@@ -104,7 +104,10 @@ struct Nft {
                            batch.x0, batch.eps, batch.t, r},
                           {beta, kl_weight, negative_branch}, {optimality.clip, weight_floor});
     statistics.add(name, terms.policy);
-    if (v_ref.defined()) statistics.add(VelocityKl::name, terms.kl);
+    if (v_ref.defined()) {
+      statistics.add(VelocityKl::name, terms.kl);
+      detail::add_by_time(statistics, batch, VelocityKl::name, terms.kl);
+    }
     return terms.total;
   }
 };

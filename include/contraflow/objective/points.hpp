@@ -50,6 +50,8 @@ struct ForwardProcess {
   /// Samples of one group are noised alike: the same noise at the same times. What they have in
   /// common then cancels in the difference between the good and the bad ones, as in a paired test.
   bool shared_noise = false;
+  /// The distance of VelocityKl is reported by time, too, for each quarter of [0, 1].
+  bool report_times = false;
 
   /// What its terms are given.
   template <class RoleSet, class C = Unconditional>

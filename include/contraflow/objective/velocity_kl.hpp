@@ -3,12 +3,27 @@
 /// @file
 /// The KL term of objectives on the forward process.
 
+#include <cstdint>
 #include <string_view>
 
 #include <contraflow/objective/concept.hpp>
 #include <contraflow/objective/informative.hpp>
 
 namespace contraflow {
+
+namespace detail {
+
+/// Tells of something by the quarter of [0, 1] that its time is in, where that is asked for.
+template <class Batch>
+void add_by_time(Statistics& statistics, const Batch& batch, std::string_view name,
+                 const Tensor& values) {
+  constexpr std::int64_t parts = 4;
+  if (!batch.reports_times) return;
+  const Tensor part = (batch.t * parts).floor().clamp(0, parts - 1).to(at::kLong);
+  statistics.add_by_step(name, values, part, parts);
+}
+
+}  // namespace detail
 
 /// `mean (v_theta - v_ref)^2`: keeps the policy near its start, on samples noised afresh.
 ///
@@ -27,9 +42,11 @@ struct VelocityKl {
 
   /// The loss of each sample, [B].
   template <class Batch>
-  Tensor loss(const Batch& batch, const Tensor&, Statistics&) const {
-    return mean_per_sample(
+  Tensor loss(const Batch& batch, const Tensor&, Statistics& statistics) const {
+    const Tensor kl = mean_per_sample(
         (wide(velocity<Role::current>(batch)) - wide(velocity<Role::reference>(batch))).square());
+    detail::add_by_time(statistics, batch, name, kl);
+    return kl;
   }
 };
 

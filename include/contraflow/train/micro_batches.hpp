@@ -49,7 +49,10 @@ class ForwardPoints {
   /// @param stream of this pass over the epoch's samples
   ForwardPoints(const ForwardProcess& settings, const Rollout<Record>& rollout,
                 const StepUnits& units, const TimeGrid& grid, const Generator& stream)
-      : rollout_(rollout), units_(units), noise_(stream.stream(Purpose::training_noise)) {
+      : rollout_(rollout),
+        units_(units),
+        noise_(stream.stream(Purpose::training_noise)),
+        reports_times_(settings.report_times) {
     const auto names = [&](const Tensor& id, const Tensor& group, const Tensor& members) {
       return (settings.shared_noise ? group : id).index_select(0, members.select(1, 0));
     };
@@ -81,7 +84,14 @@ class ForwardPoints {
     const Tensor x0 = rollout_.x0.index_select(0, own);
     const Tensor t = times_.slice(0, first, last);
     const Tensor eps = noise(first, last, x0);
-    return {x0, eps, t, interpolate(x0, eps, t), std::move(condition), {}, units_.size()};
+    return {x0,
+            eps,
+            t,
+            interpolate(x0, eps, t),
+            std::move(condition),
+            {},
+            units_.size(),
+            reports_times_};
   }
 
  private:
@@ -126,6 +136,7 @@ class ForwardPoints {
   Tensor rows_;   ///< the sample of each row, int64 [K U k] on the CPU
   Tensor times_;  ///< of each row, float32 [K U k] on the device
   std::int64_t per_sample_ = 0;
+  bool reports_times_ = false;
 };
 
 /// The record of an epoch's transitions as tables on the device of the samples.

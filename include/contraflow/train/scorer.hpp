@@ -156,10 +156,12 @@ class Scorer {
       const auto of_all = gathered_lines(communicator_, failures);
       last_failure_ = of_all.empty() ? "" : of_all.back();
       add_statistics(report, {});
+      add_shares(report, sheet, {}, {});
       return {};
     }
     ScoredRollout<Record> scored = placed(std::move(rollout), all, counted.samples, masked > 0);
     add_statistics(report, scored.scores = valued(counted.scores, scored.scores.group));
+    add_shares(report, sheet, counted.scores, scored.scores.group);
     return scored;
   }
 
@@ -282,6 +284,24 @@ class Scorer {
     report.add("reward/std", std);
     report.add("zero_std_ratio", flat);
     report.add("reward/group_std", spread);
+  }
+
+  /// Where advantages are made of the sum of several rewards: what each has in it.
+  void add_shares(EpochReport& report, const ScoreSheet& sheet, const Tensor& counted,
+                  const Tensor& group) const {
+    if constexpr (HasComponents<R> && !HasAdvantagesOfRewards<A>) {
+      if (sheet.names.size() < 2) return;
+      Tensor shares;
+      if (counted.defined()) {
+        const RewardComponents each = rewards_.components(counted, group);
+        shares = variance_shares(each.weights.unsqueeze(1) * each.values, group);
+      }
+      for (std::size_t k = 0; k < sheet.names.size(); ++k) {
+        std::optional<double> share;
+        if (shares.defined()) share = shares[std::int64_t(k)].template item<double>();
+        report.add("reward/share/" + sheet.names[k], share);
+      }
+    }
   }
 
   R rewards_;
