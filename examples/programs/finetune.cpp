@@ -88,8 +88,10 @@ struct Settings {
   std::int64_t encode_ahead = 256;
   std::int64_t save_every = 10, evaluate_every = 10, evaluation_images = 16;
   int steps = 10, evaluation_steps = 40;
-  double learning_rate = 3e-4, alpha = 64, beta = 1, clip_range = 1e-4, noise_level = 0.7;
-  std::optional<double> kl, guidance;
+  std::int64_t window = 2;
+  double learning_rate = 3e-4, beta = 1, clip_range = 1e-4, noise_level = 0.7;
+  std::optional<double> alpha, kl, guidance;
+  std::optional<std::int64_t> average_every;
   std::optional<at::ScalarType> autocast;
   std::uint64_t seed = 0;
   int threads = at::get_num_threads();
@@ -100,9 +102,19 @@ struct Settings {
   fs::path run_file() const { return output / "run.json"; }
 
   bool is_grpo() const { return method.starts_with("grpo"); }
-  /// As published: 1e-4 for NFT, 0.04 for GRPO; of FLUX.1, which is published without, as little as
-  /// for NFT.
-  double kl_weight() const { return kl.value_or(is_grpo() && !model.is_flux() ? 0.04 : 1e-4); }
+  /// As published: 1e-4 for NFT, 0.04 for GRPO, none for FLUX.1.
+  double kl_weight() const {
+    if (kl) return *kl;
+    if (!takes_no_kl()) return 1e-4;
+    return model.is_flux() ? 0 : is_grpo() ? 0.04 : 1e-4;
+  }
+  /// Whether the method is compiled without a KL term, too.
+  bool takes_no_kl() const { return is_grpo() || method == "nft" || method == "dpo"; }
+  double lora_alpha() const { return alpha.value_or(double(2 * rank)); }
+  /// As published for GRPO. The few steps of a tiny run would leave such an average at its start.
+  std::int64_t steps_of_average() const {
+    return average_every.value_or(is_grpo() && !model.tiny ? 8 : 1);
+  }
   /// As published: none for NFT, 4.5 for GRPO; for FLUX.1 3.5, which it is told.
   double guidance_scale() const {
     return guidance.value_or(model.is_flux() ? 3.5 : is_grpo() ? 4.5 : 1.0);
@@ -114,7 +126,7 @@ struct Settings {
     return {cf::FlowSde{.noise_level = noise_level}};
   }
   cf::LoraOptions adapter() const {
-    cf::LoraOptions options{.rank = rank, .alpha = alpha};
+    cf::LoraOptions options{.rank = rank, .alpha = lora_alpha()};
     if (model.is_flux()) options.targets = cf::flux::lora_options().targets;
     return options;
   }
@@ -170,19 +182,10 @@ void expects_own_folder(const Settings& settings) {
 /// Throws Error where the checkpoints that are to be gone on from would mean something else.
 /// @return the other settings that differ, each in a sentence
 std::vector<std::string> changed_settings(const Settings& settings) {
-  static const std::set<std::string> decisive{"tiny",
-                                              "tiny-flux",
-                                              "int8",
-                                              "method",
-                                              "rank",
-                                              "alpha",
-                                              "seed",
-                                              "guidance",
-                                              "negative",
-                                              "lora",
-                                              "lora-without-text-encoders",
-                                              "true-guidance",
-                                              "sde"};
+  static const std::set<std::string> decisive{
+      "tiny",          "tiny-flux", "int8",     "method",   "rank", "alpha",
+      "average-every", "seed",      "guidance", "negative", "lora", "lora-without-text-encoders",
+      "true-guidance", "sde"};
   std::vector<std::string> changes;
   if (!settings.resume || !fs::exists(settings.run_file())) return changes;
   if (cf::checkpoints_in(settings.checkpoints()).empty()) return changes;
@@ -190,6 +193,7 @@ std::vector<std::string> changed_settings(const Settings& settings) {
   // Of records that do not have them yet.
   if (settings.model.is_flux()) before.at("settings").emplace("true-guidance", 1);
   before.at("settings").emplace("sde", "flow");
+  before.at("settings").emplace("average-every", settings.is_grpo() ? 8 : 1);
   for (const auto& [name, was, is] : support::other_settings(before, settings.record)) {
     if (decisive.contains(name)) {
       throw cf::Error(
@@ -246,8 +250,9 @@ void train(Parts parts, const Solver& solver, const Objective& objective, const 
       cf::Seed{settings.seed}, cf::Ahead{settings.ahead}, parts.ranks);
   const auto warn = [&](const cf::Warning& warning) { parts.phases.say(warning.message); };
   const bool resumed = settings.resume && cf::resume(trainer, settings.checkpoints(), warn);
-  if (resumed) {
-    parts.phases.say("resumed after epoch " + std::to_string(trainer.epoch()));
+  if (settings.resume) {
+    parts.phases.say(resumed ? "resumed after epoch " + std::to_string(trainer.epoch())
+                             : "no checkpoint to go on from: begins anew");
   }
   if (support::is_first(parts.ranks)) write_run_file(settings, trainer.run_number(), resumed);
   //! [observers]
@@ -299,6 +304,10 @@ void train(Parts parts, const Solver& solver, const Objective& objective, const 
             << trainer.evaluations().forward << '\n';
   if (before) std::cout << "reward before " << *before << '\n';
   if (after) std::cout << "reward after " << *after << '\n';
+  if (trainer.gradient_steps() < settings.steps_of_average()) {
+    std::cout << "the adapter is still the one of the start: it is an average that is taken every "
+              << settings.steps_of_average() << " gradient steps (--average-every)\n";
+  }
   std::cout << "adapters, pictures and records in " << output.string() << '\n';
   if (report.stopped) std::cout << report.reason << '\n';
 }
@@ -306,26 +315,29 @@ void train(Parts parts, const Solver& solver, const Objective& objective, const 
 void train_by_method(Parts parts) {
   const Settings& settings = parts.settings;
   const std::string& method = settings.method;
-  const auto velocity_kl = settings.kl_weight() * cf::VelocityKl{};
-  const auto transition_kl = settings.kl_weight() * cf::TransitionKl{};
   const cf::DpmSolver<2> ode;
   const Sde sde = settings.sde_of_grpo();
   const auto by_velocities = [&](const auto& objective) {
     train(std::move(parts), ode, objective, cf::ForwardProcess{.report_times = true});
   };
   const auto by_transitions = [&](const auto& solver, const auto& objective) {
-    train(std::move(parts), solver, objective + transition_kl,
-          cf::RecordedTransitions{.report_steps = true});
+    const cf::RecordedTransitions points{.report_steps = true};
+    if (settings.kl_weight() == 0) return train(std::move(parts), solver, objective, points);
+    train(std::move(parts), solver, objective + settings.kl_weight() * cf::TransitionKl{}, points);
   };
-  if (method == "nft") return by_velocities(cf::Nft{.beta = settings.beta} + velocity_kl);
-  if (method == "awm") return by_velocities(cf::Awm{} + velocity_kl);
+  const cf::Nft nft{.beta = settings.beta};
+  if (method == "nft" && settings.kl_weight() == 0) return by_velocities(nft);
   if (method == "dpo") return by_velocities(cf::Dpo{});
+  const auto velocity_kl = settings.kl_weight() * cf::VelocityKl{};
+  if (method == "nft") return by_velocities(nft + velocity_kl);
+  if (method == "awm") return by_velocities(cf::Awm{} + velocity_kl);
   if (method == "rwr") return by_velocities(cf::RewardWeighted{} + velocity_kl);
   if (method == "sft") return by_velocities(cf::BestOfGroup{} + velocity_kl);
   const cf::Grpo grpo{.clip_range = settings.clip_range};
   if (method == "grpo") return by_transitions(sde, grpo);
   if (method == "grpo-fast") {
-    return by_transitions(cf::Window<Sde, cf::DpmSolver<2>>{.sde = sde}, grpo);
+    const cf::WindowPlace place{.length = std::size_t(settings.window)};
+    return by_transitions(cf::Window<Sde, cf::DpmSolver<2>>{.sde = sde, .place = place}, grpo);
   }
   by_transitions(sde, cf::GrpoGuard{.clip_range = settings.clip_range});
 }
@@ -356,7 +368,11 @@ void run(const Settings& settings, const support::Ranks& ranks) {
     support::text_to_image::prepare(settings.model, settings.output);
   });
   const support::Folder folder = support::text_to_image::opened(settings.model, settings.output);
-  collection(settings, folder);  // finds faults now, not after the text encoders
+  // Faults are found now, not after the text encoders.
+  folder.look_through(settings.steps, collection(settings, folder).sample_shape);
+  if (settings.guidance && !folder.is_told_guidance()) {
+    phases.say("--guidance changes nothing: FLUX.1 [schnell] is told none");
+  }
   support::ImageRewards rewards = support::image_rewards(settings.rewards);
   const cf::Records records = prompts_of(settings.prompt_file);
   cf::Records own_evaluation;
@@ -386,7 +402,8 @@ void run(const Settings& settings, const support::Ranks& ranks) {
   const auto transformer =
       folder.transformer(settings.model.transformer(settings.guidance_scale(), settings.recompute));
   const cf::TextCondition negative = store->condition(at::full({1}, store->size() - 1, at::kLong));
-  cf::LoraPolicyOptions options{.average_every = settings.is_grpo() ? 8 : 1, .seed = settings.seed};
+  cf::LoraPolicyOptions options{.average_every = settings.steps_of_average(),
+                                .seed = settings.seed};
   if (settings.lora.is_given()) options.start = settings.lora.read();
   Policy policy(
       Model(cf::Autocasting(transformer, settings.autocast), negative, settings.two_pass_scale()),
@@ -440,7 +457,13 @@ void add_options(CLI::App& app, Settings& settings) {
   const auto number = [&](const char* name, auto& value, const char* help) {
     option(name, value, help)->check(support::finite());
   };
-  number("--alpha", settings.alpha, "Of the adapter: its change is alpha / rank times B A");
+  app.add_option("--alpha", settings.alpha,
+                 "Of the adapter: its change is alpha / rank times B A; twice the rank by default")
+      ->check(support::finite());
+  app.add_option("--average-every", settings.average_every,
+                 "Gradient steps after which the average that is saved and evaluated takes the "
+                 "weights in; 1, for GRPO 8 by default")
+      ->check(support::at_least(1));
   number("--learning-rate", settings.learning_rate, "Of AdamW");
   number("--beta", settings.beta, "NFT: strength of the implicit branches");
   number("--clip-range", settings.clip_range, "GRPO: clipping of the ratio");
@@ -450,8 +473,10 @@ void add_options(CLI::App& app, Settings& settings) {
                  "flow or cps")
       ->check(CLI::IsMember({"flow", "cps"}));
   app.add_option("--kl", settings.kl,
-                 "Weight of the KL term; 1e-4, for GRPO of Stable Diffusion 0.04 by default")
-      ->check(support::finite());
+                 "Weight of the KL term; 1e-4, for GRPO of Stable Diffusion 0.04, for NFT and GRPO "
+                 "of FLUX.1 0 by default")
+      ->check(support::at_least_0());
+  count("--window", settings.window, "grpo-fast: steps with noise, from the first on");
   app.add_option(
          "--guidance", settings.guidance,
          "Guidance scale in collection and training; 1, for GRPO 4.5 by default; for FLUX.1 what "
@@ -495,10 +520,11 @@ const Defaults tiny_defaults{{"--dtype", "float32"},
 const Defaults sd3_defaults{{"--t5-tokens", "256"}};
 /// As published trainers of FLUX.1 have it: flow_grpo, and Flow-Factory for NFT.
 const Defaults flux_defaults{
-    {"--rank", "64"}, {"--alpha", "128"}, {"--t5-tokens", "128"}, {"--evaluation-steps", "28"}};
+    {"--rank", "64"}, {"--t5-tokens", "128"}, {"--evaluation-steps", "28"}};
 const Defaults flux_grpo_defaults{{"--steps", "6"}, {"--noise-level", "0.9"}};
-const Defaults flux_nft_defaults{{"--steps", "8"}, {"--size", "384"}};
-const Defaults tiny_flux_defaults{{"--alpha", "8"}};
+const Defaults flux_grpo_fast_defaults{
+    {"--sde", "cps"}, {"--noise-level", "0.8"}, {"--clip-range", "1e-5"}, {"--window", "3"}};
+const Defaults flux_nft_defaults{{"--group", "16"}, {"--steps", "8"}, {"--size", "384"}};
 
 void take(CLI::App& app, const Defaults& defaults) {
   for (const auto& [option, value] : defaults) {
@@ -510,18 +536,23 @@ void take(CLI::App& app, const Defaults& defaults) {
 void complete(Settings& settings, CLI::App& app, int ranks) {
   take(app, settings.model.is_flux() ? flux_defaults : sd3_defaults);
   if (settings.model.is_flux()) {
+    if (settings.method == "grpo-fast") take(app, flux_grpo_fast_defaults);
     take(app, settings.is_grpo() ? flux_grpo_defaults : flux_nft_defaults);
   }
-  support::text_to_image::expects_guidance_of_model(app, settings.model, settings.negative);
+  support::text_to_image::expects_options_of_model(app, settings.model, settings.negative);
   const bool takes_sde = settings.method == "grpo" || settings.method == "grpo-fast";
   cf::expects(takes_sde || settings.sde == "flow", "--sde",
               "flow (cps is for the methods grpo and grpo-fast)", settings.sde);
   if (settings.model.tiny) take(app, tiny_defaults);
-  if (settings.model.tiny_flux) take(app, tiny_flux_defaults);
+  if (settings.kl_weight() == 0 && !settings.takes_no_kl()) {
+    throw cf::Error("--kl", "above 0 for the method " + settings.method, "0");
+  }
   at::set_num_threads(settings.threads);
   settings.record = support::run_record(app, "finetune", ranks);
   auto& taken = settings.record["settings"];
   taken["kl"] = settings.kl_weight();
+  taken["alpha"] = settings.lora_alpha();
+  taken["average-every"] = settings.steps_of_average();
   taken["sde"] = settings.sde;
   if (settings.model.is_flux()) {
     taken["true-guidance"] = std::max(1.0, settings.model.true_guidance);

@@ -76,11 +76,12 @@ class Bar {
 };
 
 cf::Tensor latents_of(const Settings& settings, const support::Folder& folder,
+                      const std::optional<cf::LoraWeights>& adapter,
                       const cf::TextCondition& encoded, std::int64_t prompts) {
   const auto model = folder.transformer(settings.model.transformer(settings.guidance_scale()));
   cf::Lora lora(model.module());
-  if (settings.lora.is_given()) {
-    lora.add("adapter", settings.lora.read(), settings.lora.path.string());
+  if (adapter) {
+    lora.add("adapter", *adapter, settings.lora.path.string());
     lora.set_scale("adapter", settings.lora_scale);
     lora.use("adapter");
   }
@@ -105,7 +106,10 @@ cf::Tensor latents_of(const Settings& settings, const support::Folder& folder,
     }));
   }
   bar.finish();
-  return at::cat(latents);
+  const cf::Tensor all = at::cat(latents);
+  cf::expects(all.isfinite().all().item<bool>(), "latents",
+              "finite numbers (float16 may not hold them: --dtype bfloat16)", "NaN or infinity");
+  return all;
 }
 
 void write_images(const Settings& settings, const cf::Vae& vae, const cf::Tensor& latents,
@@ -141,8 +145,15 @@ void run(const Settings& settings) {
 
   support::text_to_image::prepare(settings.model, settings.output);
   const support::Folder folder = support::text_to_image::opened(settings.model, settings.output);
-  // Found out now, not after the text encoders.
-  folder.latent_shape(settings.height, settings.width);
+  // Faults are found now, not after the text encoders.
+  folder.look_through(settings.steps.value_or(folder.usual_steps()),
+                      folder.latent_shape(settings.height, settings.width));
+  folder.with_prompts(settings.model.prompts(), [](const auto&, const auto&) {});
+  std::optional<cf::LoraWeights> adapter;
+  if (settings.lora.is_given()) adapter = settings.lora.read();
+  if (settings.guidance && !folder.is_told_guidance()) {
+    phases.say("--guidance changes nothing: FLUX.1 [schnell] is told none");
+  }
   phases.begin("encoding prompts");
   std::vector<std::string> captions = prompts;
   captions.push_back(settings.negative);
@@ -151,7 +162,8 @@ void run(const Settings& settings) {
   };
   const cf::TextCondition encoded = folder.with_prompts(settings.model.prompts(), encode);
   phases.begin("generating latents");
-  const cf::Tensor latents = latents_of(settings, folder, encoded, std::int64_t(prompts.size()));
+  const cf::Tensor latents =
+      latents_of(settings, folder, adapter, encoded, std::int64_t(prompts.size()));
   phases.begin("decoding images");
   const auto vae = folder.vae({.dtype = at::kFloat, .device = at::Device(settings.model.device)});
   write_images(settings, *vae, latents, prompts);
@@ -209,7 +221,7 @@ int main(int argc, char** argv) try {
     unless_given("--width", settings.width, std::int64_t{64});
     unless_given("--t5-tokens", settings.model.t5_tokens, std::optional(std::int64_t{20}));
   }
-  support::text_to_image::expects_guidance_of_model(app, settings.model, settings.negative);
+  support::text_to_image::expects_options_of_model(app, settings.model, settings.negative);
   run(settings);
 } catch (const std::exception& failure) {
   return support::failed("generate", failure);

@@ -53,11 +53,17 @@ struct TransformerSettings {
   bool recompute = false;
 };
 
-/// Whether the folder of a model is one of FLUX.1, by its model_index.json.
+/// Whether the folder of a model is one of FLUX.1: by its model_index.json, or by its transformer
+/// where that names another pipeline or is missing.
 inline bool is_flux(const std::filesystem::path& folder) {
-  const std::filesystem::path index = folder / "model_index.json";
-  if (folder.empty() || !std::filesystem::is_regular_file(index)) return false;
-  return cf::Settings(index).text("_class_name", "") == "FluxPipeline";
+  const auto class_in = [&](const std::filesystem::path& file) {
+    if (folder.empty() || !std::filesystem::is_regular_file(file)) return std::string();
+    return cf::Settings(file).text("_class_name", "");
+  };
+  const std::string pipeline = class_in(folder / "model_index.json");
+  if (pipeline == "FluxPipeline") return true;
+  if (pipeline == "StableDiffusion3Pipeline") return false;
+  return class_in(folder / "transformer" / "config.json") == "FluxTransformer2DModel";
 }
 
 /// A folder of Stable Diffusion 3 or 3.5, or of FLUX.1.
@@ -80,6 +86,18 @@ class Folder {
   cf::TimeGrid grid(int steps, const Shape& shape) const {
     if (const auto* flux = of_flux()) return flux->grid(steps, shape);
     return of_sd3().grid(steps);
+  }
+  /// Whether the transformer is told a guidance scale, or has a second pass: not FLUX.1 [schnell].
+  bool is_told_guidance() const {
+    const auto* flux = of_flux();
+    return flux == nullptr || flux->transformer_options().guidance_embeds;
+  }
+  /// Throws Error where something is missing or damaged that is needed late.
+  void look_through(int steps, const Shape& shape) const {
+    grid(steps, shape);
+    for (const char* component : {"transformer", "vae"}) {
+      cf::read_weights(common().folder_of(component), "diffusion_pytorch_model");
+    }
   }
   Transformer transformer(const TransformerSettings& settings) const {
     const auto& [placement, blocks, guidance, recompute] = settings;

@@ -82,9 +82,11 @@ inline void add_options(CLI::App& app, Model& model) {
                "Leave the third text encoder of Stable Diffusion out");
 }
 
-/// A second pass is asked for by other options for one model than for the other.
-inline void expects_guidance_of_model(const CLI::App& app, const Model& model,
-                                      const std::string& negative_prompt) {
+/// Options that fit the model: a second pass is asked for by others for one than for the other.
+inline void expects_options_of_model(const CLI::App& app, const Model& model,
+                                     const std::string& negative_prompt) {
+  cf::expects(!model.tiny || model.folder.empty(), "--model", "nothing beside --tiny",
+              model.folder.string());
   const bool negative = app.count("--negative") > 0, second = model.true_guidance > 1;
   if (!model.is_flux()) {
     cf::expects(app.count("--true-guidance") == 0, "--true-guidance",

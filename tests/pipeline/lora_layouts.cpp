@@ -1,5 +1,6 @@
 // Adapters of other tools: the same adapter under other names has the same bits.
 
+#include <cmath>
 #include <map>
 #include <string>
 #include <vector>
@@ -193,7 +194,8 @@ TEST_CASE("parts of text encoders are left out only when that is said") {
   const auto path = directory / "lora.safetensors";
   for (const std::string encoder :
        {"lora_te1_text_model_encoder_layers_0_mlp_fc1", "lora_te3_encoder_block_0_layer_0_wi",
-        "text_encoder.text_model.encoder.layers.0.mlp.fc1", "text_encoders.t5xxl.shared"}) {
+        "text_encoder.text_model.encoder.layers.0.mlp.fc1", "text_encoders.t5xxl.shared",
+        "clip_l.transformer.text_model.encoder.layers.0.mlp.fc1"}) {
     Tensors tensors = original("lora_unet_", true, ".lora_down.weight", ".lora_up.weight");
     tensors[encoder + ".lora_down.weight"] = at::ones({1, 2});
     cf::write_safetensors(path, tensors);
@@ -212,6 +214,31 @@ TEST_CASE("a file of peft is read with the configuration beside it") {
   cf::write_peft_lora(directory.path(), expected());
   const auto file = directory / "adapter_model.safetensors";
   CHECK(same_bits(velocity(cf::read_lora(file)), velocity(expected())));
+}
+
+TEST_CASE("an adapter of another kind, or of numbers that are none, is refused") {
+  const TemporaryDirectory directory;
+  cf::write_peft_lora(directory.path(), expected());
+  const auto config = directory / "adapter_config.json";
+  nlohmann::json settings = cf::read_json(config);
+  settings["peft_type"] = "LOHA";
+  cf::write_json(config, settings);
+  check_error([&] { cf::read_lora(directory.path()); }, config.string(),
+              "expected peft_type LORA, got \"LOHA\"");
+
+  const auto path = directory / "lora.safetensors";
+  for (const double bad : {std::nan(""), HUGE_VAL}) {
+    for (const char* end : {"to_q.alpha", "to_k.lora_A.weight"}) {
+      Tensors tensors;
+      for (const auto& [name, tensor] : expected().tensors) tensors["transformer." + name] = tensor;
+      const std::string name = std::string("transformer_blocks.1.attn.") + end;
+      Tensor& broken = tensors["transformer." + name];
+      broken = broken.defined() ? broken.clone() : at::zeros({1});
+      broken.view(-1)[0] = bad;
+      cf::write_safetensors(path, tensors);
+      check_error([&] { cf::read_lora(path); }, path.string(), "expected finite numbers");
+    }
+  }
 }
 
 TEST_CASE("what is no part of a layer, or a layer twice, is refused") {

@@ -63,7 +63,7 @@ def faults(folder):
             yield f"run.json: {name} is {record['settings'].get(name)} and not {value}"
 
     yield from refused("--resume goes on from them, --anew replaces them", *tiny)
-    yield from refused("--alpha: expected 64", *tiny, "--resume", "--alpha", "1")
+    yield from refused("--alpha: expected 8", *tiny, "--resume", "--alpha", "1")
     (one / "run.json").write_text(json.dumps({**record, "run": record["run"] + 1}))
     yield from refused("those of another", *tiny, "--resume")
     (one / "run.json").write_text(json.dumps(record))

@@ -121,6 +121,10 @@ struct PeftScales {
 /// published one.
 inline void expects_plain_lora(const nlohmann::json& config, const std::string& prefix,
                                const std::string& source) {
+  const auto type = config.find(prefix + "peft_type");
+  if (type != config.end() && !type->is_null() && *type != "LORA") {
+    throw Error(source, "peft_type LORA", type->dump());
+  }
   for (const char* kind : {"use_dora", "lora_bias", "fan_in_fan_out"}) {
     const auto found = config.find(prefix + kind);
     if (found == config.end() || found->is_null() || *found == false) continue;
@@ -162,6 +166,12 @@ inline PeftScales scales_of(const nlohmann::json& config, const std::string& pre
   return scales;
 }
 
+inline void expects_finite(const Tensor& tensor, const std::string& name,
+                           const std::string& source) {
+  if (tensor.isfinite().all().item<bool>()) return;
+  throw Error(source, "finite numbers", "NaN or infinity in " + name);
+}
+
 /// An adapter of these tensors, each layer at its own scale: what the file says by
 /// `<module>.alpha`, else what the configuration says, else its rank.
 inline LoraWeights scaled(std::map<std::string, Tensor> tensors, PeftScales scales,
@@ -177,11 +187,14 @@ inline LoraWeights scaled(std::map<std::string, Tensor> tensors, PeftScales scal
                     tensor.to(at::kDouble).item<double>());
     next = tensors.erase(next);
   }
+  for (const auto& [name, tensor] : tensors) expects_finite(tensor, name, source);
   const auto ranks = ranks_of(tensors, source);
   LoraWeights weights{std::move(tensors), 0, {}};
   for (const auto& [module, rank] : ranks) {
     const auto own = in_file.find(module);
-    weights.alphas[module] = own == in_file.end() ? scales.alpha_of(module, rank) : own->second;
+    const double alpha = own == in_file.end() ? scales.alpha_of(module, rank) : own->second;
+    if (!std::isfinite(alpha)) throw Error(source, "finite numbers", "alpha of " + module);
+    weights.alphas[module] = alpha;
   }
   for (const auto& [module, alpha] : in_file) {
     if (!ranks.contains(module)) throw Error(source, "a layer for each alpha", module + ".alpha");
@@ -237,8 +250,8 @@ inline std::set<std::string> module_names(const std::map<std::string, Tensor>& t
 /// @param encoders what becomes of parts that belong to text encoders
 /// @return in the layout of diffusers
 /// @throws Error for a file that cannot be read, of layers that are not known (it names one), with
-///   parts of text encoders unless they are left out, or of another kind of adapter: DoRA, LoHa,
-///   LoKr, those whose base is changed, such as PiSSA
+///   parts of text encoders unless they are left out, with numbers that are not finite, or of
+///   another kind of adapter: DoRA, LoHa, LoKr, those whose base is changed, such as PiSSA
 inline LoraWeights read_lora(const std::filesystem::path& path,
                              EncoderParts encoders = EncoderParts::refuse) {
   const bool is_folder = std::filesystem::is_directory(path);

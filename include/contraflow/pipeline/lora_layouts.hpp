@@ -190,7 +190,10 @@ inline LoraName taken_apart(std::string name) {
 
 /// Whether a tensor belongs to a text encoder, by the names of all tools.
 inline bool is_of_text_encoder(const std::string& name) {
-  return name.starts_with("lora_te") || name.starts_with("text_encoder");
+  for (const char* encoder : {"lora_te", "text_encoder", "clip_l.", "clip_g.", "t5xxl."}) {
+    if (name.starts_with(encoder)) return true;
+  }
+  return false;
 }
 
 /// Refuses adapters that are more than a product of two matrices, by the names of their tensors.
