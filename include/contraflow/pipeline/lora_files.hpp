@@ -193,7 +193,9 @@ inline LoraWeights scaled(std::map<std::string, Tensor> tensors, PeftScales scal
   for (const auto& [module, rank] : ranks) {
     const auto own = in_file.find(module);
     const double alpha = own == in_file.end() ? scales.alpha_of(module, rank) : own->second;
-    if (!std::isfinite(alpha)) throw Error(source, "finite numbers", "alpha of " + module);
+    if (!std::isfinite(alpha)) {
+      throw Error(source, "finite numbers", "NaN or infinity as alpha of " + module);
+    }
     weights.alphas[module] = alpha;
   }
   for (const auto& [module, alpha] : in_file) {
