@@ -315,24 +315,26 @@ void train(Parts parts, const Solver& solver, const Objective& objective, const 
 void train_by_method(Parts parts) {
   const Settings& settings = parts.settings;
   const std::string& method = settings.method;
-  const cf::DpmSolver<2> ode;
-  const Sde sde = settings.sde_of_grpo();
+  const double kl = settings.kl_weight();
   const auto by_velocities = [&](const auto& objective) {
-    train(std::move(parts), ode, objective, cf::ForwardProcess{.report_times = true});
+    const cf::ForwardProcess points{.report_times = true};
+    train(std::move(parts), cf::DpmSolver<2>{}, objective, points);
+  };
+  const auto with_velocity_kl = [&](const auto& objective) {
+    by_velocities(objective + kl * cf::VelocityKl{});
   };
   const auto by_transitions = [&](const auto& solver, const auto& objective) {
     const cf::RecordedTransitions points{.report_steps = true};
-    if (settings.kl_weight() == 0) return train(std::move(parts), solver, objective, points);
-    train(std::move(parts), solver, objective + settings.kl_weight() * cf::TransitionKl{}, points);
+    if (kl == 0) return train(std::move(parts), solver, objective, points);
+    train(std::move(parts), solver, objective + kl * cf::TransitionKl{}, points);
   };
   const cf::Nft nft{.beta = settings.beta};
-  if (method == "nft" && settings.kl_weight() == 0) return by_velocities(nft);
+  if (method == "nft") return kl == 0 ? by_velocities(nft) : with_velocity_kl(nft);
+  if (method == "awm") return with_velocity_kl(cf::Awm{});
   if (method == "dpo") return by_velocities(cf::Dpo{});
-  const auto velocity_kl = settings.kl_weight() * cf::VelocityKl{};
-  if (method == "nft") return by_velocities(nft + velocity_kl);
-  if (method == "awm") return by_velocities(cf::Awm{} + velocity_kl);
-  if (method == "rwr") return by_velocities(cf::RewardWeighted{} + velocity_kl);
-  if (method == "sft") return by_velocities(cf::BestOfGroup{} + velocity_kl);
+  if (method == "rwr") return with_velocity_kl(cf::RewardWeighted{});
+  if (method == "sft") return with_velocity_kl(cf::BestOfGroup{});
+  const Sde sde = settings.sde_of_grpo();
   const cf::Grpo grpo{.clip_range = settings.clip_range};
   if (method == "grpo") return by_transitions(sde, grpo);
   if (method == "grpo-fast") {
