@@ -538,8 +538,8 @@ void take(CLI::App& app, const Defaults& defaults) {
 void complete(Settings& settings, CLI::App& app, int ranks) {
   take(app, settings.model.is_flux() ? flux_defaults : sd3_defaults);
   if (settings.model.is_flux()) {
-    if (settings.method == "grpo-fast") take(app, flux_grpo_fast_defaults);
     take(app, settings.is_grpo() ? flux_grpo_defaults : flux_nft_defaults);
+    if (settings.method == "grpo-fast") take(app, flux_grpo_fast_defaults);
   }
   support::text_to_image::expects_options_of_model(app, settings.model, settings.negative);
   const bool takes_sde = settings.method == "grpo" || settings.method == "grpo-fast";

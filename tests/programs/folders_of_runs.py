@@ -77,6 +77,18 @@ def faults(folder):
     if contents(one / "adapter") != contents(two / "adapter"):
         yield "run again: another adapter"
 
+    # Of FLUX.1 the defaults of each method are its own.
+    fast = ["--tiny-flux", "--method", "grpo-fast", "--epochs", "1", "--threads", "1"]
+    yield from done(*fast, "--output", "fast")
+    yield from done("--again", "fast/run.json", "--output", "fast again")
+    recorded = settings_of(folder / "fast" / "run.json")
+    for name, value in {"kl": 0, "sde": "cps", "noise-level": 0.8, "clip-range": 1e-5, "window": 3,
+                        "alpha": 8, "average-every": 1}.items():
+        if recorded.get(name) != value:
+            yield f"grpo-fast of FLUX.1: {name} is {recorded.get(name)} and not {value}"
+    if contents(folder / "fast" / "adapter") != contents(folder / "fast again" / "adapter"):
+        yield "grpo-fast run again: another adapter"
+
     yield from done(*tiny, "--epochs", "1", "--anew")
     left = [path.name for path in (one / "checkpoints").iterdir()]
     if left != ["epoch-00000001"]:
