@@ -34,7 +34,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr std::int64_t epochs = 4;
+constexpr std::int64_t epochs = 3;
 
 /// Sends the process a signal at a call, counted from 1 over all observers of a run.
 class Fate {
@@ -111,7 +111,7 @@ int run(const Make& make, const fs::path& folder, Fate fate) {
       trainer.run(epochs, Asked(fate), here, cf::StopOnInterrupt{}, here, measures, warns, here,
                   cf::JsonLines{folder / "run.jsonl"}, here, cf::Csv{folder / "run.csv"}, here,
                   cf::TensorBoard{folder / "tensorboard"}, here,
-                  cf::Checkpoint{.directory = folder / "checkpoints", .every = 3, .keep = 1}, here);
+                  cf::Checkpoint{.directory = folder / "checkpoints", .every = 2, .keep = 1}, here);
   return report.stopped ? 2 : 0;
 }
 
