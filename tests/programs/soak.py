@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 
-INTERVAL = 0.25  # seconds between two looks
+INTERVAL = 0.1  # seconds between two looks
 FEWEST = 5  # looks at a tenth
 TICKS = os.sysconf("SC_CLK_TCK")
 # What may be more at the end, as a share of what was before. The numbers in records have more digits at
