@@ -29,7 +29,7 @@ INTERVAL = 0.1  # seconds between two looks
 FEWEST = 5  # looks at a tenth
 TICKS = os.sysconf("SC_CLK_TCK")
 # What may be more at the end, as a share of what was before. The numbers in records have more digits at
-# the end, and a file that is written every few epochs may fall on either side of a border.
+# the end, and pictures are not of one size.
 BOUNDS = {"own memory": 0.01, "open files": 0, "threads": 0, "checkpoints": 0, "bytes of checkpoints": 0.01,
           "other files an epoch": 0.1, "other bytes an epoch": 0.1}
 
@@ -119,12 +119,12 @@ def there(looks):
 
 
 def taken(looks):
-    """What an epoch took."""
-    first, last = looks[0], looks[-1]
-    epochs = max(1, last["epoch"] - first["epoch"])
+    """What an epoch took: slopes, so that a file every few epochs counts alike wherever a part begins."""
+    epochs = [look["epoch"] for look in looks]
     by_name = {"other files an epoch": ("other files", 1), "other bytes an epoch": ("other bytes", 1),
                "processor ms an epoch": ("processor", 1000), "wall-clock ms an epoch": ("time", 1000)}
-    return {name: unit * (last[key] - first[key]) / epochs for name, (key, unit) in by_name.items()}
+    return {name: unit * statistics.linear_regression(epochs, [look[key] for look in looks]).slope
+            for name, (key, unit) in by_name.items()}
 
 
 def rows_of(before, after):
@@ -132,6 +132,11 @@ def rows_of(before, after):
     for name, value in before.items():
         bound = BOUNDS.get(name)
         yield name, value, after[name], bound, bound is None or after[name] <= value * (1 + bound)
+
+
+def compared(looks):
+    before = there(part(looks, 0.1, 0.2)) | taken(part(looks, 0.1, 0.55))
+    return list(rows_of(before, there(part(looks, 0.9, 1)) | taken(part(looks, 0.55, 1))))
 
 
 def shown(value):
@@ -144,8 +149,8 @@ def told(looks, rows):
            f"MiB, at most {max(look['own memory'] for look in looks):.1f} of its own")
     yield f"{'':<24}{'before':>12}{'at the end':>12}{'may be more':>13}  holds"
     for name, before, after, bound, holds in rows:
-        allowed = "" if bound is None else f"{100 * bound:.0f} %"
-        yield f"{name:<24}{shown(before):>12}{shown(after):>12}{allowed:>13}  {'' if bound is None else 'yes' if holds else 'NO'}"
+        allowed, answer = ("", "") if bound is None else (f"{100 * bound:.0f} %", "yes" if holds else "NO")
+        yield f"{name:<24}{shown(before):>12}{shown(after):>12}{allowed:>13}  {answer}".rstrip()
 
 
 def faults_of(words, place, figures=None):
@@ -155,10 +160,10 @@ def faults_of(words, place, figures=None):
         figures.write_text("".join(json.dumps(look) + "\n" for look in looks))
     if status != 0:
         return [f"status {status}, said\n{said}"]
-    if not looks or min(len(part(looks, 0.1, 0.2)), len(part(looks, 0.9, 1))) < FEWEST:
+    if not looks or looks[-1]["epoch"] < 10 or min(
+            len(part(looks, 0.1, 0.2)), len(part(looks, 0.9, 1))) < FEWEST:
         return ["too short a run to be compared"]
-    rows = list(rows_of(there(part(looks, 0.1, 0.2)) | taken(part(looks, 0.1, 0.55)),
-                        there(part(looks, 0.9, 1)) | taken(part(looks, 0.55, 1))))
+    rows = compared(looks)
     print("\n".join(told(looks, rows)))
     return [f"{name} grows" for name, *_, holds in rows if not holds]
 
