@@ -82,10 +82,10 @@ def look_at(process, folder):
         return None
     files = files_in(folder)
     in_checkpoints = {path: size for path, size in files.items() if "/checkpoints/" in path}
-    whole = {pathlib.Path(path).parent for path in in_checkpoints} - {folder / "checkpoints"}
+    checkpoints = {pathlib.Path(path).parent for path in in_checkpoints}
     return {"epoch": last_epoch_in(folder / "run.jsonl"), "time": time.monotonic(), "processor": seconds,
-            "own memory": (memory["RssAnon"] + memory["RssShmem"]) / 1024, "resident memory": memory["VmRSS"] / 1024,
-            "open files": descriptors, "threads": memory["Threads"], "checkpoints": len(whole),
+            "own memory": (memory["RssAnon"] + memory["RssShmem"]) / 1024,
+            "resident memory": memory["VmRSS"] / 1024, "open files": descriptors, "threads": memory["Threads"], "checkpoints": len(checkpoints),
             "bytes of checkpoints": sum(in_checkpoints.values()),
             "other files": len(files) - len(in_checkpoints),
             "other bytes": sum(files.values()) - sum(in_checkpoints.values())}
@@ -145,8 +145,9 @@ def shown(value):
 
 def told(looks, rows):
     """The table."""
-    yield (f"{looks[-1]['epoch']} epochs in {looks[-1]['time'] - looks[0]['time']:.0f} s, {len(looks)} looks; memory in "
-           f"MiB, at most {max(look['own memory'] for look in looks):.1f} of its own")
+    seconds, most = looks[-1]["time"] - looks[0]["time"], max(look["own memory"] for look in looks)
+    yield (f"{looks[-1]['epoch']} epochs in {seconds:.0f} s, {len(looks)} looks; memory in MiB, "
+           f"at most {most:.1f} of its own")
     yield f"{'':<24}{'before':>12}{'at the end':>12}{'may be more':>13}  holds"
     for name, before, after, bound, holds in rows:
         allowed, answer = ("", "") if bound is None else (f"{100 * bound:.0f} %", "yes" if holds else "NO")
@@ -170,7 +171,7 @@ def faults_of(words, place, figures=None):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--figures", type=pathlib.Path, help="file for all that was seen, a JSON object a line")
+    parser.add_argument("--figures", type=pathlib.Path, help="file for all looks, a JSON object a line")
     options, words = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as place:
         faults = faults_of(words, pathlib.Path(place), options.figures)
