@@ -14,10 +14,11 @@ folder.mkdir(parents=True)
 kept, block = [], bytearray(8 << 20)
 with open(folder / "run.jsonl", "w") as lines:
     for epoch in range(1, 301):
-        checkpoint = folder / "checkpoints" / f"epoch-{0 if GROWS != 'checkpoints' else epoch}"
+        checkpoint = folder / "checkpoints" / f"epoch-{0 if GROWS != 'checkpoints' else epoch // 10}"
         checkpoint.mkdir(parents=True, exist_ok=True)
         (checkpoint / "state").write_text("of an epoch" * (1 if GROWS != "bytes" else epoch))
         if GROWS == "memory": kept.append(bytearray(100_000))
+        if GROWS == "pictures" and epoch > 150: (folder / f"{epoch}.png").write_text("")
         if GROWS == "files": kept.append(open(folder / "run.jsonl"))
         padding = "" if GROWS != "records" else " " * epoch
         lines.write('{"kind":"epoch","epoch":%d,"padding":"%s"}\\n' % (epoch, padding))
@@ -25,7 +26,8 @@ with open(folder / "run.jsonl", "w") as lines:
         time.sleep(0.01)
 """
 WORDS = {"memory": "own memory grows", "files": "open files grows", "checkpoints": "checkpoints grows",
-         "bytes": "bytes of checkpoints grows", "records": "other bytes an epoch grows"}
+         "bytes": "bytes of checkpoints grows", "records": "other bytes an epoch grows",
+         "pictures": "other files an epoch grows"}
 
 
 def faults_of(grows):
