@@ -1,13 +1,15 @@
 // How the cost of an epoch grows: time, memory and operations of LibTorch of an epoch of NFT and of
 // FlowGRPO, one quantity at a time over powers of two, beside what one would write down for it.
 //
-// Time is the processor's, of all threads. Memory is the most that tensors hold during an epoch
-// beyond what they hold before it. Models are taken to be right at the base; a quantity bends where
-// what is measured leaves 1.25 times the model, up or down, as one goes away from the base.
+// Time is the processor's, of all threads; its model is proportional to the arithmetic, and right
+// at the base. Memory is the most that tensors hold during an epoch beyond what they hold before
+// it; its model is in bytes. A quantity bends where, as one goes away from the base, what is
+// measured has left 1.25 times the model, up or down.
 
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <ctime>
 #include <exception>
@@ -28,6 +30,7 @@
 #include <contraflow/contraflow.hpp>
 #include <contraflow/core/memory.hpp>
 #include <contraflow/core/stopwatch.hpp>
+#include <contraflow/io/json.hpp>
 
 #include "../../examples/support/files.hpp"
 #include "../../examples/support/format.hpp"
@@ -108,13 +111,19 @@ double operations(Method method, const Setting& s) {
   const cf::EvaluationCount count = evaluations(method, s);
   return 2 * products(s) * double(count.forward + 2 * count.backward);
 }
-/// Bytes: the samples, for FlowGRPO each of their states, and what a backward pass of a micro-batch
-/// needs.
+/// Bytes of the larger one of two phases. The rollout holds the samples, for FlowGRPO each of their
+/// states, and what a step of the solver works with; the update the samples, and for a micro-batch
+/// the activations with their gradients.
 double bytes(Method method, const Setting& s) {
-  const std::int64_t states = method == Method::nft ? 1 : s.steps + 1;
-  const std::int64_t rows = std::min(micro_batch, s.samples * s.times);
-  const std::int64_t kept = 2 * depth * s.width + s.dimension * roles_of(method, s);
-  return 4 * double(s.samples * s.dimension * states + rows * kept);
+  // Arrays of the size of the samples, and of a micro-batch.
+  constexpr double of_step = 8, of_point = 4;
+  const double array = double(s.samples * s.dimension);
+  const double recorded = method == Method::nft ? 0 : double(s.steps);
+  const auto rows = double(std::min(micro_batch, s.samples * s.times));
+  const double rollout = array * (of_step + recorded);
+  const double activations = rows * double(2 * depth * s.width);
+  const double points = rows * of_point * double(s.dimension);
+  return 4 * std::max(rollout, array * (1 + recorded) + activations + points);
 }
 
 // What is measured.
@@ -248,42 +257,49 @@ std::vector<Sweep> sweeps_of(bool quick) {
   return sweeps;
 }
 
-/// What is measured over a model, at each value.
-struct Ratio {
-  std::string what;
-  std::vector<double> values;
+/// A cost: how it is measured, and what one would write down.
+struct Cost {
+  std::string name, unit;
+  double in_unit;
+  double (*measured)(const Row&);
+  double (*model)(Method, const Setting&);
+  bool is_proportional;  ///< the model has to be made right at the base
 };
-Ratio ratio(const Sweep& sweep, const std::string& what, double (*measured)(const Row&),
-            double (*model)(Method, const Setting&)) {
-  Ratio result{what, {}};
-  const Row& base = sweep.base();
-  const double unit = measured(base) / model(sweep.method, base.setting);
-  for (const Row& row : sweep.rows) {
-    result.values.push_back(measured(row) / (unit * model(sweep.method, row.setting)));
-  }
-  return result;
-}
-double seconds_of(const Row& row) { return median(row.measured.seconds); }
-double bytes_of(const Row& row) { return double(row.measured.bytes); }
-Ratio time_ratio(const Sweep& sweep) { return ratio(sweep, "time", seconds_of, operations); }
-Ratio memory_ratio(const Sweep& sweep) { return ratio(sweep, "memory", bytes_of, bytes); }
+const std::array<Cost, 2> costs{
+    {{"time", "ms of the processor an epoch", 1e3,
+      [](const Row& row) { return median(row.measured.seconds); }, operations, true},
+     {"memory", "kB an epoch", 1e-3, [](const Row& row) { return double(row.measured.bytes); },
+      bytes, false}}};
 
-/// The values, next to the base, at which a ratio has left 1.25: below and above it.
-std::vector<std::size_t> bends(const Sweep& sweep, const Ratio& ratio) {
-  const auto leaves = [&](std::size_t i) {
-    return ratio.values[i] > 1.25 || ratio.values[i] < 1 / 1.25;
-  };
-  const auto base = std::size_t(&sweep.base() - sweep.rows.data());
-  std::vector<std::size_t> found;
-  for (std::size_t i = base; i-- > 0;) {
-    if (!leaves(i)) continue;
-    found.push_back(i);
-    break;
+/// What the model of a cost says, at each value.
+std::vector<double> modelled(const Sweep& sweep, const Cost& cost) {
+  const Row& base = sweep.base();
+  const double unit =
+      cost.is_proportional ? cost.measured(base) / cost.model(sweep.method, base.setting) : 1;
+  std::vector<double> values;
+  for (const Row& row : sweep.rows) values.push_back(unit * cost.model(sweep.method, row.setting));
+  return values;
+}
+std::vector<double> ratios(const Sweep& sweep, const Cost& cost) {
+  std::vector<double> values = modelled(sweep, cost);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = cost.measured(sweep.rows[i]) / values[i];
   }
-  for (std::size_t i = base + 1; i < sweep.rows.size(); ++i) {
-    if (!leaves(i)) continue;
-    found.push_back(i);
-    break;
+  return values;
+}
+
+/// The values next to the base at which a ratio has left 1.25, below and above it.
+std::vector<std::size_t> bends(const Sweep& sweep, const std::vector<double>& ratios) {
+  const std::ptrdiff_t base = &sweep.base() - sweep.rows.data();
+  const auto count = std::ptrdiff_t(ratios.size());
+  std::vector<std::size_t> found;
+  for (const std::ptrdiff_t away : {-1, 1}) {
+    for (std::ptrdiff_t i = base + away; i >= 0 && i < count; i += away) {
+      const double ratio = ratios[std::size_t(i)];
+      if (ratio <= 1.25 && ratio >= 1 / 1.25) continue;
+      found.push_back(std::size_t(i));
+      break;
+    }
   }
   return found;
 }
@@ -294,23 +310,25 @@ std::string range_of(const std::vector<double>& seconds) {
 }
 
 std::string text_of(const Sweep& sweep) {
-  support::Table table({sweep.quantity, "evaluations", "differentiated", "operations", "ms",
+  support::Table table({sweep.quantity, "velocities", "differentiated", "operations", "ms",
                         "range of rounds", "over model", "kB", "over model"});
-  const Ratio time = time_ratio(sweep), memory = memory_ratio(sweep);
+  const std::vector<double> time = ratios(sweep, costs[0]), memory = ratios(sweep, costs[1]);
   for (std::size_t i = 0; i < sweep.rows.size(); ++i) {
     const Row& row = sweep.rows[i];
     const cf::EvaluationCount count = evaluations(sweep.method, row.setting);
     table.add({std::to_string(row.value) + (row.is_base ? " (base)" : ""),
                std::to_string(count.forward), std::to_string(count.backward),
-               std::to_string(row.measured.operations), support::scientific(seconds_of(row) * 1e3),
-               range_of(row.measured.seconds), support::fixed(time.values[i], 2),
-               support::fixed(bytes_of(row) / 1e3, 0), support::fixed(memory.values[i], 2)});
+               std::to_string(row.measured.operations),
+               support::scientific(costs[0].measured(row) * 1e3), range_of(row.measured.seconds),
+               support::fixed(time[i], 2), support::fixed(costs[1].measured(row) / 1e3, 0),
+               support::fixed(memory[i], 2)});
   }
   std::string result = name_of(sweep.method) + ", by " + sweep.quantity + "\n" + table.text();
-  for (const Ratio& one : {time, memory}) {
-    for (const std::size_t i : bends(sweep, one)) {
-      result += one.what + " bends at " + std::to_string(sweep.rows[i].value) + ": " +
-                support::fixed(one.values[i], 2) + " times the model\n";
+  for (const Cost& cost : costs) {
+    const std::vector<double> all = ratios(sweep, cost);
+    for (const std::size_t i : bends(sweep, all)) {
+      result += cost.name + " bends at " + std::to_string(sweep.rows[i].value) + ": " +
+                support::fixed(all[i], 2) + " times the model\n";
     }
   }
   return result + "\n";
@@ -319,67 +337,71 @@ std::string text_of(const Sweep& sweep) {
 json json_of(const std::vector<Sweep>& sweeps) {
   json all = json::array();
   for (const Sweep& sweep : sweeps) {
-    const Ratio time = time_ratio(sweep), memory = memory_ratio(sweep);
-    for (std::size_t i = 0; i < sweep.rows.size(); ++i) {
-      const Row& row = sweep.rows[i];
-      const cf::EvaluationCount count = evaluations(sweep.method, row.setting);
+    for (const Row& row : sweep.rows) {
       all.push_back({{"method", name_of(sweep.method)},
                      {"quantity", sweep.quantity},
                      {"value", row.value},
-                     {"evaluations", count.forward},
-                     {"differentiated", count.backward},
-                     {"model_operations", operations(sweep.method, row.setting)},
-                     {"model_bytes", bytes(sweep.method, row.setting)},
                      {"dispatched", row.measured.operations},
                      {"bytes", row.measured.bytes},
                      {"processor_seconds", row.measured.seconds},
-                     {"wall_seconds", row.measured.wall},
-                     {"time_over_model", time.values[i]},
-                     {"memory_over_model", memory.values[i]}});
+                     {"wall_seconds", row.measured.wall}});
     }
   }
   return all;
 }
 
-/// Both methods' curves of a quantity, with their models dashed.
-support::svg::Canvas plot(const std::vector<const Sweep*>& sweeps, const std::string& label,
-                          double unit, double (*measured)(const Row&),
-                          double (*model)(Method, const Setting&)) {
-  std::vector<support::svg::Series> all;
-  double low = 1e300, high = 0;
-  for (const Sweep* sweep : sweeps) {
-    support::svg::Series own{name_of(sweep->method), all.size() / 2, {}, {}}, expected = own;
-    const Row& base = sweep->base();
-    const double scale = measured(base) / model(sweep->method, base.setting);
-    for (const Row& row : sweep->rows) {
-      own.x.push_back(double(row.value));
-      own.y.push_back(measured(row) * unit);
-      expected.y.push_back(scale * model(sweep->method, row.setting) * unit);
-      low = std::min({low, own.y.back(), expected.y.back()});
-      high = std::max({high, own.y.back(), expected.y.back()});
+/// What an earlier run has measured.
+void read(const std::filesystem::path& file, std::vector<Sweep>& sweeps) {
+  const json all = cf::read_json(file);
+  for (Sweep& sweep : sweeps) {
+    for (Row& row : sweep.rows) {
+      const auto is_of_row = [&](const json& one) {
+        return one.at("method") == name_of(sweep.method) && one.at("quantity") == sweep.quantity &&
+               one.at("value") == row.value;
+      };
+      const auto found = std::find_if(all.begin(), all.end(), is_of_row);
+      if (found == all.end()) throw std::runtime_error(file.string() + " holds another run");
+      found->at("processor_seconds").get_to(row.measured.seconds);
+      found->at("wall_seconds").get_to(row.measured.wall);
+      found->at("dispatched").get_to(row.measured.operations);
+      found->at("bytes").get_to(row.measured.bytes);
     }
-    own.has_marks = expected.is_dashed = true;
-    expected.x = own.x;
-    expected.name = "its model";
-    all.push_back(std::move(own));
-    all.push_back(std::move(expected));
   }
+}
+
+/// A cost under both methods, with its models dashed.
+support::svg::Canvas plot(const std::vector<const Sweep*>& sweeps, const Cost& cost) {
+  std::vector<support::svg::Series> all;
+  std::vector<double> shown;
+  for (const Sweep* sweep : sweeps) {
+    support::svg::Series own{name_of(sweep->method), all.size() / 2, {}, {}}, model = own;
+    const std::vector<double> values = modelled(*sweep, cost);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      own.x.push_back(double(sweep->rows[i].value));
+      own.y.push_back(cost.measured(sweep->rows[i]) * cost.in_unit);
+      model.y.push_back(values[i] * cost.in_unit);
+      shown.insert(shown.end(), {own.y.back(), model.y.back()});
+    }
+    own.has_marks = model.is_dashed = true;
+    model.x = own.x;
+    model.name += ", model";
+    all.push_back(std::move(own));
+    all.push_back(std::move(model));
+  }
+  const auto [low, high] = std::minmax_element(shown.begin(), shown.end());
   const std::vector<Row>& rows = sweeps.front()->rows;
-  const support::svg::Axis x{sweeps.front()->quantity, double(rows.front().value),
-                             double(rows.back().value), true};
-  return support::svg::line_plot(x, {label, low / 1.2, high * 1.2, true}, all);
+  return support::svg::line_plot(
+      {sweeps.front()->quantity, double(rows.front().value), double(rows.back().value), true},
+      {cost.unit, *low / 1.2, *high * 1.2, true}, all);
 }
 
 void write(const std::vector<Sweep>& sweeps, const std::filesystem::path& folder) {
   support::write_and_say(folder / "growth.json", json_of(sweeps).dump(1) + "\n");
-  for (std::size_t i = 0; i + 1 < sweeps.size(); i += methods.size()) {
-    const std::vector<const Sweep*> both{&sweeps[i], &sweeps[i + 1]};
-    const std::string end = sweeps[i].quantity + ".svg";
-    support::write_and_say(
-        folder / ("growth_time_" + end),
-        plot(both, "ms of the processor an epoch", 1e3, seconds_of, operations).file_text());
-    support::write_and_say(folder / ("growth_memory_" + end),
-                           plot(both, "kB an epoch", 1e-3, bytes_of, bytes).file_text());
+  for (std::size_t i = 0; i < sweeps.size(); i += methods.size()) {
+    for (const Cost& cost : costs) {
+      const std::string name = "growth_" + cost.name + "_" + sweeps[i].quantity + ".svg";
+      support::write_and_say(folder / name, plot({&sweeps[i], &sweeps[i + 1]}, cost).file_text());
+    }
   }
 }
 
@@ -388,18 +410,23 @@ void write(const std::vector<Sweep>& sweeps, const std::filesystem::path& folder
 int main(int argc, char** argv) try {
   bool quick = false;
   int rounds = 3, epochs = 3;
-  std::filesystem::path output;
+  std::filesystem::path output, earlier;
   CLI::App app("How time and memory of an epoch grow, beside what one would write down");
   app.add_flag("--quick", quick, "few values, once: whether it works");
   app.add_option("--rounds", rounds, "through all values")->check(support::at_least(1));
   app.add_option("--epochs", epochs, "that are measured a value and round, at least")
       ->check(support::at_least(1));
   app.add_option("--output", output, "folder for growth.json and pictures");
+  app.add_option("--from", earlier, "growth.json of an earlier run: measure nothing");
   CLI11_PARSE(app, argc, argv);
   if (quick) rounds = epochs = 1;
   cf::keep_freed_memory();
 
   std::vector<Sweep> sweeps = sweeps_of(quick);
+  if (!earlier.empty()) {
+    read(earlier, sweeps);
+    rounds = 0;
+  }
   for (int round = 0; round < rounds; ++round) {
     for (Sweep& sweep : sweeps) {
       for (Row& row : sweep.rows) measure(sweep.method, row.setting, epochs, row.measured);
