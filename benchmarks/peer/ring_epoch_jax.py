@@ -9,32 +9,19 @@ weights is one jitted function whose buffers are reused; the host does nothing i
 the loss, and how many velocities an epoch computes.
 """
 
-import argparse
-import json
 import math
-import os
-import statistics
 import sys
-import time
 
-PROMPTS, GROUP, STEPS, TIMES = 8, 24, 10, 9
-BETA, CLIP, KL_WEIGHT, FLOOR = 1.0, 5.0, 1e-4, 1e-5
-RATE, DECAY, BETA1, BETA2, EPSILON = 3e-4, 1e-4, 0.9, 0.999, 1e-8
-WIDTH, DEPTH, FREQUENCIES = 128, 3, 4
+from jax_epoch import adamw, branch, clipped, options_of, read_safetensors, state_of, time_epochs
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--epochs", type=int, default=200)
-parser.add_argument("--threads", type=int, default=1)
-parser.add_argument("--check", metavar="FILE")
-options = parser.parse_args()
-# XLA makes a thread for each processor that it may use, once, when it is first asked.
-os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:options.threads])
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""),
-                                    "--xla_cpu_prefer_vector_width=512"])
-os.environ["JAX_PLATFORMS"] = "cpu"
+options = options_of(__doc__, epochs=200)
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+
+PROMPTS, GROUP, STEPS, TIMES = 8, 24, 10, 9
+BETA, CLIP, KL_WEIGHT, RATE, DECAY = 1.0, 5.0, 1e-4, 3e-4, 1e-4
+WIDTH, DEPTH, FREQUENCIES = 128, 3, 4
 
 counted = {"forward": 0, "backward": 0}
 
@@ -74,12 +61,6 @@ def sample(p, x):
     return x
 
 
-def branch(x0_branch, x0):
-    difference = x0_branch - x0
-    weight = jnp.maximum(jnp.abs(jax.lax.stop_gradient(difference)).mean(1), FLOOR)
-    return jnp.square(difference).mean(1) / weight
-
-
 def loss(current, old, reference, x0, t, eps, r):
     x_t = (1 - t[:, None]) * x0 + t[:, None] * eps
     v = velocity(current, x_t, t)
@@ -103,13 +84,6 @@ def optimality(x0):
     return jnp.clip(jnp.clip(advantage, -CLIP, CLIP) / (2 * CLIP) + 0.5, 0, 1).flatten()
 
 
-def adamw(p, gradient, mean, square, step):
-    mean = BETA1 * mean + (1 - BETA1) * gradient
-    square = BETA2 * square + (1 - BETA2) * jnp.square(gradient)
-    size = jnp.sqrt(square / (1 - BETA2**step)) + EPSILON
-    return p * (1 - RATE * DECAY) - RATE / (1 - BETA1**step) * mean / size, mean, square
-
-
 def epoch(state, key):
     keys = jax.random.split(key, 3)
     count = PROMPTS * GROUP
@@ -120,16 +94,14 @@ def epoch(state, key):
     eps = jax.random.normal(keys[2], (count * TIMES, 2))
     value, gradient = jax.value_and_grad(loss)(state["current"], state["old"], state["reference"],
                                                jnp.tile(x0, (TIMES, 1)), t, eps, r)
-    norm = jnp.sqrt(sum(jnp.square(g).sum() for g in gradient.values()))
-    factor = jnp.where(norm > 1, 1 / norm, 1)
     step = state["step"] + 1
     new = {"reference": state["reference"], "step": step, "loss": value,
            **{part: {} for part in ("current", "old", "average", "mean", "square")}}
     average_decay = jnp.minimum((1 + step) / (10 + step), 0.9)
     old_decay = jnp.minimum(0.001 * step, 0.5)
-    for name, g in gradient.items():
-        p, mean, square = adamw(state["current"][name], g * factor, state["mean"][name],
-                                state["square"][name], step)
+    for name, g in clipped(gradient).items():
+        p, mean, square = adamw(state["current"][name], g, state["mean"][name],
+                                state["square"][name], step, RATE, DECAY)
         new["current"][name], new["mean"][name], new["square"][name] = p, mean, square
         new["average"][name] = p + average_decay * (state["average"][name] - p)
         new["old"][name] = p + old_decay * (state["old"][name] - p)
@@ -145,26 +117,6 @@ def fresh(key):
                                              minval=-1) * 1.7 / math.sqrt(a)
         p[f"bias{i}"] = jnp.zeros(b)
     return p
-
-
-def initial_state():
-    p = fresh(jax.random.key(0))
-    copy = lambda: jax.tree.map(jnp.copy, p)
-    zero = lambda: jax.tree.map(jnp.zeros_like, p)
-    return {"current": copy(), "old": copy(), "reference": copy(), "average": copy(),
-            "mean": zero(), "square": zero(), "step": jnp.zeros(()), "loss": jnp.zeros(())}
-
-
-def read_safetensors(path):
-    import numpy
-    dtypes = {"F32": numpy.float32, "F64": numpy.float64, "I64": numpy.int64}
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        data = file.read()
-    header.pop("__metadata__", None)
-    return {name: numpy.frombuffer(data, dtypes[entry["dtype"]], math.prod(entry["shape"]),
-                                   entry["data_offsets"][0]).reshape(entry["shape"])
-            for name, entry in header.items()}
 
 
 NAMES = {"gate": "gate", "output_weight": "weight_out", "output_bias": "bias_out",
@@ -185,7 +137,7 @@ def check(path):
     of_velocity = abs(v - given["velocity"]).max().item()
     of_gradient = max((abs(gradient[n] - g).max() / abs(g).max()).item() for n, g in wanted.items())
     counted.update(forward=0, backward=0)
-    jax.eval_shape(epoch, initial_state(), jax.random.key(0))
+    jax.eval_shape(epoch, state_of(fresh(jax.random.key(0))), jax.random.key(0))
     evaluations, theirs = list(counted.values()), given["evaluations"].tolist()
     print(f"largest difference of a velocity {of_velocity:.1e}, of a gradient {of_gradient:.1e} of "
           f"the largest in its tensor; an epoch computes {evaluations[0]} velocities and "
@@ -194,24 +146,8 @@ def check(path):
         sys.exit("the programs do not do the same work")
 
 
-def main():
+if __name__ == "__main__":
     if options.check:
         check(options.check)
-        return
-    run = jax.jit(epoch, donate_argnums=0)
-    state = initial_state()
-    keys = list(jax.random.split(jax.random.key(1), options.epochs))
-    seconds, processor = [], []
-    for key in keys:
-        start, clock = time.perf_counter(), time.process_time()
-        state = jax.block_until_ready(run(state, key))
-        seconds.append(time.perf_counter() - start)
-        processor.append(time.process_time() - clock)
-    if not math.isfinite(state["loss"]):
-        sys.exit("the loss is not finite")
-    medians = [statistics.median(t[len(t) // 5:]) for t in (seconds, processor)]
-    print(*(f"{median:.6f}" for median in medians))
-
-
-if __name__ == "__main__":
-    main()
+    else:
+        time_epochs(epoch, state_of(fresh(jax.random.key(0))), options.epochs)
