@@ -63,8 +63,8 @@ TEST_CASE("tokens are letters in their order, and say which word they are of") {
   CHECK(words::text_of(two[0]) == "CAB");
   CHECK(words::text_of(words::null_prompt()[0]).empty());
   for (const std::string& word : words::all()) CHECK(words::text_of(tokens({word})[0]) == word);
-  check_error([] { tokens({"AB", "BANANA"}); }, "texts", "five capital letters, got \"BANANA\"");
-  check_error([] { tokens({"cat"}); }, "texts", "got \"cat\"");
+  check_error([] { tokens({"AB", "BANANA"}); }, "texts", "five capital letters, got BANANA");
+  check_error([] { tokens({"cat"}); }, "texts", "got cat");
   check_error([] { words::texts_of(whole(499)); }, "numbers", "in [0, 499), got 499");
 }
 
@@ -76,7 +76,7 @@ TEST_CASE("a word is drawn letter by letter where its layout says") {
   CHECK(at::equal(cells.narrow(1, 16, 9), 1 - 2 * glyphs().ink[1][1]));
   CHECK(image.min().item<double>() == -1);
   // All ink lies in the two cells.
-  const double ink = image.rsub(1).sum().item<double>();
+  const double ink = (1 - image).sum().item<double>();
   CHECK(std::abs(ink - 2 * glyphs().ink[1].narrow(0, 0, 2).sum().item<double>()) < 1e-3);
 }
 
@@ -94,7 +94,7 @@ TEST_CASE("layouts are drawn from all that fits, or from the middle") {
   const auto middle =
       words::random_layout(tokens({"CAT", "APPLE"}), {.fonts = 1, .anywhere = false}, generator);
   CHECK(at::equal(middle.font, at::tensor({0, 0}, at::kLong)));
-  CHECK(at::equal(middle.left, at::tensor({10, 1}, at::kLong)));
+  CHECK(at::equal(middle.left, at::tensor({11, 2}, at::kLong)));
   CHECK(at::equal(middle.top, at::tensor({2, 2}, at::kLong)));
 }
 

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -63,8 +65,9 @@ inline cf::Captions captions_of(const Tensor& numbers) {
 /// Tesseract as a reward: how much of the word it reads. Also says how long that took.
 class Reader {
  public:
-  /// @param threads that read at a time
-  explicit Reader(int threads) : threads_(threads) {}
+  /// @param threads that read at a time, two at least: alone Tesseract starts threads of its own,
+  /// by which it is several times slower
+  explicit Reader(int threads) : threads_(std::max(threads, 2)) {}
 
   /// Scores of images in [-1, 1].
   Tensor operator()(const Tensor& x0, const cf::Captions& captions) const {

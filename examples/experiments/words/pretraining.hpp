@@ -34,6 +34,7 @@ struct Hiding {
 inline std::vector<Phase> curriculum(const Hiding& hiding) {
   return {{"one font in the middle", {.fonts = 1, .anywhere = false}, 300, 2e-3, 0.5, 0.0},
           {"all fonts anywhere", {}, 1200, 2e-3, 0.02, 0.0},
+          {"the same once more", {}, 1400, 2e-3, 0.02, 0.0},
           {"spoilt captions", {}, hiding.steps, 5e-4, 0.1, hiding.spoilt_letters}};
 }
 //! [curriculum]

@@ -173,9 +173,8 @@ Run trained(Trainer trainer, const Start& start, const Reader& reader, double co
 inline Run nft(const Start& start, const Reader& reader) {
   const Settings& s = start.settings;
   const cf::Optimality optimality{.clip = s.advantage_clip};
-  const cf::Nft objective{.beta = s.beta,
-                          .optimality = optimality,
-                          .informative_only = s.informative_only};
+  const cf::Nft objective{
+      .beta = s.beta, .optimality = optimality, .informative_only = s.informative_only};
   const cf::ForwardProcess points{.times = cf::StratifiedTimes{.per_sample = s.times}};
   const cf::DpmSolver<2> solver;
   const auto train = [&](const auto& terms) {

@@ -47,7 +47,7 @@ struct Settings {
   int times = 2;  ///< training times a sample, stratified
   double beta = 0.5;
   double advantage_clip = 1;
-  bool informative_only = true;  ///< leave out groups that are all as good as each other
+  bool informative_only = true;          ///< leave out groups that are all as good as each other
   cf::Spread spread = cf::Spread::none;  ///< what advantages are divided by
 
   double clip_range = 1e-3;
