@@ -113,7 +113,7 @@ auto trainer_of(Model model, const Start& start, const Reader& reader, const Sol
   return cf::Trainer(
       cf::SnapshotPolicy(
           std::move(model),
-          cf::SnapshotOptions{.old_decay = cf::Ramp{.rate = 0.02, .max = 0.95},
+          cf::SnapshotOptions{.old_decay = cf::Ramp{.rate = 0.02, .max = s.old_most},
                               .average_decay = cf::WarmingUp{.max = s.average_decay}}),
       solver, reader, objective,
       cf::PromptRows(words::tokens_of(words::texts_of(numbers)), captions_of(numbers)),

@@ -37,17 +37,18 @@ struct Settings {
   std::int64_t prompts = 16;        ///< an epoch
   std::int64_t group_size = 16;     ///< samples a prompt
   std::int64_t gradient_steps = 2;  ///< an epoch
-  double learning_rate = 1e-3;
-  double decay_steps = 10;          ///< see cf::InverseRoot; 0: the learning rate stays
-  double kl = 0.03;                 ///< of the velocities (NFT) or transitions (FlowGRPO); 0: none
-  std::int64_t evaluate_every = 4;  ///< epochs
+  double learning_rate = 6e-4;
+  double decay_steps = 20;          ///< see cf::InverseRoot; 0: the learning rate stays
+  double kl = 0.002;                ///< of the velocities (NFT) or transitions (FlowGRPO); 0: none
+  std::int64_t evaluate_every = 5;  ///< epochs
   std::int64_t evaluated = 62;      ///< words of training, and as many kept out, in an evaluation
   double average_decay = 0.9;       ///< of the weights that are evaluated
 
-  int times = 2;  ///< training times a sample, stratified
-  double beta = 0.5;
+  int times = 4;  ///< training times a sample, stratified
+  double beta = 0.1;
   double advantage_clip = 1;
   bool informative_only = true;          ///< leave out groups that are all as good as each other
+  double old_most = 0.8;                 ///< largest decay of the old policy
   cf::Spread spread = cf::Spread::none;  ///< what advantages are divided by
 
   double clip_range = 1e-3;

@@ -47,6 +47,7 @@ class Overrides {
     add("--decay-steps", &Settings::decay_steps, "until the rate has fallen to 0.71; 0: it stays");
     add("--kl", &Settings::kl, "weight of the KL term");
     add("--beta", &Settings::beta, "of NFT");
+    add("--old-most", &Settings::old_most, "largest decay of the old policy");
     add("--times", &Settings::times, "training times a sample of NFT");
     add("--clip-range", &Settings::clip_range, "of FlowGRPO's ratio");
     add("--transitions", &Settings::transitions, "trained on a sample by FlowGRPO");
