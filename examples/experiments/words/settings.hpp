@@ -33,7 +33,7 @@ inline std::string name_of(Method method) {
 struct Settings {
   Method method = Method::nft;
   std::uint64_t seed = 1;
-  std::int64_t epochs = 40;
+  std::int64_t epochs = 70;
   std::int64_t prompts = 16;        ///< an epoch
   std::int64_t group_size = 16;     ///< samples a prompt
   std::int64_t gradient_steps = 2;  ///< an epoch
@@ -62,6 +62,7 @@ struct Settings {
 inline Settings recipe(Method method) {
   Settings settings{.method = method};
   if (method == Method::nft) return settings;
+  settings.learning_rate = 2e-4;
   settings.kl = 0;
   settings.spread = cf::Spread::global;
   return settings;
