@@ -28,17 +28,18 @@ QUICK = {
     "reach": ["--quick", "--epochs", "1"],
     "reward_server": ["--self-test"],
     "scenes": ["--epochs", "1", "--prompts", "1", "--group-size", "2"],
+    "words": ["--epochs", "1", "--prompts", "1", "--group-size", "2", "--evaluated", "1"],
     "finetune": ["--tiny", "--epochs", "1"],
     "generate": ["--tiny"],
     "solvers": ["--quick"],
 }
 
 # Options that name what is there already.
-READ = {"--again", "--base", "--check", "--data", "--evaluation-prompts", "--lora", "--model", "--prompts"}
+READ = {"--again", "--base", "--check", "--data", "--evaluation-prompts", "--glyphs", "--lora", "--model", "--prompts"}
 # Options of texts that may be anything.
 FREE = {"--host", "--negative"}
 # Programs whose output is a file.
-OUTPUT_IS_FILE = {"scenes_pretrain"}
+OUTPUT_IS_FILE = {"scenes_pretrain", "words_pretrain"}
 # What a tiny model is used instead of.
 WITHOUT_TINY = {"--model"}
 
