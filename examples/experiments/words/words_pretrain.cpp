@@ -186,6 +186,7 @@ int main(int argc, char** argv) try {
       ->check(support::at_least(1))
       ->capture_default_str();
   app.add_option("--spoilt-letters", options.hiding.spoilt_letters, "share of them in that phase")
+      ->check(support::finite())
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   app.add_option("--threads", options.threads, "between which batches and readings are divided")
