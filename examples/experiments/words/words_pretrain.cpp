@@ -25,6 +25,7 @@
 #include "pretraining.hpp"
 #include "support/checkpoints.hpp"
 #include "support/options.hpp"
+#include "support/recorded_losses.hpp"
 
 namespace {
 
@@ -137,8 +138,6 @@ int make(const Options& options, const support::Ranks& ranks) {
 /// Trains the first steps again and compares their losses with those of a record.
 int compare(const Options& options, const support::Ranks& ranks) {
   constexpr std::size_t reports = 2;
-  // Other processors round differently, and training makes that grow.
-  constexpr double tolerance = 1e-3;
   std::ifstream file(options.check);
   cf::expects(file.good(), "--check", "a record that this program wrote", options.check.string());
   const Json record = Json::parse(file);
@@ -155,19 +154,8 @@ int compare(const Options& options, const support::Ranks& ranks) {
       trainer_of(new_model(same), curriculum({}).front(), words::read_glyphs(same.glyphs),
                  pretraining_set(same.seed), seed_of(same.seed, 0), ranks);
   trainer.run(trainer.epochs(), losses, enough);
-  double worst = 0;
-  bool reproduces = true;
-  for (std::size_t i = 0; i < reports; ++i) {
-    const double difference = std::abs(losses.values.at(i) / expected[i] - 1);
-    worst = std::max(worst, difference);
-    // Written so that NaN does not.
-    reproduces = reproduces && difference < tolerance;
-    std::cout << "steps to " << 10 * (i + 1) << ": loss " << losses.values[i] << ", recorded "
-              << expected[i] << "\n";
-  }
-  std::cout << (reproduces ? "the record is reproduced" : "the record is NOT reproduced")
-            << ": largest relative difference " << worst << "\n";
-  return reproduces ? 0 : 1;
+  losses.values.resize(reports);
+  return support::compared_losses(losses.values, expected);
 }
 
 }  // namespace
