@@ -241,6 +241,26 @@ TEST_CASE("an adapter of another kind, or of numbers that are none, is refused")
   }
 }
 
+TEST_CASE("an adapter in 8 bits is read, and what is no number in it refused") {
+  const TemporaryDirectory directory;
+  const auto path = directory / "lora.safetensors";
+  Tensors eight, wide;
+  for (const auto& [name, tensor] :
+       original("diffusion_model.", false, ".lora_A.weight", ".lora_B.weight")) {
+    eight[name] = tensor.to(at::kFloat8_e4m3fn);
+    wide[name] = eight[name].to(at::kFloat);
+  }
+  cf::write_safetensors(path, wide);
+  const Tensor wanted = velocity(cf::read_lora(path));
+  cf::write_safetensors(path, eight);
+  CHECK(same_bits(velocity(cf::read_lora(path)), wanted));
+
+  Tensor& broken = eight.at("diffusion_model.final_layer.linear.lora_A.weight");
+  broken = at::full(broken.sizes(), std::nan("")).to(at::kFloat8_e4m3fn);
+  cf::write_safetensors(path, eight);
+  check_error([&] { cf::read_lora(path); }, path.string(), "expected finite numbers");
+}
+
 TEST_CASE("what is no part of a layer, or a layer twice, is refused") {
   const TemporaryDirectory directory;
   const auto path = directory / "lora.safetensors";
