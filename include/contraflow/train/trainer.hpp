@@ -3,16 +3,14 @@
 /// @file
 /// Online reinforcement learning: collect, score, learn, evaluate.
 
-#include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <contraflow/core/stopwatch.hpp>
 #include <contraflow/train/composition.hpp>
+#include <contraflow/train/epoch_samples.hpp>
 #include <contraflow/train/training.hpp>
 
 namespace contraflow {
@@ -24,7 +22,7 @@ class OnlineTrainer
                       typename detail::Composition<P, S, R, O, Components...>::Prompts,
                       detail::Pick<detail::CommunicatorKind, Alone, Components...>> {
   using Parts = detail::Composition<P, S, R, O, Components...>;
-  using Comm = detail::Pick<detail::CommunicatorKind, Alone, Components...>;
+  using Comm = typename Parts::Comm;
   using Base = Training<OnlineTrainer, P, O, typename Parts::Prompts, Comm>;
 
  public:
@@ -38,52 +36,18 @@ class OnlineTrainer
              detail::pick<detail::LearningKind, Learning>(components...),
              detail::pick<detail::OptimizationKind, Optimization>(components...), adamw(),
              detail::pick<detail::CommunicatorKind, Alone>(components...)),
-        options_(with_shape(detail::pick<detail::CollectionKind, Collection>(components...))),
         most_unscored_epochs_(
             detail::pick<detail::LearningKind, Learning>(components...).most_unscored_epochs),
-        ahead_(Parts::looks_ahead ? detail::pick<detail::AheadKind, Ahead>(components...).epochs
-                                  : 0),
-        collector_(detail::CollectorMaker<Parts::collects>::template of<typename Parts::Collects>(
-            std::move(solver), options_,
-            detail::pick<detail::TransitionsKind, RecordedTransitions>(components...),
-            O::compares_samples ? 2 : 1)),
-        scorer_(std::move(rewards),
-                detail::pick<detail::AdvantageKind, GroupAdvantage>(components...), this->source_,
-                ahead_ > 0 || (Parts::collects ? !collects_at_once : options_.asynchronous_scoring),
-                this->communicator_, detail::pick<detail::ScoringKind, Scoring>(components...)),
+        samples_(std::move(solver), std::move(rewards), this->source_, this->communicator_,
+                 shape_of_policy(), components...),
         evaluator_(detail::pick<detail::EvaluationKind, EvaluationOptions>(components...)) {
-    expects(ahead_ == 0 || ahead_ == 1, "ahead", "0 or 1 epochs", ahead_);
     if constexpr (HasStepwiseOld<P>) {
-      expects(ahead_ == 0 || !this->policy_.old_follows_steps(), "old_every_step",
+      expects(samples_.ahead() == 0 || !this->policy_.old_follows_steps(), "old_every_step",
               "false beside Ahead, with which an epoch is learnt against an old role that stays",
               "true");
     }
-    this->learner_.set_online();
-    auto forward = detail::pick<detail::ForwardKind, ForwardProcess>(components...);
-    if (!forward.times) forward.times = GridTimes{};
-    this->learner_.set(std::move(forward));
-    this->learner_.set(detail::pick<detail::TransitionsKind, RecordedTransitions>(components...));
-    if constexpr (Parts::corrects) {
-      const auto correction =
-          detail::pick<detail::CorrectionKind, RolloutCorrection>(components...);
-      expects_valid(correction);
-      this->settings_.emplace_back("correction", settings_text(correction));
-      this->learner_.set(correction);
-    }
-    if constexpr (O::uses_paths) {
-      this->learner_.set_reward([this](const Tensor& x0, const Tensor& prompt) {
-        return scorer_.rewards().differentiable(x0, reference_of(this->source_, prompt));
-      });
-    }
-    this->settings_.emplace_back(
-        "failed", shown(int(detail::pick<detail::ScoringKind, Scoring>(components...).failed)));
-    this->settings_.emplace_back("ahead", shown(ahead_));
-    this->settings_.emplace_back("every", shown(evaluator_.options().every));
-    this->settings_.emplace_back("samples", shown(evaluator_.options().samples));
-    if (!Parts::collects) {
-      this->settings_.emplace_back("prompts_per_epoch", shown(options_.prompts_per_epoch));
-      this->settings_.emplace_back("group_size", shown(options_.group_size));
-    }
+    set_learner(components...);
+    add_settings(components...);
   }
 
   using Base::run_epoch;
@@ -94,13 +58,8 @@ class OnlineTrainer
     return this->undone_if_given_up(this->learner_.steps(), [&] {
       const Stopwatch epoch;
       EpochReport report;
-      if (ahead_ == 0) {
-        Collected samples = collected(this->epoch_, collector_at(this->gradient_steps()));
-        report.add("seconds/collect", epoch.seconds());
-        learn(std::move(samples), report, warn);
-      } else if constexpr (Parts::looks_ahead) {
-        collect_ahead_and_learn(report, warn);
-      }
+      samples_.learn_from(standing(), report,
+                          [&](auto samples) { learn(std::move(samples), report, warn); });
       this->policy_.after_epoch(this->gradient_steps());
       this->seconds_ += epoch.seconds();
       report.add("seconds/epoch", epoch.seconds());
@@ -113,9 +72,9 @@ class OnlineTrainer
 
   /// Why the run has no sense any more, see Learning::most_unscored_epochs; empty where it has.
   std::string reason_to_end() const {
-    const std::int64_t unscored = scorer_.unscored_epochs();
+    const std::int64_t unscored = samples_.scorer().unscored_epochs();
     if (most_unscored_epochs_ == 0 || unscored < most_unscored_epochs_) return "";
-    const std::string& failure = scorer_.last_failure();
+    const std::string& failure = samples_.scorer().last_failure();
     return "no sample has had a score in " + shown(unscored) + " epochs" +
            (failure.empty() ? "" : "; the last failure: " + failure);
   }
@@ -125,10 +84,11 @@ class OnlineTrainer
   /// Evaluates on prompts of another source with the same kind of condition and reference.
   template <class OtherPrompts>
   Evaluation evaluate(const OtherPrompts& prompts) {
-    if (scorer_.is_asynchronous()) {
-      this->watch_.together(this->communicator_, [&] { scorer_.wait_for_thread(this->watch_); });
+    auto& scorer = samples_.scorer();
+    if (scorer.is_asynchronous()) {
+      this->watch_.together(this->communicator_, [&] { scorer.wait_for_thread(this->watch_); });
     }
-    return evaluator_.evaluate(this->policy_, scorer_.rewards(), prompts, sample_shape(),
+    return evaluator_.evaluate(this->policy_, scorer.rewards(), prompts, samples_.sample_shape(),
                                this->communicator_, this->watch_);
   }
 
@@ -147,9 +107,10 @@ class OnlineTrainer
       EvaluationCount uncounted;
       [[maybe_unused]] const auto whole = gathered(this->policy_, role);
       const Tensor rows = at::arange(ids.numel(), at::kLong);
-      return generated(
-          this->policy_, role, collector_.solver(), options_.grid, this->source_.condition(ids),
-          {seeded(seed).stream(Purpose::sample), rows, sample_shape()}, uncounted, EpochWatch{});
+      return generated(this->policy_, role, samples_.collector().solver(), collection().grid,
+                       this->source_.condition(ids),
+                       {seeded(seed).stream(Purpose::sample), rows, samples_.sample_shape()},
+                       uncounted, EpochWatch{});
     }
   }
   /// @p count samples, prompts in turn.
@@ -162,182 +123,94 @@ class OnlineTrainer
   /// leaves them out and collects with the weights of then.
   TrainerState state() {
     TrainerState state = Base::state();
-    if (next_) detail::add_next_epoch(state, *next_);
+    samples_.add_to(state);
     return state;
   }
   /// Takes over what state() gave: all of it, or nothing where an error is thrown.
   /// @throws Error naming what is missing, or of another composition
   void load(const TrainerState& state) {
-    std::optional<NextEpoch> next;
-    if constexpr (Parts::looks_ahead) {
-      if (ahead_ > 0 && detail::has_next_epoch(state)) {
-        const Role role = this->objective().collector_at(state.counts.at(detail::ahead_count));
-        next = detail::next_epoch_in<Record>(state, this->policy_.tensors_of(role));
-      }
-    }
+    auto next = samples_.next_in(state, this->policy_, this->objective());
     Base::load(state);
-    next_ = std::move(next);
+    samples_.go_on_with(std::move(next));
   }
 
   /// How samples are collected, with the shape of a sample filled in.
-  const Collection& collection() const { return options_; }
+  const Collection& collection() const { return samples_.options(); }
   /// How evaluations are made.
   const EvaluationOptions& evaluation() const { return evaluator_.options(); }
   /// The rewards.
-  const R& rewards() const { return scorer_.rewards(); }
+  const R& rewards() const { return samples_.scorer().rewards(); }
 
  private:
-  /// Whether the samples of an epoch come all at once.
-  static constexpr bool collects_at_once =
-      HasCollect<typename Parts::Collects, P, typename Parts::Prompts, Record>;
+  std::vector<std::int64_t> shape_of_policy() {
+    if constexpr (requires { this->policy_.sample_shape(); }) return this->policy_.sample_shape();
+    return {};
+  }
 
-  /// The shape of a sample, from the settings or the policy; empty where neither knows it.
-  Collection with_shape(Collection options) {
-    if constexpr (requires { this->policy_.sample_shape(); }) {
-      if (options.sample_shape.empty()) options.sample_shape = this->policy_.sample_shape();
+  /// Gives the learner what an online run knows.
+  void set_learner(const Components&... components) {
+    this->learner_.set_online();
+    auto forward = detail::pick<detail::ForwardKind, ForwardProcess>(components...);
+    if (!forward.times) forward.times = GridTimes{};
+    this->learner_.set(std::move(forward));
+    this->learner_.set(detail::pick<detail::TransitionsKind, RecordedTransitions>(components...));
+    if constexpr (Parts::corrects) {
+      const auto correction =
+          detail::pick<detail::CorrectionKind, RolloutCorrection>(components...);
+      expects_valid(correction);
+      this->learner_.set(correction);
     }
-    if (!Parts::collects && options.sample_shape.empty()) throw_no_shape();
-    return options;
-  }
-  [[noreturn]] static void throw_no_shape() {
-    throw Error(
-        "sample_shape",
-        "the shape of a sample, from the Collection, or from a sample_shape() of the model; "
-        "with a Collector of your own it is known behind the first epoch",
-        "nothing");
-  }
-  const std::vector<std::int64_t>& sample_shape() const {
-    if (options_.sample_shape.empty()) throw_no_shape();
-    return options_.sample_shape;
-  }
-
-  using Collected = detail::Collected<Record>;
-  using NextEpoch = detail::NextEpoch<Record>;
-
-  /// The samples of an epoch; scored, or with Ahead still to be scored.
-  Collected collected(std::int64_t epoch, Role role) {
-    Collected made;
-    const CollectorContext<P, typename Parts::Prompts> context{this->policy_,
-                                                               this->source_,
-                                                               role,
-                                                               epoch,
-                                                               this->seed_,
-                                                               made.evaluations,
-                                                               this->communicator_.rank(),
-                                                               this->communicator_.size(),
-                                                               this->watch_,
-                                                               path_steps(epoch)};
-    if (ahead_ == 0) scorer_.reset();
-    [[maybe_unused]] const auto whole = gathered(this->policy_, role);
-    this->watch_.together(this->communicator_, [&] {
-      made.rollout = rollout_of(context);
-      if (ahead_ == 0) scorer_.wait(this->watch_);
-    });
-    made.scores = scorer_.taken();
-    if (options_.sample_shape.empty()) {
-      options_.sample_shape = made.rollout.x0.sizes().slice(1).vec();
-    }
-    return made;
-  }
-  /// See CollectorContext::path_steps.
-  auto path_steps(std::int64_t epoch) const {
-    std::function<std::vector<std::vector<std::size_t>>(const TimeGrid&)> steps;
     if constexpr (O::uses_paths) {
-      steps = [this, stream = seeded(this->seed_).stream(static_cast<std::uint64_t>(epoch))](
-                  const TimeGrid& grid) { return this->objective().path_steps(grid, stream); };
-    }
-    return steps;
-  }
-  /// The samples that the collector makes, while those that are there begin to be scored.
-  template <class Context>
-  Rollout<Record> rollout_of(const Context& context) {
-    auto begin = [this](const Tensor& x0, const Tensor& prompt) { scorer_.begin(x0, prompt); };
-    if constexpr (collects_at_once) {
-      Rollout<Record> rollout = collector_.collect(context);
-      expects_whole(rollout);
-      begin(rollout.x0, rollout.prompt);
-      return rollout;
-    } else {
-      Rollout<Record> rollout = collector_.collect(context, begin);
-      expects_whole(rollout);
-      return rollout;
+      this->learner_.set_reward([this](const Tensor& x0, const Tensor& prompt) {
+        return rewards().differentiable(x0, reference_of(this->source_, prompt));
+      });
     }
   }
 
-  /// An epoch whose samples are there, or are made by who was to make them, while those of the next
-  /// one begin to be scored.
-  template <class Warn>
-  void collect_ahead_and_learn(EpochReport& report, Warn& warn) {
-    const Stopwatch collecting;
-    NextEpoch now = next_ ? *std::exchange(next_, std::nullopt) : next_epoch();
-    try {
-      Collected samples = samples_of(now);
-      next_ = next_epoch();
-      if (this->epoch_ + 1 < this->until_) {
-        next_->samples = collected(this->epoch_ + 1, collector_at(next_->gradient_steps));
-      }
-      report.add("seconds/collect", collecting.seconds());
-      const Stopwatch waiting;
-      this->watch_.together(this->communicator_,
-                            [&] { scorer_.wait(samples.scores, this->watch_); });
-      report.add("seconds/wait", waiting.seconds());
-      report.add("staleness", double(this->gradient_steps() - now.gradient_steps));
-      const auto collector = as_known_collector(now);
-      if constexpr (O::uses_paths) {  // which ask the reward, as the thread does
-        this->watch_.together(this->communicator_, [&] { scorer_.wait_for_thread(this->watch_); });
-      }
-      learn(std::move(samples), report, warn);
-    } catch (...) {
-      scorer_.reset();
-      now.samples.reset();
-      next_ = std::move(now);
-      throw;
+  /// Adds what must be the same on all ranks.
+  void add_settings(const Components&... components) {
+    const auto add = [&](const char* name, std::int64_t value) {
+      this->settings_.emplace_back(name, shown(value));
+    };
+    add("failed", int(detail::pick<detail::ScoringKind, Scoring>(components...).failed));
+    add("ahead", samples_.ahead());
+    add("every", evaluation().every);
+    add("samples", evaluation().samples);
+    if (!Parts::collects) {
+      add("prompts_per_epoch", collection().prompts_per_epoch);
+      add("group_size", collection().group_size);
+    }
+    if constexpr (Parts::corrects) {
+      this->settings_.emplace_back(
+          "correction",
+          settings_text(detail::pick<detail::CorrectionKind, RolloutCorrection>(components...)));
     }
   }
-  /// The epoch to come, whose samples are made with the weights of today.
-  NextEpoch next_epoch() {
-    const Role role = collector_at(this->gradient_steps());
-    return {detail::copies_of(this->policy_.tensors_of(role)), this->gradient_steps(), {}};
+
+  detail::Standing<P, typename Parts::Prompts, O, Comm> standing() {
+    return {this->policy_, this->source_, this->objective(), this->communicator_,   this->watch_,
+            this->seed_,   this->epoch_,  this->until_,      this->gradient_steps()};
   }
-  Role collector_at(std::int64_t gradient_steps) {
-    return this->objective().collector_at(gradient_steps);
-  }
-  /// Gives the collecting role the weights that make the samples of an epoch, for a time.
-  detail::WithValues as_collector(const NextEpoch& epoch) {
-    return {this->policy_.tensors_of(collector_at(epoch.gradient_steps)), epoch.collector};
-  }
-  /// The same where the objective looks at that role beside the one that is learnt.
-  detail::WithValues as_known_collector(const NextEpoch& epoch) {
-    if (collector_at(epoch.gradient_steps) == Role::current) return {{}, {}};
-    return as_collector(epoch);
-  }
-  Collected samples_of(NextEpoch& epoch) {
-    if (epoch.samples) return *std::exchange(epoch.samples, std::nullopt);
-    const auto collector = as_collector(epoch);
-    return collected(this->epoch_, collector_at(epoch.gradient_steps));
-  }
-  template <class Warn>
-  void learn(Collected samples, EpochReport& report, Warn& warn) {
+
+  template <class Samples, class Warn>
+  void learn(Samples samples, EpochReport& report, Warn& warn) {
     this->learner_.evaluations() += samples.evaluations;
+    auto& scorer = samples_.scorer();
     const auto scored =
-        scorer_.finish(std::move(samples.rollout), std::move(samples.scores), report, warn);
+        scorer.finish(std::move(samples.rollout), std::move(samples.scores), report, warn);
     LearnReport learnt;
     if (scored.size() > 0) {
       const Generator stream =
           seeded(this->seed_).stream(Purpose::order, static_cast<std::uint64_t>(this->epoch_));
-      this->learner_.learn(scored, options_.grid, stream, learnt);
-      scorer_.learnt();
+      this->learner_.learn(scored, collection().grid, stream, learnt);
+      scorer.learnt();
     }
     this->add_learnt(report, std::move(learnt));
   }
 
-  Collection options_;
   std::int64_t most_unscored_epochs_;
-  std::int64_t ahead_;
-  typename Parts::Collects collector_;
-  Scorer<R, typename Parts::A, typename Parts::Prompts, Comm> scorer_;
+  detail::EpochSamples<Parts, P, R, O, Comm> samples_;
   typename Parts::Evaluates evaluator_;
-  std::optional<NextEpoch> next_;
 };
 
 /// Online reinforcement learning of a flow: collect, score, learn, evaluate.
