@@ -12,7 +12,6 @@
 #include <iostream>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -23,6 +22,8 @@
 #include <contraflow/contraflow.hpp>
 #include <contraflow/io/contact_sheet.hpp>
 #include <contraflow/io/file.hpp>
+#include <contraflow/io/fingerprint.hpp>
+#include <contraflow/io/folder_lock.hpp>
 #include <contraflow/io/json.hpp>
 #include <contraflow/io/png.hpp>
 #include <contraflow/io/settings.hpp>
@@ -100,6 +101,8 @@ struct Settings {
 
   fs::path checkpoints() const { return output / "checkpoints"; }
   fs::path run_file() const { return output / "run.json"; }
+  /// What adapters are trained over, which `run.json` tells by its contents.
+  fs::path base() const { return support::text_to_image::folder_of(model, output) / "transformer"; }
 
   bool is_grpo() const { return method.starts_with("grpo"); }
   /// As published: 1e-4 for NFT, 0.04 for GRPO, none for FLUX.1.
@@ -154,13 +157,26 @@ struct Pictures {
   double reward;     ///< mean; NaN where nothing was scored
 };
 template <class Trainer>
-Pictures drawn(Trainer& trainer, const cf::Vae& vae) {
+Pictures drawn(Trainer& trainer, const cf::Vae& vae, Warnings& warnings) {
   const cf::Evaluation evaluation = trainer.evaluate();
+  for (const std::string& failure : evaluation.failures) {
+    warnings.push_back({"evaluation/failure", 1, failure});
+  }
+  if (evaluation.scores.empty() && evaluation.failures.empty()) {
+    warnings.push_back({"evaluation/masked", double(evaluation.masked),
+                        "no sample of this evaluation has a score"});
+  }
   std::vector<cf::Tensor> images;
   for (const cf::Tensor& latents : evaluation.x0.split(1)) {
     images.push_back(vae.decode(latents)[0].to(at::kCPU));
   }
   return {cf::contact_sheet(images, 4), evaluation.reward};
+}
+
+void say_reward(const char* when, const std::optional<double>& reward) {
+  if (!reward) return;
+  std::cout << "reward " << when << ' ';
+  std::isnan(*reward) ? std::cout << "unknown: nothing was scored\n" : std::cout << *reward << '\n';
 }
 
 void save_adapter(Policy& policy, const fs::path& folder) {
@@ -179,28 +195,74 @@ void expects_own_folder(const Settings& settings) {
                   there.back().string());
 }
 
+/// Notes what the files that a run begins with hold; throws Error where those that the checkpoints
+/// are of held something else.
+/// @return what else has changed, each in a sentence
+std::vector<std::string> changed_contents(Settings& settings, const support::RunRecord& before) {
+  const auto kept_with = [](const std::string& name) { return name == "model" || name == "lora"; };
+  std::vector<std::string> changes;
+  const std::pair<const char*, fs::path> files[] = {
+      {"model", settings.base()},
+      {"lora", settings.lora.path},
+      {"prompts", settings.prompt_file},
+      {"evaluation-prompts", settings.evaluation_prompt_file}};
+  for (const auto& [name, path] : files) {
+    if (path.empty() || !fs::exists(path)) continue;
+    const std::string now = cf::fingerprint(path, cf::FileTime::ignored);
+    settings.record["contents"][name] = now;
+    const std::string was = before.value("contents", support::RunRecord::object()).value(name, now);
+    if (was == now) continue;
+    const std::string option = std::string("--") + name;
+    if (kept_with(name)) {
+      throw cf::Error(option,
+                      "what the run in the output began with (or --anew, or another folder)",
+                      "other contents in " + path.string());
+    }
+    changes.push_back("goes on with " + option + " that have changed, " + path.string());
+  }
+  return changes;
+}
+
+/// What the checkpoints that are to be gone on from were made with; empty where nothing is.
+support::RunRecord record_before(const Settings& settings) {
+  if (!settings.resume || !fs::exists(settings.run_file())) return support::RunRecord::object();
+  if (cf::checkpoints_in(settings.checkpoints()).empty()) return support::RunRecord::object();
+  const support::RunRecord before = cf::read_json(settings.run_file());
+  const auto found = before.is_object() ? before.find("settings") : before.end();
+  if (found == before.end() || !found->is_object()) {
+    throw cf::Error(settings.run_file().string(), "the settings of a run", "none");
+  }
+  return before;
+}
+
 /// Throws Error where the checkpoints that are to be gone on from would mean something else.
 /// @return the other settings that differ, each in a sentence
-std::vector<std::string> changed_settings(const Settings& settings) {
-  static const std::set<std::string> decisive{
-      "tiny",          "tiny-flux", "int8",     "method",   "rank", "alpha",
-      "average-every", "seed",      "guidance", "negative", "lora", "lora-without-text-encoders",
-      "true-guidance", "sde"};
+std::vector<std::string> changed_settings(const Settings& settings, support::RunRecord before) {
+  // Those that others follow from by default come first.
+  static const std::vector<std::string> decisive{"tiny",     "tiny-flux",
+                                                 "method",   "rank",
+                                                 "seed",     "int8",
+                                                 "alpha",    "guidance",
+                                                 "negative", "true-guidance",
+                                                 "sde",      "average-every",
+                                                 "lora",     "lora-without-text-encoders"};
   std::vector<std::string> changes;
-  if (!settings.resume || !fs::exists(settings.run_file())) return changes;
-  if (cf::checkpoints_in(settings.checkpoints()).empty()) return changes;
-  support::RunRecord before = cf::read_json(settings.run_file());
+  if (before.empty()) return changes;
   // Of records that do not have them yet.
   if (settings.model.is_flux()) before.at("settings").emplace("true-guidance", 1);
   before.at("settings").emplace("sde", "flow");
   before.at("settings").emplace("average-every", settings.is_grpo() ? 8 : 1);
-  for (const auto& [name, was, is] : support::other_settings(before, settings.record)) {
-    if (decisive.contains(name)) {
-      throw cf::Error(
-          "--" + name,
-          was.dump() + " as in " + settings.run_file().string() + " (or --anew, or another folder)",
-          is.dump());
-    }
+  const auto others = support::other_settings(before, settings.record);
+  for (const std::string& name : decisive) {
+    const auto other = std::find_if(others.begin(), others.end(),
+                                    [&name](const auto& one) { return one.name == name; });
+    if (other == others.end()) continue;
+    throw cf::Error("--" + name,
+                    other->before.dump() + " as in " + settings.run_file().string() +
+                        " (or --anew, or another folder)",
+                    other->now.dump());
+  }
+  for (const auto& [name, was, is] : others) {
     changes.push_back("goes on with --" + name + " " + is.dump() + ", before " + was.dump());
   }
   return changes;
@@ -255,12 +317,13 @@ void train(Parts parts, const Solver& solver, const Objective& objective, const 
                              : "no checkpoint to go on from: begins anew");
   }
   if (support::is_first(parts.ranks)) write_run_file(settings, trainer.run_number(), resumed);
+  const std::int64_t epochs_before = trainer.epoch(), steps_before = trainer.gradient_steps();
   //! [observers]
   const auto evaluation = [&](auto& of_run, cf::EpochReport& report) {
     if (report.epoch % settings.evaluate_every != 0) {
       return report.add("evaluation/reward", std::nullopt);
     }
-    const Pictures pictures = drawn(of_run, *parts.vae);
+    const Pictures pictures = drawn(of_run, *parts.vae, *parts.warnings);
     const bool scored = !std::isnan(pictures.reward);
     report.add("evaluation/reward", scored ? std::optional(pictures.reward) : std::nullopt);
     report.pictures.push_back(cf::picture_of("evaluation", pictures.sheet));
@@ -274,7 +337,9 @@ void train(Parts parts, const Solver& solver, const Objective& objective, const 
     return {.warnings = std::exchange(*parts.warnings, {})};
   };
   const auto evaluated = [&](const char* file) {
-    const Pictures pictures = drawn(trainer, *parts.vae);
+    Warnings warnings;
+    const Pictures pictures = drawn(trainer, *parts.vae, warnings);
+    for (const cf::Warning& warning : warnings) warn(warning);
     if (support::is_first(parts.ranks)) cf::write_png(output / file, pictures.sheet);
     return pictures.reward;
   };
@@ -302,14 +367,20 @@ void train(Parts parts, const Solver& solver, const Objective& objective, const 
   std::cout << parts.phases.table().text() << "epochs " << report.epochs << ", gradient steps "
             << trainer.gradient_steps() << ", evaluations of the network "
             << trainer.evaluations().forward << '\n';
-  if (before) std::cout << "reward before " << *before << '\n';
-  if (after) std::cout << "reward after " << *after << '\n';
-  if (trainer.gradient_steps() < settings.steps_of_average()) {
+  say_reward("before", before);
+  say_reward("after", after);
+  if (!report.stopped && trainer.gradient_steps() < settings.steps_of_average()) {
     std::cout << "the adapter is still the one of the start: it is an average that is taken every "
               << settings.steps_of_average() << " gradient steps (--average-every)\n";
   }
   std::cout << "adapters, pictures and records in " << output.string() << '\n';
   if (report.stopped) std::cout << report.reason << '\n';
+  if (const std::string reason = trainer.reason_to_end(); !reason.empty()) {
+    throw cf::Error("--reward", "scores", reason);
+  }
+  if (report.epochs > epochs_before && trainer.gradient_steps() == steps_before) {
+    throw cf::Error("the run", "gradient steps", "none: nothing was learnt, see run.jsonl");
+  }
 }
 
 void train_by_method(Parts parts) {
@@ -361,13 +432,17 @@ cf::Records prompts_of(const fs::path& file) {
   return cf::records_in("a photo of a cat\ntwo red circles\na house by the sea", "prompts");
 }
 
-void run(const Settings& settings, const support::Ranks& ranks) {
+void run(Settings& settings, const support::Ranks& ranks) {
   cf::make_folder(settings.output);
   support::Phases phases(support::is_first(ranks));
+  std::optional<cf::FolderLock> lock;
   support::by_first(ranks, [&] {
+    lock.emplace(settings.output);
     expects_own_folder(settings);
-    for (const std::string& change : changed_settings(settings)) phases.say(change);
+    const support::RunRecord before = record_before(settings);
+    for (const std::string& change : changed_settings(settings, before)) phases.say(change);
     support::text_to_image::prepare(settings.model, settings.output);
+    for (const std::string& change : changed_contents(settings, before)) phases.say(change);
   });
   const support::Folder folder = support::text_to_image::opened(settings.model, settings.output);
   // Faults are found now, not after the text encoders.
@@ -375,6 +450,9 @@ void run(const Settings& settings, const support::Ranks& ranks) {
   if (settings.guidance && !folder.is_told_guidance()) {
     phases.say("--guidance changes nothing: FLUX.1 [schnell] is told none");
   }
+  cf::LoraPolicyOptions options{.average_every = settings.steps_of_average(),
+                                .seed = settings.seed};
+  if (settings.lora.is_given()) options.start = settings.lora.read();
   support::ImageRewards rewards = support::image_rewards(settings.rewards);
   const cf::Records records = prompts_of(settings.prompt_file);
   cf::Records own_evaluation;
@@ -404,9 +482,6 @@ void run(const Settings& settings, const support::Ranks& ranks) {
   const auto transformer =
       folder.transformer(settings.model.transformer(settings.guidance_scale(), settings.recompute));
   const cf::TextCondition negative = store->condition(at::full({1}, store->size() - 1, at::kLong));
-  cf::LoraPolicyOptions options{.average_every = settings.steps_of_average(),
-                                .seed = settings.seed};
-  if (settings.lora.is_given()) options.start = settings.lora.read();
   Policy policy(
       Model(cf::Autocasting(transformer, settings.autocast), negative, settings.two_pass_scale()),
       settings.adapter(), options);
@@ -433,9 +508,11 @@ void add_options(CLI::App& app, Settings& settings) {
   option("--reward", settings.rewards, support::reward_help);
   app.add_option("--prompts", settings.prompt_file,
                  "File with a prompt a line, or a JSON object a line with a \"prompt\"; judges are "
-                 "told the whole object");
+                 "told the whole object")
+      ->check(support::not_empty());
   app.add_option("--evaluation-prompts", settings.evaluation_prompt_file,
-                 "Such a file for evaluations; those of training by default");
+                 "Such a file for evaluations; those of training by default")
+      ->check(support::not_empty());
   app.add_option("--negative", settings.negative, "Negative prompt, for guidance");
   support::text_to_image::add_options(app, settings.lora,
                                       "Adapter to start from, which is then the reference");
@@ -445,31 +522,37 @@ void add_options(CLI::App& app, Settings& settings) {
       ->check(CLI::NonNegativeNumber);
   option("--output", settings.output, "Folder for all results");
   count("--epochs", settings.epochs, "Epochs in all");
-  count("--prompts-per-epoch", settings.prompts, "Prompts an epoch");
-  count("--group", settings.group, "Images a prompt");
-  count("--size", settings.size,
-        "Pixels along a side, a multiple of 16; FLUX.1 rounds down to one");
-  count("--steps", settings.steps, "Sampling steps of collection");
+  const auto number_of = [&](const char* name, auto& value, std::int64_t most, const char* help) {
+    option(name, value, help)->check(support::between(1, most));
+  };
+  number_of("--prompts-per-epoch", settings.prompts, 1'000'000, "Prompts an epoch");
+  number_of("--group", settings.group, 100'000, "Images a prompt");
+  number_of("--size", settings.size, 16'384,
+            "Pixels along a side, a multiple of 16; FLUX.1 rounds down to one");
+  number_of("--steps", settings.steps, 10'000, "Sampling steps of collection");
   count("--gradient-steps", settings.gradient_steps, "Gradient steps an epoch");
   option("--ahead", settings.ahead, "1: score the next images while an epoch is learnt")
       ->check(CLI::Range(0, 1));
   count("--micro-batch", settings.micro_batch, "Samples of one forward pass of the update");
   count("--rollout-batch", settings.rollout_batch, "Images that are collected together");
-  count("--rank", settings.rank, "Of the adapter");
+  number_of("--rank", settings.rank, 65'536, "Of the adapter");
   const auto number = [&](const char* name, auto& value, const char* help) {
     option(name, value, help)->check(support::finite());
   };
   app.add_option("--alpha", settings.alpha,
                  "Of the adapter: its change is alpha / rank times B A; twice the rank by default")
-      ->check(support::finite());
+      ->check(support::above_0());
   app.add_option("--average-every", settings.average_every,
                  "Gradient steps after which the average that is saved and evaluated takes the "
                  "weights in; 1, for GRPO 8 by default")
       ->check(support::at_least(1));
   number("--learning-rate", settings.learning_rate, "Of AdamW");
-  number("--beta", settings.beta, "NFT: strength of the implicit branches");
-  number("--clip-range", settings.clip_range, "GRPO: clipping of the ratio");
-  number("--noise-level", settings.noise_level, "GRPO: strength of the sampler's noise");
+  const auto strength = [&](const char* name, auto& value, const char* help) {
+    option(name, value, help)->check(support::above_0());
+  };
+  strength("--beta", settings.beta, "NFT: strength of the implicit branches");
+  strength("--clip-range", settings.clip_range, "GRPO: clipping of the ratio");
+  strength("--noise-level", settings.noise_level, "GRPO: strength of the sampler's noise");
   app.add_option("--sde", settings.sde,
                  "GRPO: the sampler's noise, that of Flow-GRPO, the default, or that of Flow-CPS: "
                  "flow or cps")
@@ -483,7 +566,7 @@ void add_options(CLI::App& app, Settings& settings) {
          "--guidance", settings.guidance,
          "Guidance scale in collection and training; 1, for GRPO 4.5 by default; for FLUX.1 what "
          "it is told, 3.5")
-      ->check(support::finite());
+      ->check(support::at_least_0());
   app.add_option("--autocast", settings.autocast,
                  "Compute in float16 or bfloat16 over a float32 base; float16 scales the loss")
       ->transform(CLI::CheckedTransformer(halves, CLI::ignore_case));
@@ -491,10 +574,13 @@ void add_options(CLI::App& app, Settings& settings) {
                "Compute activations again instead of keeping them");
   count("--save-every", settings.save_every, "Epochs between adapters and checkpoints");
   count("--evaluate-every", settings.evaluate_every, "Epochs between evaluations");
-  count("--evaluation-images", settings.evaluation_images, "Images of an evaluation");
-  count("--evaluation-steps", settings.evaluation_steps, "Sampling steps of an evaluation");
+  number_of("--evaluation-images", settings.evaluation_images, 1'000'000,
+            "Images of an evaluation");
+  number_of("--evaluation-steps", settings.evaluation_steps, 10'000,
+            "Sampling steps of an evaluation");
   option("--seed", settings.seed, "Of everything that is drawn")->check(support::natural());
-  count("--threads", settings.threads, "Threads of LibTorch; the same number gives the same bits");
+  number_of("--threads", settings.threads, 1024,
+            "Threads of LibTorch; the same number gives the same bits");
   CLI::Option* resume =
       app.add_flag("--resume", settings.resume, "Go on from the newest checkpoint in the output")
           ->configurable(false);
@@ -574,6 +660,7 @@ int main(int argc, char** argv) try {
   CLI11_PARSE(app, argc, argv);
   complete(settings, app, ranks.size());
   run(settings, ranks);
+  return support::said("finetune");
 } catch (const std::exception& failure) {
   return support::failed("finetune", failure);
 }

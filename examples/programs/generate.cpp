@@ -223,6 +223,7 @@ int main(int argc, char** argv) try {
   }
   support::text_to_image::expects_options_of_model(app, settings.model, settings.negative);
   run(settings);
+  return support::said("generate");
 } catch (const std::exception& failure) {
   return support::failed("generate", failure);
 }

@@ -5,12 +5,14 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include <contraflow/io/file.hpp>
+#include <contraflow/io/folder_lock.hpp>
 #include <contraflow/observe/report.hpp>
 #include <contraflow/train/checkpoint.hpp>
 
@@ -45,7 +47,10 @@ inline std::filesystem::path checkpoint_folder(const std::filesystem::path& outp
                                                const Ranks& ranks) {
   contraflow::expects(!output.empty(), "--output", "a folder", "an empty text");
   const std::filesystem::path folder = output / "checkpoints", file = folder / "settings.json";
+  static std::optional<contraflow::FolderLock> lock;  // until the program ends
   by_first(ranks, [&] {
+    contraflow::make_folder(output);
+    lock.emplace(output);
     if (resume && std::filesystem::exists(file)) {
       std::ifstream text(file);
       const auto before = nlohmann::ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);

@@ -90,8 +90,12 @@ inline void add_reward(ImageRewards& rewards, const cf::RewardText& text) {
   if (name == "hps") return add(cf::HpsV21(first, {.tokenizer = second}));
   if (name == "aesthetic") return add(cf::Aesthetic(first, second));
   if (name == "exported") return add(cf::Exported(argument));
-  if (name == "remote") return add(cf::Remote{.url = argument});
-  if (name == "chat") return add(chat_judge(argument));
+  const auto add_judge = [&](auto judge) {
+    judge.check();  // now, not when the first images are there
+    add(std::move(judge));
+  };
+  if (name == "remote") return add_judge(cf::Remote{.url = argument});
+  if (name == "chat") return add_judge(chat_judge(argument));
   throw cf::Error("--reward", "one of the names in --help", name);
 }
 

@@ -46,6 +46,16 @@ inline CLI::Validator at_least(std::int64_t least) {
   };
   return {check, "FROM " + std::to_string(least)};
 }
+/// A whole number of a range.
+inline CLI::Validator between(std::int64_t least, std::int64_t most) {
+  const std::string range = std::to_string(least) + " to " + std::to_string(most);
+  const auto check = [least, most, range](const std::string& text) {
+    std::int64_t value = 0;
+    if (detail::is_number(text, value) && value >= least && value <= most) return std::string();
+    return "expected a whole number from " + range + ", got \"" + text + "\"";
+  };
+  return {check, range};
+}
 /// A seed or the like: for one CLI11 takes an empty text, and what is too large.
 inline CLI::Validator natural() {
   const auto check = [](const std::string& text) {
@@ -66,6 +76,23 @@ inline CLI::Validator at_least_0() {
 inline CLI::Validator above_0() {
   return detail::finite_number("POSITIVE", "a number above 0",
                                [](double value) { return value > 0; });
+}
+
+/// A text that is not empty, as that of a variable that is not set.
+inline CLI::Validator not_empty() {
+  const auto check = [](const std::string& text) {
+    return text.empty() ? std::string("expected a file, got an empty text") : std::string();
+  };
+  return {check, "FILE"};
+}
+
+/// Ends what a program says.
+/// @return its exit status, which is not 0 where that could not be written
+inline int said(const char* program) {
+  std::cout.flush();
+  if (std::cout) return 0;
+  std::cerr << program << ": standard output: expected a file that can be written\n";
+  return 1;
 }
 
 /// Says why a program ends.

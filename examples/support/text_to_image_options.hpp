@@ -75,8 +75,10 @@ inline void add_options(CLI::App& app, Model& model) {
                "Keep the weights of the transformer's blocks in 8 bits, rounded as they are read");
   app.add_option("--device", model.device, "Where the networks run, such as cpu or cuda")
       ->capture_default_str();
-  app.add_option("--t5-tokens", model.t5_tokens,
-                 "Tokens that T5 sees of a prompt; 256 by default, for FLUX.1 [dev] 512")
+  app.add_option(
+         "--t5-tokens", model.t5_tokens,
+         "Tokens that T5 sees of a prompt; 256 by default, for FLUX.1 [dev] 512, where it is "
+         "fine-tuned 128")
       ->check(CLI::Range(1, 512));
   app.add_flag("--without-t5", model.without_t5,
                "Leave the third text encoder of Stable Diffusion out");

@@ -1,5 +1,7 @@
 #include <csignal>
+#include <map>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include <catch2/catch_test_macros.hpp>
@@ -15,24 +17,27 @@ int earlier_calls = 0;
 void earlier(int) { ++earlier_calls; }
 void another(int) {}
 
-/// Handlers of a test's own for both signals, so that none ends the test program.
+/// Handlers of a test's own for all three signals, so that none ends the test program.
 class Handlers {
  public:
   explicit Handlers(void (*handler)(int)) {
     earlier_calls = 0;
     interrupt_ = std::signal(SIGINT, handler);
     terminate_ = std::signal(SIGTERM, handler);
+    hang_up_ = std::signal(SIGHUP, handler);
   }
   Handlers(const Handlers&) = delete;
   Handlers& operator=(const Handlers&) = delete;
   ~Handlers() {
     std::signal(SIGINT, interrupt_);
     std::signal(SIGTERM, terminate_);
+    std::signal(SIGHUP, hang_up_);
   }
 
  private:
   void (*interrupt_)(int);
   void (*terminate_)(int);
+  void (*hang_up_)(int);
 };
 
 void (*current(int number))(int) {
@@ -46,7 +51,9 @@ void (*current(int number))(int) {
 TEST_CASE("StopOnInterrupt stops at the next epoch, and the earlier handler is back at once",
           "[observe]") {
   const Handlers handlers(earlier);
-  for (const int number : {SIGINT, SIGTERM}) {
+  const std::map<int, std::string> names{
+      {SIGINT, "SIGINT"}, {SIGTERM, "SIGTERM"}, {SIGHUP, "SIGHUP"}};
+  for (const auto& [number, name] : names) {
     cf::StopOnInterrupt stop;
     stop.start({});
     CHECK(!stop({.epoch = 1, .metrics = {}}).stop);
@@ -56,10 +63,10 @@ TEST_CASE("StopOnInterrupt stops at the next epoch, and the earlier handler is b
     CHECK(earlier_calls == 0);
     CHECK(current(SIGINT) == earlier);
     CHECK(current(SIGTERM) == earlier);
+    CHECK(current(SIGHUP) == earlier);
     const cf::Verdict verdict = stop({.epoch = 2, .metrics = {}});
     CHECK(verdict.stop);
-    CHECK(verdict.reason ==
-          (number == SIGINT ? "interrupted by SIGINT" : "interrupted by SIGTERM"));
+    CHECK(verdict.reason == "interrupted by " + name);
     std::raise(SIGINT);
     CHECK(earlier_calls == 1);
     stop.finish({});

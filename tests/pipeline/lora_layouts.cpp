@@ -1,6 +1,7 @@
 // Adapters of other tools: the same adapter under other names has the same bits.
 
 #include <cmath>
+#include <fstream>
 #include <map>
 #include <string>
 #include <vector>
@@ -214,6 +215,51 @@ TEST_CASE("a file of peft is read with the configuration beside it") {
   cf::write_peft_lora(directory.path(), expected());
   const auto file = directory / "adapter_model.safetensors";
   CHECK(same_bits(velocity(cf::read_lora(file)), velocity(expected())));
+}
+
+TEST_CASE("a layer whose name is the end of another's keeps its own scale and rank") {
+  // As peft has it: the first pattern counts that is a layer's name, or its end behind a dot.
+  const auto value_of = [](const nlohmann::ordered_json& pattern, const std::string& module,
+                           double other) {
+    for (const auto& [name, value] : pattern.items()) {
+      if (module == name || module.ends_with("." + name)) return value.get<double>();
+    }
+    return other;
+  };
+  const std::string root = "proj_out", block = "single_transformer_blocks.";
+  const std::map<std::string, std::pair<std::int64_t, double>> layers{
+      {root, {2, 1}},
+      {block + "0.proj_out", {4, 4}},
+      {block + "1.proj_out", {4, 16}},
+      {block + "0.attn.to_q", {4, 16}},
+      {block + "1.attn.to_q", {3, 16}}};
+  cf::LoraWeights weights{{}, 16, {}};
+  for (const auto& [module, of] : layers) {
+    weights.tensors[module + ".lora_A.weight"] = at::ones({of.first, 8});
+    weights.tensors[module + ".lora_B.weight"] = at::ones({8, of.first});
+    if (of.second != 16) weights.alphas[module] = of.second;
+  }
+  const TemporaryDirectory directory;
+  cf::write_peft_lora(directory.path(), weights);
+  std::ifstream file(directory / "adapter_config.json");
+  const auto config = nlohmann::ordered_json::parse(file);
+  const cf::LoraWeights read = cf::read_lora(directory.path());
+  for (const auto& [module, of] : layers) {
+    INFO(module);
+    CHECK(value_of(config.at("rank_pattern"), module, config.at("r")) == double(of.first));
+    CHECK(value_of(config.at("alpha_pattern"), module, config.at("lora_alpha")) == of.second);
+    CHECK(read.alpha_of(module) == of.second);
+  }
+
+  // Patterns count in the order of the file, which is not that of their names.
+  cf::write_file(directory / "adapter_config.json",
+                 R"({"lora_alpha": 16, "alpha_pattern": {"0.proj_out": 4, "proj_out": 1}})");
+  const cf::LoraWeights longest_first = cf::read_lora(directory.path());
+  CHECK(longest_first.alpha_of(block + "0.proj_out") == 4);
+  CHECK(longest_first.alpha_of(root) == 1);
+  cf::write_file(directory / "adapter_config.json",
+                 R"({"lora_alpha": 16, "alpha_pattern": {"proj_out": 1, "0.proj_out": 4}})");
+  CHECK(cf::read_lora(directory.path()).alpha_of(block + "0.proj_out") == 1);
 }
 
 TEST_CASE("an adapter of another kind, or of numbers that are none, is refused") {

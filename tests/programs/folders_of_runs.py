@@ -8,6 +8,7 @@ would give its checkpoints another meaning; from its run.json alone the same is 
 bits; and with --anew another takes its place.
 """
 
+import fcntl
 import json
 import pathlib
 import subprocess
@@ -64,6 +65,15 @@ def faults(folder):
 
     yield from refused("--resume goes on from them, --anew replaces them", *tiny)
     yield from refused("--alpha: expected 8", *tiny, "--resume", "--alpha", "1")
+    yield from refused("--method: expected \"nft\"", *tiny, "--resume", "--method", "grpo")
+    base = next((one / "tiny-model" / "transformer").glob("*.safetensors"))
+    weights = base.read_bytes()
+    base.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    yield from refused("--model: expected what the run", *tiny, "--resume")
+    base.write_bytes(weights)
+    with open(one / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield from refused("no other program is at work in", *tiny, "--resume")
     (one / "run.json").write_text(json.dumps({**record, "run": record["run"] + 1}))
     yield from refused("those of another", *tiny, "--resume")
     (one / "run.json").write_text(json.dumps(record))

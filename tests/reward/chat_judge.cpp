@@ -261,7 +261,8 @@ TEST_CASE("what is no completion is an error that says so") {
   };
   for (const auto& [answer, part] : answers) {
     INFO(answer.substr(0, 100));
-    Server server([&](const json&, int, httplib::Response& response) { say(response, answer); },
+    Server server([&, answer = answer](const json&, int,
+                                       httplib::Response& response) { say(response, answer); },
                   path);
     check_error([&] { judge_of(server)(shades(2)); }, server.host() + path, part);
     CHECK(server.requests().size() == 2);

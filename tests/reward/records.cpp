@@ -85,6 +85,20 @@ TEST_CASE("a record without a caption is shown") {
   check_error([] { cf::captions_of({json{{"text", "\xFF"}}}); }, "records", "{\"text\":");
 }
 
+TEST_CASE("what is no prompt a line is refused, not read as some") {
+  const auto refused = [](const std::string& text, const char* place, const char* words) {
+    INFO(text);
+    check_error([&] { cf::records_in(text, "file"); }, place, words);
+  };
+  refused("[\"a cat\", \"a dog\"]", "file", "got a JSON array");
+  refused("\xEF\xBB\xBF\n[\n  {\"prompt\": \"a cat\"}\n]\n", "file", "got a JSON array");
+  refused("a cat\n{\"prompt\": \"a dog\"}", "file:2", "got a JSON object");
+  refused("a cat\ra dog\r", "file:1", "a carriage return");
+  refused(std::string("a\0cat", 5), "file", "a zero byte");
+  CHECK(cf::captions_of(cf::records_in("[red] cat\n{a} dog\r\n", "file")) ==
+        Captions{"[red] cat", "{a} dog"});
+}
+
 TEST_CASE("a reward on captions scores prompts that are records") {
   const cf::OnCaptions reward{Lengths{}};
   static_assert(cf::Reward<decltype(reward), Records>);

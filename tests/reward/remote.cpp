@@ -501,6 +501,7 @@ TEST_CASE("a remote reward refuses what it cannot ask") {
        {"", "score", "127.0.0.1:80", "ftp://host/score", "http://", "http:///x"}) {
     INFO(url);
     check_error(with({.url = url}), "url", "an address such as");
+    check_error([&] { Remote{.url = url}.check(); }, "url", "an address such as");
   }
   const std::string url = "http://127.0.0.1:9";
   check_error(with({.url = url, .batch = 0}), "batch", "at least 1");

@@ -1,7 +1,9 @@
+#include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -181,6 +183,29 @@ struct Pen {
 };
 
 }  // namespace
+
+TEST_CASE("epochs that learn nothing do not push out the checkpoints of those that did") {
+  struct Sometimes {
+    std::shared_ptr<bool> works = std::make_shared<bool>(true);
+    cf::Tensor operator()(const cf::Tensor& x0, const cf::Tensor&) const {
+      return *works ? x0.select(1, 0) : at::full({x0.size(0)}, std::nan(""));
+    }
+  };
+  const Sometimes reward;
+  cf::Trainer trainer(
+      cf::SnapshotPolicy(cf::MlpVelocity({.width = 16, .depth = 2})), cf::DpmSolver<2>{}, reward,
+      cf::Nft{},
+      cf::Collection{.prompts_per_epoch = 2, .group_size = 3, .grid = cf::uniform_grid(4)});
+  const TemporaryDirectory directory;
+  const cf::Checkpoint keeping{.directory = directory.path(), .every = 1};
+  const auto break_at = [&](const cf::EpochReport& report) { *reward.works = report.epoch < 3; };
+  trainer.run(7, break_at, keeping);
+  CHECK(trainer.gradient_steps() == 3);
+  const auto kept = cf::checkpoints_in(directory.path());
+  REQUIRE(kept.size() == 2);
+  CHECK(kept[0].filename() == "epoch-00000002");
+  CHECK(kept[1].filename() == "epoch-00000003");
+}
 
 TEST_CASE("a run that is not the continuation of a folder's is refused, and nothing is touched") {
   const TemporaryDirectory folder;

@@ -25,6 +25,11 @@ inline FluxOptions network_options(const Settings& settings) {
   settings.integer("patch_size", 1, 1, 1);
   options.in_channels = settings.size("in_channels");
   options.out_channels = settings.size("out_channels", options.in_channels);
+  if (options.out_channels != options.in_channels) {
+    throw Error(settings.name() + ": \"out_channels\"",
+                "as in_channels (models that are given a picture, such as Fill, are not read)",
+                shown(options.out_channels) + " for " + shown(options.in_channels));
+  }
   options.num_layers = settings.integer("num_layers", 1, 1000);
   options.num_single_layers = settings.integer("num_single_layers", 1, 1000);
   options.num_attention_heads = settings.size("num_attention_heads");

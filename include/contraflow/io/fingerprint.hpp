@@ -16,6 +16,12 @@
 
 namespace contraflow {
 
+/// Whether the time of a file's last change counts.
+enum class FileTime {
+  counts,  ///< of large files: what was computed from them is computed again where in doubt
+  ignored  ///< where a copy on another machine is to be the same
+};
+
 namespace detail {
 
 /// A checksum of blocks spread over a large file, the first and the last among them.
@@ -28,15 +34,17 @@ inline std::uint64_t sampled_checksum(const MappedFile& file) {
   return checksum(sums.data(), sums.size() * sizeof(sums[0]));
 }
 
-inline std::string fingerprint_of_file(const std::filesystem::path& path) {
+inline std::string fingerprint_of_file(const std::filesystem::path& path, FileTime time) {
   constexpr std::uint64_t read_whole = std::uint64_t{64} << 20;
   const MappedFile file(path.string());
   const std::string size = std::to_string(file.size());
   if (file.size() <= read_whole) {
     return size + "-" + std::to_string(checksum(file.bytes(), file.size()));
   }
+  const std::string sampled = size + "-" + std::to_string(sampled_checksum(file));
+  if (time == FileTime::ignored) return sampled;
   const auto changed = std::filesystem::last_write_time(path).time_since_epoch().count();
-  return size + "-" + std::to_string(sampled_checksum(file)) + "-" + std::to_string(changed);
+  return sampled + "-" + std::to_string(changed);
 }
 
 }  // namespace detail
@@ -46,20 +54,22 @@ inline std::string fingerprint_of_file(const std::filesystem::path& path) {
 ///
 /// A file up to 64 MiB is known by its contents: copied or touched it is the same. Of a larger one,
 /// which may have many gigabytes, size, time of the last change and 256 blocks of 64 KiB are taken:
-/// copied without its time it counts as another. Of a folder, names and files count, without its
-/// folders and hidden files. For accidents, not against somebody who means to deceive.
+/// copied without its time it counts as another, unless the time is ignored. Of a folder, names and
+/// files count, without its folders and hidden files. For accidents, not against somebody who means
+/// to deceive.
 /// @throws Error naming what cannot be read
 /// @par Random numbers
 /// none
-inline std::string fingerprint(const std::filesystem::path& path) {
+inline std::string fingerprint(const std::filesystem::path& path,
+                               FileTime time = FileTime::counts) {
   namespace fs = std::filesystem;
   std::error_code failed;
-  if (!fs::is_directory(path, failed)) return detail::fingerprint_of_file(path);
+  if (!fs::is_directory(path, failed)) return detail::fingerprint_of_file(path, time);
   std::map<std::string, std::string> files;
   for (const auto& entry : fs::directory_iterator(path, failed)) {
     const std::string name = entry.path().filename().string();
     if (name.starts_with(".") || !entry.is_regular_file(failed)) continue;
-    files.emplace(name, detail::fingerprint_of_file(entry.path()));
+    files.emplace(name, detail::fingerprint_of_file(entry.path(), time));
   }
   if (failed) throw Error(path.string(), "a readable folder", failed.message());
   std::string all;

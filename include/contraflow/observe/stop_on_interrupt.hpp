@@ -19,7 +19,7 @@ namespace contraflow {
 
 namespace detail {
 
-/// The process's handlers for SIGINT and SIGTERM, installed while anyone asks for them.
+/// The process's handlers for SIGINT, SIGTERM and SIGHUP, installed while anyone asks for them.
 ///
 /// Signals belong to the process, so this is the one place of global state: a count of runs that
 /// watch, the actions found when the first of them began, and the signal that came.
@@ -41,7 +41,7 @@ class InterruptWatch {
   static int received() noexcept { return received_; }
 
  private:
-  static constexpr std::array<int, 2> signals = {SIGINT, SIGTERM};
+  static constexpr std::array<int, 3> signals = {SIGINT, SIGTERM, SIGHUP};
 
   static void install(std::size_t i) {
     sigaction(signals[i], nullptr, &previous_[i]);
@@ -73,14 +73,14 @@ class InterruptWatch {
   static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may not take a lock");
   inline static std::mutex mutex_;
   inline static int users_ = 0;
-  inline static std::array<struct sigaction, 2> previous_ = {};
+  inline static std::array<struct sigaction, 3> previous_ = {};
   inline static std::atomic<int> received_ = 0;
 };
 
 }  // namespace detail
 
-/// Observer that ends a run in good order on SIGINT (Ctrl-C) or SIGTERM, within seconds, with every
-/// other observer finishing its files.
+/// Observer that ends a run in good order on SIGINT (Ctrl-C), SIGTERM or SIGHUP (a terminal that is
+/// gone), within seconds, with every other observer finishing its files.
 ///
 /// The epoch under way is given up between two evaluations of the model: all is as it was before
 /// that epoch, so a Checkpoint beside this holds the last whole epoch, and a run that is resumed
@@ -121,7 +121,9 @@ class StopOnInterrupt {
   std::string interruption() const {
     const int number = detail::InterruptWatch::received();
     if (!watching_ || number == 0) return "";
-    return std::string("interrupted by ") + (number == SIGINT ? "SIGINT" : "SIGTERM");
+    return std::string("interrupted by ") + (number == SIGINT    ? "SIGINT"
+                                             : number == SIGTERM ? "SIGTERM"
+                                                                 : "SIGHUP");
   }
   /// A stop, if a signal came.
   Verdict operator()(const EpochReport&) const {

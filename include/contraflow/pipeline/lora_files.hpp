@@ -14,6 +14,7 @@
 #include <regex>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -119,7 +120,7 @@ struct PeftScales {
 
 /// Refuses kinds of adapter that are more than a product of two matrices, or whose base is not the
 /// published one.
-inline void expects_plain_lora(const nlohmann::json& config, const std::string& prefix,
+inline void expects_plain_lora(const nlohmann::ordered_json& config, const std::string& prefix,
                                const std::string& source) {
   const auto type = config.find(prefix + "peft_type");
   if (type != config.end() && !type->is_null() && *type != "LORA") {
@@ -140,13 +141,13 @@ inline void expects_plain_lora(const nlohmann::json& config, const std::string& 
   }
 }
 
-/// The scales of a peft configuration.
-inline PeftScales scales_of(const nlohmann::json& config, const std::string& prefix,
+/// The scales of a peft configuration, where the first pattern that matches a layer counts.
+inline PeftScales scales_of(const nlohmann::ordered_json& config, const std::string& prefix,
                             const std::string& source) {
   if (!config.is_object()) throw Error(source, "a JSON object", config.type_name());
   expects_plain_lora(config, prefix, source);
   PeftScales scales;
-  const auto number = [&](const nlohmann::json& value, const std::string& name) {
+  const auto number = [&](const nlohmann::ordered_json& value, const std::string& name) {
     if (!value.is_number()) throw Error(source, "a number as " + name, value.dump());
     return value.get<double>();
   };
@@ -208,11 +209,18 @@ inline LoraWeights scaled(std::map<std::string, Tensor> tensors, PeftScales scal
   return weights;
 }
 
+/// A configuration with its keys in the order of the file, which has been checked as any.
+inline nlohmann::ordered_json in_order(const std::string& source, std::string_view text) {
+  parse_json(source, text);
+  return nlohmann::ordered_json::parse(text);
+}
+
 inline LoraWeights read_peft_lora(const std::filesystem::path& folder, EncoderParts encoders) {
   const std::string source = (folder / peft_lora_file).string();
   const std::string config = (folder / peft_config_file).string();
   const auto tensors = in_known_names(read_safetensors(source).tensors, encoders, source);
-  const PeftScales scales = scales_of(read_json(config), "", config);
+  const MappedFile file(config);
+  const PeftScales scales = scales_of(in_order(config, {file.bytes(), file.size()}), "", config);
   return in_diffusers_layout(scaled(tensors, scales, source), source);
 }
 
@@ -222,10 +230,35 @@ inline LoraWeights read_lora_file(const std::filesystem::path& path, EncoderPart
   PeftScales scales;
   if (const auto found = file.metadata.find("lora_adapter_metadata");
       found != file.metadata.end()) {
-    scales = scales_of(parse_json(source, found->second), "transformer.", source);
+    scales = scales_of(in_order(source, found->second), "transformer.", source);
   }
   return in_diffusers_layout(scaled(in_known_names(file.tensors, encoders, source), scales, source),
                              source);
+}
+
+/// The modules whose values differ from a common one, as a pattern of peft: their whole names, with
+/// those that a name would match as their suffix, the longest first, since the first that matches
+/// counts.
+template <class T>
+nlohmann::ordered_json pattern_of(const std::map<std::string, T>& values, T common) {
+  std::vector<std::string> names;
+  for (const auto& [module, value] : values) {
+    if (value != common) names.push_back(module);
+  }
+  const auto is_within = [](const std::string& module) {
+    return [&module](const std::string& name) { return module.ends_with("." + name); };
+  };
+  const std::vector<std::string> exceptions = names;
+  for (const auto& [module, value] : values) {
+    if (value == common && std::any_of(exceptions.begin(), exceptions.end(), is_within(module))) {
+      names.push_back(module);
+    }
+  }
+  std::stable_sort(names.begin(), names.end(),
+                   [](const auto& a, const auto& b) { return a.size() > b.size(); });
+  nlohmann::ordered_json pattern = nlohmann::ordered_json::object();
+  for (const std::string& name : names) pattern[name] = values.at(name);
+  return pattern;
 }
 
 /// The adapted modules by their whole names: a shorter one, which peft matches as a suffix, might
@@ -312,7 +345,9 @@ inline void write_peft_lora(const std::filesystem::path& folder, const LoraWeigh
   write_safetensors(folder / detail::peft_lora_file, tensors, {{"format", "pt"}});
   const auto ranks = detail::ranks_of(weights.tensors, folder.string());
   const std::int64_t rank = ranks.begin()->second;
-  nlohmann::json config = {
+  std::map<std::string, double> alphas;
+  for (const auto& [module, own] : ranks) alphas.emplace(module, weights.alpha_of(module));
+  nlohmann::ordered_json config = {
       {"peft_type", "LORA"},
       {"r", rank},
       {"lora_alpha", weights.alpha},
@@ -324,12 +359,10 @@ inline void write_peft_lora(const std::filesystem::path& folder, const LoraWeigh
       {"target_modules", detail::module_names(weights.tensors)},
       {"base_model_name_or_path", nullptr},
       {"task_type", nullptr},
+      {"rank_pattern", detail::pattern_of(ranks, rank)},
+      {"alpha_pattern", detail::pattern_of(alphas, weights.alpha)},
   };
-  for (const auto& [module, own] : ranks) {
-    if (own != rank) config["rank_pattern"][module] = own;
-  }
-  for (const auto& [module, own] : weights.alphas) config["alpha_pattern"][module] = own;
-  write_json(folder / detail::peft_config_file, config);
+  write_file(folder / detail::peft_config_file, config.dump(2) + "\n");
 }
 
 }  // namespace contraflow

@@ -221,7 +221,9 @@ inline std::map<std::string, Tensor> in_known_names(const std::map<std::string, 
     if (is_of_text_encoder(name)) {
       if (encoders == EncoderParts::leave_out) continue;
       throw Error(source,
-                  "an adapter of the transformer alone (EncoderParts::leave_out reads that part)",
+                  "an adapter of the transformer alone (EncoderParts::leave_out reads that part, "
+                  "in programs "
+                  "--lora-without-text-encoders)",
                   "one of a text encoder, " + name);
     }
     const LoraName known = taken_apart(name);

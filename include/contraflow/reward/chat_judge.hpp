@@ -212,13 +212,25 @@ struct ChatJudge {
     return scores(images, records);
   }
 
+  /// Nothing, where a call would ask the server: for a program that wants to know before a run.
+  /// @throws Error for an address that is none, a key that is missing, or an option out of range
+  void check() const {
+    detail::check(service());
+    expects_at_least_one(max_tokens, "max_tokens");
+    expects(std::isfinite(least), "least", "a finite number", least);
+    expects(std::isfinite(greatest) && greatest > least, "greatest", "a finite number above least",
+            greatest);
+  }
+
  private:
+  detail::Service service() const {
+    return {address(), headers(),       1,         requests_in_flight, timeout_seconds,
+            retries,   backoff_seconds, on_failure};
+  }
+
   Tensor scores(const Tensor& images, const Records& records) const {
-    const detail::Service service{address(),          headers(),       1,
-                                  requests_in_flight, timeout_seconds, retries,
-                                  backoff_seconds,    on_failure};
-    detail::check(service);
     check();
+    const detail::Service service = this->service();
     const std::optional<std::regex> pattern = compiled_pattern();
     std::vector<std::string> questions;
     for (const nlohmann::json& record : records) {
@@ -254,13 +266,6 @@ struct ChatJudge {
                   api_key_variable + (text.empty() ? ", not set" : ", of other characters"));
     }
     return {{"Authorization", "Bearer " + std::string(text)}};
-  }
-
-  void check() const {
-    expects_at_least_one(max_tokens, "max_tokens");
-    expects(std::isfinite(least), "least", "a finite number", least);
-    expects(std::isfinite(greatest) && greatest > least, "greatest", "a finite number above least",
-            greatest);
   }
 
   std::optional<std::regex> compiled_pattern() const {

@@ -125,6 +125,7 @@ inline void check(const Service& service) {
   expects(std::isfinite(timeout) && timeout > 0, "timeout_seconds", "above 0", timeout);
   expects(service.retries >= 0, "retries", "at least 0", service.retries);
   expects(std::isfinite(backoff) && backoff >= 0, "backoff_seconds", "at least 0", backoff);
+  client_of(service.url, address_of(service.url).server);
 }
 
 // A request, and how long its answer may be.

@@ -78,8 +78,23 @@ inline std::vector<std::pair<std::int64_t, std::string>> lines_in(std::string_vi
   return lines;
 }
 
+/// Refuses what would be read as lines and is none.
+inline void expects_lines(std::string_view text, const std::string& source) {
+  if (text.find('\0') != std::string_view::npos) throw Error(source, "text", "a zero byte in it");
+  const std::size_t begin = text.find_first_of("[{\"");
+  const bool is_array = begin != std::string_view::npos && text[begin] == '[' &&
+                        nlohmann::json::accept(text.substr(begin));
+  if (is_array) throw Error(source, "a prompt a line, or a JSON object a line", "a JSON array");
+}
+
 inline nlohmann::json record_in(const std::string& line, bool is_json, const std::string& source) {
+  if (line.find('\r') != std::string::npos) {
+    throw Error(source, "lines that end in \\n or \\r\\n", "a carriage return within one");
+  }
   if (!is_json) {
+    if (line.starts_with('{') && nlohmann::json::accept(line)) {
+      throw Error(source, "a caption, as the first line is one", "a JSON object");
+    }
     // A caption goes to tokenizers and judges: it has to be text.
     nlohmann::json record{{"prompt", line}};
     try {
@@ -101,12 +116,15 @@ inline nlohmann::json record_in(const std::string& line, bool is_json, const std
 /// The prompts of a text: a caption a line, or a JSON object with a text "prompt" a line, such as
 /// GenEval's metadata. Which of the two the first line says, by a brace at its beginning.
 ///
-/// A byte-order mark, carriage returns, blank lines and blanks around a line are left out.
+/// A byte-order mark, carriage returns at the end of a line, blank lines and blanks around a line
+/// are left out.
 /// @param text in UTF-8
 /// @param source named in errors, such as the file
 /// @return at least one; captions as objects with their "prompt"
-/// @throws Error naming the source and the line that is neither, or if there is no prompt
+/// @throws Error naming the source and the line that is neither, or the source if there is no
+///   prompt, or one JSON array in the place of lines
 inline Records records_in(std::string_view text, const std::string& source) {
+  detail::expects_lines(text, source);
   const auto lines = detail::lines_in(text);
   if (lines.empty()) throw Error(source, "a prompt a line", "none");
   const bool is_json = lines.front().second.starts_with('{');

@@ -142,10 +142,18 @@ struct Remote {
     return scores(images, detail::lists_of(records));
   }
 
+  /// Nothing, where a call would ask the server: for a program that wants to know before a run.
+  /// @throws Error for an address that is none, or an option out of range
+  void check() const { detail::check(service()); }
+
  private:
+  detail::Service service() const {
+    return {url,       {}, batch, requests_in_flight, timeout_seconds, retries, backoff_seconds,
+            on_failure};
+  }
+
   PartialScores scores(const Tensor& images, const detail::RequestLists& lists) const {
-    const detail::Service service{
-        url, {}, batch, requests_in_flight, timeout_seconds, retries, backoff_seconds, on_failure};
+    const detail::Service service = this->service();
     detail::check(service);
     const Tensor bytes = detail::pixel_rows(images);
     PartialScores result = detail::asked_for(

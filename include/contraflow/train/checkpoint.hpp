@@ -479,7 +479,9 @@ bool resume(T& trainer, const std::filesystem::path& directory) {
 /// A folder belongs to one run. Another one is refused before it begins, unless it says `anew`:
 /// then its first checkpoint, once that is whole, takes the place of all that are there. A run that
 /// goes on from an older checkpoint of its own replaces the newer ones in the same way. A disk that
-/// is full costs the older checkpoints, never the newest that is whole.
+/// is full costs the older checkpoints, never the newest that is whole. Epochs in which nothing was
+/// learnt, such as those of a model that has gone to NaN, are not worth one: they would push out
+/// those that are to be gone back to.
 ///
 /// @throws Error from `check` if an option is out of range, or the folder is another run's or
 /// cannot be written; from `after` and `finish` WriteError if nothing can be written, and Error if
@@ -491,6 +493,7 @@ struct Checkpoint {
   bool anew = false;                ///< replace what another run left in the folder
   std::int64_t written = -1;        ///< epoch of the last one; kept by the observer
   std::int64_t past = 0;            ///< those up to here are this run's past; kept likewise
+  std::int64_t learnt = -1;         ///< gradient steps up to the last one; kept likewise
 
   /// Refuses options out of range, a folder that cannot be written, and one of another run.
   void check(const RunInfo& info) const {
@@ -502,7 +505,7 @@ struct Checkpoint {
   }
   /// Looks whether the epoch before the first is there.
   void start(const RunInfo& info) {
-    written = -1;
+    written = learnt = -1;
     past = info.first_epoch - 1;
     detail::remove_partial(directory);
     for (const auto& known : detail::known_checkpoints(directory)) {
@@ -513,22 +516,25 @@ struct Checkpoint {
   /// Writes where it is due; of several ranks the first, with what the others have.
   template <class T>
   void after(T& trainer, const EpochReport& report) {
-    if (report.epoch % every == 0) write(trainer);
+    if (report.epoch % every == 0 && report.gradient_steps != learnt) {
+      write(trainer, report.gradient_steps);
+    }
   }
-  /// Writes the last epoch, unless that has been done.
+  /// Writes the last epoch, unless that has been done, or it has learnt nothing since.
   template <class T>
   void finish(T& trainer, const RunReport& report) {
-    bool is_due = report.epochs != written && report.epochs > 0;
+    bool is_due = report.epochs != written && report.epochs > 0 &&
+                  (report.last.epoch == 0 || report.last.gradient_steps != learnt);
     if constexpr (detail::SavesTogether<T>) {  // the first rank knows what is there
       const auto& communicator = trainer.communicator();
       is_due = communicator.agree(is_due && communicator.rank() == 0);
     }
-    if (is_due) write(trainer);
+    if (is_due) write(trainer, report.last.gradient_steps);
   }
 
  private:
   template <class T>
-  void write(T& trainer) {
+  void write(T& trainer, std::int64_t gradient_steps) {
     const bool is_first = trainer.communicator().rank() == 0;
     if (!is_first && !detail::SavesTogether<T>) return;
     const std::int64_t run = trainer.run_number();
@@ -540,6 +546,7 @@ struct Checkpoint {
     if (!is_given_up(trainer, first)) save(trainer, run, first);
     if (is_given_up(trainer, first)) return;
     written = trainer.epoch();
+    learnt = gradient_steps;
     if (is_first) remove_others(run, std::exchange(past, written));
   }
 
