@@ -35,6 +35,7 @@ class FolderLock {
     throw Error(folder.string(), "a folder that no other program is at work in",
                 "one with a run under way");
   }
+  /// Takes over what the other keeps.
   FolderLock(FolderLock&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
   FolderLock& operator=(FolderLock&&) = delete;
   ~FolderLock() {

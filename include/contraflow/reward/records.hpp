@@ -89,7 +89,7 @@ inline void expects_lines(std::string_view text, const std::string& source) {
 
 inline nlohmann::json record_in(const std::string& line, bool is_json, const std::string& source) {
   if (line.find('\r') != std::string::npos) {
-    throw Error(source, "lines that end in \\n or \\r\\n", "a carriage return within one");
+    throw Error(source, "lines that end with a line feed", "a carriage return within one");
   }
   if (!is_json) {
     if (line.starts_with('{') && nlohmann::json::accept(line)) {
