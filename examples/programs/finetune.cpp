@@ -450,9 +450,9 @@ void run(Settings& settings, const support::Ranks& ranks) {
   if (settings.guidance && !folder.is_told_guidance()) {
     phases.say("--guidance changes nothing: FLUX.1 [schnell] is told none");
   }
-  cf::LoraPolicyOptions options{.average_every = settings.steps_of_average(),
-                                .seed = settings.seed};
-  if (settings.lora.is_given()) options.start = settings.lora.read();
+  cf::LoraPolicyOptions of_policy{.average_every = settings.steps_of_average(),
+                                  .seed = settings.seed};
+  if (settings.lora.is_given()) of_policy.start = settings.lora.read();
   support::ImageRewards rewards = support::image_rewards(settings.rewards);
   const cf::Records records = prompts_of(settings.prompt_file);
   cf::Records own_evaluation;
@@ -484,7 +484,7 @@ void run(Settings& settings, const support::Ranks& ranks) {
   const cf::TextCondition negative = store->condition(at::full({1}, store->size() - 1, at::kLong));
   Policy policy(
       Model(cf::Autocasting(transformer, settings.autocast), negative, settings.two_pass_scale()),
-      settings.adapter(), options);
+      settings.adapter(), of_policy);
   train_by_method({settings, folder, std::move(policy), Rewards(vae, std::move(rewards)),
                    Prompts(store, 0, records),
                    own_evaluation.empty() ? Prompts(store, 0, records)
