@@ -187,7 +187,7 @@ struct Pen {
 TEST_CASE("epochs that learn nothing do not push out the checkpoints of those that did") {
   struct Sometimes {
     std::shared_ptr<bool> works = std::make_shared<bool>(true);
-    cf::Tensor operator()(const cf::Tensor& x0, const cf::Tensor&) const {
+    cf::Tensor operator()(const cf::Tensor& x0) const {
       return *works ? x0.select(1, 0) : at::full({x0.size(0)}, std::nan(""));
     }
   };
@@ -197,9 +197,8 @@ TEST_CASE("epochs that learn nothing do not push out the checkpoints of those th
       cf::Nft{},
       cf::Collection{.prompts_per_epoch = 2, .group_size = 3, .grid = cf::uniform_grid(4)});
   const TemporaryDirectory directory;
-  const cf::Checkpoint keeping{.directory = directory.path(), .every = 1};
   const auto break_at = [&](const cf::EpochReport& report) { *reward.works = report.epoch < 3; };
-  trainer.run(7, break_at, keeping);
+  trainer.run(7, break_at, cf::Checkpoint{.directory = directory.path(), .every = 1});
   CHECK(trainer.gradient_steps() == 3);
   const auto kept = cf::checkpoints_in(directory.path());
   REQUIRE(kept.size() == 2);
