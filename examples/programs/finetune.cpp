@@ -369,7 +369,8 @@ void train(Parts parts, const Solver& solver, const Objective& objective, const 
             << trainer.evaluations().forward << '\n';
   say_reward("before", before);
   say_reward("after", after);
-  if (!report.stopped && trainer.gradient_steps() < settings.steps_of_average()) {
+  const std::int64_t made = trainer.gradient_steps();
+  if (!report.stopped && made > 0 && made < settings.steps_of_average()) {
     std::cout << "the adapter is still the one of the start: it is an average that is taken every "
               << settings.steps_of_average() << " gradient steps (--average-every)\n";
   }
@@ -379,7 +380,7 @@ void train(Parts parts, const Solver& solver, const Objective& objective, const 
     throw cf::Error("--reward", "scores", reason);
   }
   if (report.epochs > epochs_before && trainer.gradient_steps() == steps_before) {
-    throw cf::Error("the run", "gradient steps", "none: nothing was learnt, see run.jsonl");
+    throw cf::Error("gradient steps", "at least one", "none: run.jsonl says what failed");
   }
 }
 

@@ -11,6 +11,7 @@ bits; and with --anew another takes its place.
 import fcntl
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -66,11 +67,6 @@ def faults(folder):
     yield from refused("--resume goes on from them, --anew replaces them", *tiny)
     yield from refused("--alpha: expected 8", *tiny, "--resume", "--alpha", "1")
     yield from refused("--method: expected \"nft\"", *tiny, "--resume", "--method", "grpo")
-    base = next((one / "tiny-model" / "transformer").glob("*.safetensors"))
-    weights = base.read_bytes()
-    base.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
-    yield from refused("--model: expected what the run", *tiny, "--resume")
-    base.write_bytes(weights)
     with open(one / ".lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield from refused("no other program is at work in", *tiny, "--resume")
@@ -86,6 +82,20 @@ def faults(folder):
         yield "run again: other settings"
     if contents(one / "adapter") != contents(two / "adapter"):
         yield "run again: another adapter"
+
+    # Another base in the place of the first.
+    shutil.copytree(one / "tiny-model", folder / "base")
+    small = ("--model base --output four --threads 1 --dtype float32 --t5-tokens 20 --group 2 --size 32 "
+             "--prompts-per-epoch 2 --steps 2 --rank 4 --evaluation-images 2 --evaluation-steps 2").split()
+    yield from done(*small, "--epochs", "1")
+    weights = next((folder / "base" / "transformer").glob("*.safetensors"))
+    bits = weights.read_bytes()
+    weights.write_bytes(bits[:-1] + bytes([bits[-1] ^ 1]))
+    status, output = ended(folder, *small, "--epochs", "2", "--resume")
+    if status == 0 or "--model: expected what the run" not in output:
+        yield f"another base: status {status}, said\n{output}"
+    weights.write_bytes(bits)
+    yield from done(*small, "--epochs", "2", "--resume")
 
     # Of FLUX.1 the defaults of each method are its own.
     fast = ["--tiny-flux", "--method", "grpo-fast", "--epochs", "1", "--threads", "1"]

@@ -359,9 +359,12 @@ inline void write_peft_lora(const std::filesystem::path& folder, const LoraWeigh
       {"target_modules", detail::module_names(weights.tensors)},
       {"base_model_name_or_path", nullptr},
       {"task_type", nullptr},
-      {"rank_pattern", detail::pattern_of(ranks, rank)},
-      {"alpha_pattern", detail::pattern_of(alphas, weights.alpha)},
   };
+  const auto add = [&](const char* key, nlohmann::ordered_json pattern) {
+    if (!pattern.empty()) config[key] = std::move(pattern);
+  };
+  add("rank_pattern", detail::pattern_of(ranks, rank));
+  add("alpha_pattern", detail::pattern_of(alphas, weights.alpha));
   write_file(folder / detail::peft_config_file, config.dump(2) + "\n");
 }
 
