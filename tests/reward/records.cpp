@@ -97,6 +97,8 @@ TEST_CASE("what is no prompt a line is refused, not read as some") {
   refused(std::string("a\0cat", 5), "file", "a zero byte");
   CHECK(cf::captions_of(cf::records_in("[red] cat\n{a} dog\r\n", "file")) ==
         Captions{"[red] cat", "{a} dog"});
+  // An array is only one where the text is nothing else.
+  CHECK(cf::captions_of(cf::records_in("a cat\n[1]\n", "file")) == Captions{"a cat", "[1]"});
 }
 
 TEST_CASE("a reward on captions scores prompts that are records") {

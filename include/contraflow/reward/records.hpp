@@ -81,7 +81,7 @@ inline std::vector<std::pair<std::int64_t, std::string>> lines_in(std::string_vi
 /// Refuses what would be read as lines and is none.
 inline void expects_lines(std::string_view text, const std::string& source) {
   if (text.find('\0') != std::string_view::npos) throw Error(source, "text", "a zero byte in it");
-  const std::size_t begin = text.find_first_of("[{\"");
+  const std::size_t begin = text.find_first_not_of("\xEF\xBB\xBF \t\r\n");
   const bool is_array = begin != std::string_view::npos && text[begin] == '[' &&
                         nlohmann::json::accept(text.substr(begin));
   if (is_array) throw Error(source, "a prompt a line, or a JSON object a line", "a JSON array");
